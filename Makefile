@@ -1,0 +1,45 @@
+# `make` lists the targets. Another interpreter: `make test PYTHON=python3.12`.
+PYTHON ?= python3
+BIN := .venv/bin
+
+# Named by version, so that another PYTHON makes a new environment. It is written last:
+# without it an environment is half made, and is made again from nothing.
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+READY := .venv/ready-$(VERSION)
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test test-all format clean clean-all
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml constraints.txt
+	@echo "Installing into .venv (takes a minute or more) ..."
+	@test -e $@ || $(PYTHON) -m venv --clear .venv
+	@rm -f $@
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt -e '.[dev]'
+	@touch $@
+
+quickstart: $(READY) ## one virtuous cycle on real images, in minutes
+	@$(BIN)/python scripts/train.py --config configs/quickstart.py
+
+test: $(READY) ## lint, format check, types and the fast tests
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/pytest
+
+test-all: $(READY) ## every test, with the slow ones and those that fetch data
+	@$(BIN)/pytest -m ""
+
+format: $(READY) ## apply the formatter and the safe lint fixes
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean: ## remove caches; keeps .venv and runs
+	rm -rf .cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	find ecogen_jax configs scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-all: clean ## remove .venv too
+	rm -rf .venv

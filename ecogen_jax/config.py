@@ -1,0 +1,381 @@
+"""The one configuration schema: defaults, config files, overrides and checks.
+
+A config file holds `get_config(arg: str = "")`, which starts from `default()` and only
+overrides. `load("configs/quickstart.py:smoke", ["data.alpha=0.1"])` reads it. Whatever
+is wrong stops there, as one `ConfigError`, before any work is done.
+"""
+
+import ast
+import importlib.util
+import json
+import pathlib
+import re
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ecogen_jax.config_rules import (
+    HOPS,
+    LEARNING,
+    RULES,
+    ConfigError,
+    nearest,
+    one_of,
+)
+
+__all__ = [
+    "HOPS",
+    "LEARNING",
+    "ConfigError",
+    "check",
+    "default",
+    "from_dict",
+    "load",
+    "parse_arg",
+    "smoke",
+    "to_dict",
+]
+
+
+def default() -> ConfigDict:
+    """Makes the locked schema with its default values: fields, types and meaning.
+
+    Returns:
+      A new `ConfigDict`; assigning an unknown field or another type raises.
+    """
+    config = ConfigDict(
+        {
+            "experiment": "relay_cycle",  # names the folder of the runs
+            "seed": 0,  # root of every random stream
+            "data": _data(),
+            "topology": {
+                "num_edges": 2,  # edge servers below the one cloud
+                "devices_per_edge": 5,  # end devices below each edge
+            },
+            "nets": {  # the classifier of each tier
+                "cloud": "cnn_large",
+                "edge": "cnn_medium",
+                "end": "cnn_small",
+            },
+            "protocol": {
+                "name": "relay_cycle",  # what one cycle does
+                "cycles": 2,  # times down, local, up
+            },
+            "pretrain": _pretrain(),
+            "local": _local(),
+            "down_cloud_edge": _hop(learning_rate=2e-3),
+            "receive_edge": _receive(),
+            "down_edge_end": _hop(learning_rate=2e-3),
+            "receive_end": _receive(),
+            "up_end_edge": _hop(learning_rate=5e-4),
+            "up_edge_cloud": _hop(learning_rate=5e-4),
+            "generator": {
+                "latent_size": 64,  # length of the noise vector
+                "width": 16,  # channels of its last hidden layer
+            },
+            "mesh": {
+                "backend": "auto",  # how clients are mapped: auto picks for the host
+                "num_devices": 2,  # simulated devices that share the clients
+            },
+            "energy": _energy(),
+            "run": {"workdir": "runs"},  # run folders go to <workdir>/<experiment>/
+        }
+    )
+    return config.lock()
+
+
+def _data() -> dict[str, Any]:
+    return {
+        "name": "mnist",  # a data source
+        "folder": "",  # folder with the original files; "" fetches them
+        "public_fraction": 0.5,  # share of the training images that the cloud sees
+        "public_missing_classes": (),  # classes that the public half lacks
+        "validation_fraction": 0.1,  # share of each half kept for choosing
+        "alpha": 0.3,  # Dirichlet concentration of the private split; small is skewed
+    }
+
+
+def _pretrain() -> dict[str, Any]:
+    return {  # the cloud's teacher on the public half
+        "rounds": 10,
+        "steps": 100,  # per round
+        "batch_size": 128,
+        "learning_rate": 1e-3,
+    }
+
+
+def _local() -> dict[str, Any]:
+    return {  # each end device on its private data
+        "rounds": 5,
+        "steps": 40,  # per round
+        "batch_size": 32,
+        "learning_rate": 1e-3,
+        "replay_weight": 1.0,  # of the loss on the received synthetic images
+        "scratch_learning_rate": 2e-3,  # of the baseline that trains alone from scratch
+    }
+
+
+def _receive() -> dict[str, Any]:
+    return {  # a receiver that distils from the synthetic images it was sent
+        "rounds": 5,
+        "steps": 100,  # per round
+        "batch_size": 128,
+        "learning_rate": 2e-3,
+    }
+
+
+def _hop(*, learning_rate: float) -> dict[str, Any]:
+    return {
+        "distiller": "relay",  # the algorithm of the hop
+        "rounds": 10,
+        "steps": 20,  # generator steps per round
+        "student_steps": 4,  # per generator step
+        "batch_size": 128,
+        "bank_size": 4096,  # synthetic images kept for replay; down hops send them
+        "learning_rate": learning_rate,  # of the student
+        "generator_learning_rate": 2e-2,
+        "temperature": 4.0,  # softens the teacher's and the student's logits
+        "weights": {  # of the generator's loss terms
+            "cross_entropy": 1.0,  # the teacher finds the asked class
+            "batchnorm": 1.0,  # batch statistics match the teacher's running ones
+            "adversarial": 5.0,  # teacher and student disagree
+            "balance": 1.0,  # the teacher finds all classes equally often
+        },
+        "adversarial_mask": "none",  # adversarial term only where the two agree, or not
+    }
+
+
+def _energy() -> dict[str, Any]:
+    return {
+        "cloud_device": "tpu_v3",  # profile that turns FLOPs into joules
+        "edge_device": "t4",
+        "end_device": "jetson_nano",
+        "cloud_edge_link": "fibre",  # profile that turns bytes into joules
+        "edge_end_link": "wifi",
+        "country": "World",  # row of the grid intensity table
+        "cloud_contracted_share": 0.0,  # carbon-free energy bought; market-based only
+        "edge_contracted_share": 0.0,
+        "end_contracted_share": 0.0,
+    }
+
+
+def smoke(config: ConfigDict) -> None:
+    """Shrinks a config in place: generated data, two rounds of two steps everywhere.
+
+    The experiment gets the suffix "_smoke", so that no table mixes the two up.
+
+    Args:
+      config: any config of the schema.
+    """
+    config.experiment += "_smoke"
+    config.data.update(name="fake", folder="")
+    config.topology.num_edges = min(config.topology.num_edges, 2)
+    config.topology.devices_per_edge = min(config.topology.devices_per_edge, 2)
+    config.protocol.cycles = min(config.protocol.cycles, 2)
+    for stage in (*LEARNING, *HOPS):
+        config[stage].update(rounds=2, steps=2, batch_size=8)
+    for hop in HOPS:
+        config[hop].update(student_steps=1, bank_size=32)
+    config.generator.update(latent_size=8, width=4)
+    config.mesh.num_devices = min(config.mesh.num_devices, 2)
+
+
+def parse_arg(config: ConfigDict, arg: str) -> None:
+    """Applies the argument that follows the colon of a config's path.
+
+    Args:
+      config: changed in place.
+      arg: "" for the config as written, "smoke" for its tiny form.
+
+    Raises:
+      ConfigError: for any other argument.
+    """
+    if arg == "smoke":
+        smoke(config)
+    elif arg:
+        allowed = "no argument, or 'smoke'"
+        raise ConfigError("argument", arg, allowed, nearest(arg, ["smoke"]))
+
+
+def check(
+    config: ConfigDict, choices: Mapping[str, Sequence[str]] | None = None
+) -> None:
+    """Checks the fields, types and values of a config.
+
+    Args:
+      config: a config that a file or a caller made.
+      choices: allowed names by dotted field, for the registries of higher layers,
+        such as {"data.name": ("mnist", "fake")}.
+
+    Raises:
+      ConfigError: at the first field that is unknown, missing, of another type, or
+        has an impossible value.
+    """
+    schema, given = _flat(default()), _flat(config)
+    for field, value in given.items():
+        _typed(field, value, schema)
+    for field in schema:
+        if field not in given:
+            raise ConfigError(field, None, "a config with every field of default()")
+    rules = RULES | {field: one_of(names) for field, names in (choices or {}).items()}
+    for field, rule in rules.items():
+        if not rule.predicate(given[field]):
+            name = nearest(str(given[field]), rule.choices)
+            raise ConfigError(field, given[field], rule.allowed, name)
+    for hop in HOPS:
+        _check_bank(hop, config[hop])
+
+
+def _check_bank(name: str, hop: ConfigDict) -> None:
+    """The bank holds a batch, and is full when its images are sent."""
+    made = hop.rounds * hop.steps * hop.batch_size
+    if not hop.batch_size <= hop.bank_size <= made:
+        allowed = (
+            f"from {name}.batch_size = {hop.batch_size} to rounds x steps x batch_size "
+            f"= {made}, the images that the hop makes"
+        )
+        raise ConfigError(f"{name}.bank_size", hop.bank_size, allowed)
+
+
+def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """Reads a config file, applies overrides and checks the result.
+
+    Args:
+      spec: the path of the file, and after a colon its argument:
+        "configs/quickstart.py:smoke".
+      overrides: "field=value" with a dotted field and a Python literal; text that is
+        no literal is a string.
+
+    Returns:
+      The locked config. Names of registries are not checked yet: see `check`.
+
+    Raises:
+      ConfigError: for a missing file, a wrong argument, field, type or value.
+    """
+    path, _, argument = spec.partition(":")
+    config = _read(path, argument)
+    for override in overrides:
+        field, equals, text = override.partition("=")
+        if not equals:
+            raise ConfigError("override", override, "field=value, such as seed=1")
+        _assign(config, field, _literal(text, current=_flat(config).get(field)))
+    check(config)
+    return config.lock()
+
+
+def to_dict(config: ConfigDict) -> dict[str, Any]:
+    """Turns a config into plain values that JSON holds (tuples become lists)."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def from_dict(tree: Mapping[str, Any]) -> ConfigDict:
+    """Makes the config back from `to_dict`.
+
+    Args:
+      tree: nested values; a field that it lacks keeps its default.
+
+    Returns:
+      The checked, locked config.
+
+    Raises:
+      ConfigError: for an unknown field, or a wrong type or value.
+    """
+    config = default()
+    for field, value in _flat(tree).items():
+        _assign(config, field, value)
+    check(config)
+    return config
+
+
+def _read(path: str, argument: str) -> ConfigDict:
+    file = pathlib.Path(path)
+    if not file.is_file():
+        siblings = [str(other) for other in file.parent.glob("*.py")]
+        allowed = "the path of a Python file with get_config"
+        raise ConfigError("config", path, allowed, nearest(path, siblings))
+    spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise ConfigError("config", path, "a file whose name ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ConfigError("config", path, "a file that defines get_config(arg='')")
+    try:
+        config = module.get_config(argument)
+    except (AttributeError, KeyError, TypeError) as error:
+        refusal = _refusal(error)
+        if refusal is None:
+            raise
+        raise refusal from error
+    if not isinstance(config, ConfigDict):
+        raise ConfigError("get_config()", config, "the ConfigDict made by default()")
+    return config
+
+
+def _refusal(error: Exception) -> ConfigError | None:
+    """Names the dotted field in a locked dict's error; None for other errors."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if "ml_collections" not in frames[-1].filename:
+        return None
+    own = [frame for frame in frames if "ml_collections" not in frame.filename]
+    line = own[-1].line or ""
+    # The dict knows the last part of the name only; the line in the file has the rest.
+    message = str(error)
+    quoted = re.search(r'instead of "(\w+)"', message) or re.search(
+        r"[\"'](\w+)[\"']", message
+    )
+    name = quoted[1] if quoted else line
+    section = re.search(rf"\w\.((?:\w+\.)*)(?:update\(.*?)?{re.escape(name)}\b", line)
+    field = (section[1] if section else "") + name
+    value = _literal(line.partition("=")[2].strip())
+    try:
+        _typed(field, value, _flat(default()))
+    except ConfigError as refusal:
+        return refusal
+    return ConfigError(field, value, f"what the schema says ({error})")
+
+
+def _assign(config: ConfigDict, field: str, value: Any) -> None:
+    value = _typed(field, value, _flat(config))
+    config.update_from_flattened_dict({field: value})
+
+
+def _typed(field: str, value: Any, schema: Mapping[str, Any]) -> Any:
+    """Returns the value in the type of its field, or refuses field or type."""
+    if field not in schema:
+        section = field.rpartition(".")[0]
+        names = [name for name in schema if name.startswith(f"{section}.")]
+        names = names or sorted({name.partition(".")[0] for name in schema})
+        allowed = "the fields and sections " + ", ".join(names)
+        raise ConfigError(field, value, allowed, nearest(field, schema))
+    wanted = type(schema[field])
+    if wanted is float and type(value) is int:
+        return float(value)
+    if wanted is tuple and isinstance(value, list):
+        return tuple(value)
+    if type(value) is not wanted:
+        allowed = f"a value of type {wanted.__name__}, such as {schema[field]!r}"
+        raise ConfigError(field, value, allowed)
+    return value
+
+
+def _literal(text: str, current: Any = None) -> Any:
+    """Parses a Python literal; text for a string field, or no literal, stays text."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return text if isinstance(current, str) and not isinstance(value, str) else value
+
+
+def _flat(tree: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Flattens nested sections to dotted fields."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping | ConfigDict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

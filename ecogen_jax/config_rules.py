@@ -1,0 +1,118 @@
+"""What a config's values may be, as one table, and the error that says so."""
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+HOPS = ("down_cloud_edge", "down_edge_end", "up_end_edge", "up_edge_cloud")
+LEARNING = ("pretrain", "local", "receive_edge", "receive_end")
+
+
+class ConfigError(ValueError):
+    """A field, or a value of one, that the schema does not allow.
+
+    Attributes:
+      field: the dotted name, such as "data.alpha".
+      value: what was asked for.
+      allowed: what would be accepted, in words.
+      nearest: the closest allowed name, or "".
+    """
+
+    def __init__(self, field: str, value: object, allowed: str, nearest: str = ""):
+        """Builds the message from the parts, which stay readable as attributes."""
+        self.field, self.value = field, value
+        self.allowed, self.nearest = allowed, nearest
+        hint = f" Did you mean {nearest!r}?" if nearest else ""
+        super().__init__(
+            f"{field} = {value!r} is refused; allowed: {allowed}.{hint} "
+            "Correct it in the config file or on the command line."
+        )
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """Returns the name most like a word, or "" where none is alike."""
+    return next(iter(difflib.get_close_matches(word, list(names), n=1, cutoff=0.5)), "")
+
+
+class Rule(NamedTuple):
+    """Which values of a field are possible.
+
+    Attributes:
+      predicate: true for a possible value.
+      allowed: the same in words.
+      choices: the possible names, where the value is a name.
+    """
+
+    predicate: Callable[[Any], bool]
+    allowed: str
+    choices: tuple[str, ...] = ()
+
+
+def one_of(names: Sequence[str]) -> Rule:
+    """Makes the rule of a field whose value is one of some names."""
+    return Rule(lambda value: value in names, "one of " + ", ".join(names), (*names,))
+
+
+_COUNT = Rule(lambda value: value >= 1, "an integer of 1 or more")
+_POSITIVE = Rule(lambda value: 0 < value < math.inf, "a number above 0")
+_NOT_NEGATIVE = Rule(lambda value: 0 <= value < math.inf, "a number of 0 or more")
+_INSIDE = Rule(lambda value: 0 < value < 1, "a number above 0 and below 1")
+_SHARE = Rule(lambda value: 0 <= value <= 1, "a number from 0 to 1")
+_CLASSES = Rule(
+    lambda value: (
+        all(type(item) is int and item >= 0 for item in value)
+        and len(set(value)) == len(value)
+    ),
+    "different class indices of 0 or more, such as (8, 9)",
+)
+_TRAINING = {
+    "rounds": _COUNT,
+    "steps": _COUNT,
+    "batch_size": _COUNT,
+    "learning_rate": _POSITIVE,
+}
+_HOP = _TRAINING | {
+    "generator_learning_rate": _POSITIVE,
+    "student_steps": _COUNT,
+    "bank_size": _COUNT,
+    "temperature": _POSITIVE,
+    "weights.cross_entropy": _NOT_NEGATIVE,
+    "weights.batchnorm": _NOT_NEGATIVE,
+    "weights.adversarial": _NOT_NEGATIVE,
+    "weights.balance": _NOT_NEGATIVE,
+    "adversarial_mask": one_of(("none", "agree", "disagree")),
+}
+_SECTIONS = dict.fromkeys(LEARNING, _TRAINING) | dict.fromkeys(HOPS, _HOP)
+
+RULES: dict[str, Rule] = {
+    "experiment": Rule(
+        lambda value: re.fullmatch(r"\w[\w.-]*", value) is not None,
+        "a folder name of letters, digits, '_', '-' and '.'",
+    ),
+    "seed": Rule(lambda value: 0 <= value < 2**32, "an integer in [0, 2**32)"),
+    "data.public_fraction": _INSIDE,
+    "data.public_missing_classes": _CLASSES,
+    "data.validation_fraction": _INSIDE,
+    "data.alpha": _POSITIVE,
+    "topology.num_edges": _COUNT,
+    "topology.devices_per_edge": _COUNT,
+    "protocol.cycles": _COUNT,
+    "local.replay_weight": _NOT_NEGATIVE,
+    "local.scratch_learning_rate": _POSITIVE,
+    "generator.latent_size": _COUNT,
+    "generator.width": Rule(
+        lambda value: value >= 4 and value % 4 == 0, "a multiple of 4"
+    ),
+    "mesh.backend": one_of(("auto", "loop", "vmap", "shard_map", "pmap")),
+    "mesh.num_devices": _COUNT,
+    "energy.cloud_contracted_share": _SHARE,
+    "energy.edge_contracted_share": _SHARE,
+    "energy.end_contracted_share": _SHARE,
+    "run.workdir": Rule(lambda value: value != "", "the path of a folder"),
+} | {
+    f"{section}.{name}": rule
+    for section, rules in _SECTIONS.items()
+    for name, rule in rules.items()
+}

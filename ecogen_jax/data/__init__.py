@@ -1,0 +1,1 @@
+"""Real image datasets and their partition over the parties of a run."""

@@ -1,0 +1,218 @@
+"""Splits a training set over the parties: public and private halves, then clients.
+
+All functions return index arrays and are deterministic in a `numpy.random.Generator`.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+_MAX_DRAWS = 200
+
+
+class Split(NamedTuple):
+    """Four disjoint sets of positions into the training labels, each sorted.
+
+    Attributes:
+        public_train: int64 [a], what the cloud trains on.
+        public_validation: int64 [b], what the cloud's choices are judged on.
+        private_train: int64 [c], what the end devices share out.
+        private_validation: int64 [d], what the end devices' choices are judged on.
+    """
+
+    public_train: np.ndarray
+    public_validation: np.ndarray
+    private_train: np.ndarray
+    private_validation: np.ndarray
+
+
+def split(
+    labels: Int[np.ndarray, " n"],
+    *,
+    public_fraction: float,
+    validation_fraction: float,
+    public_missing_classes: Sequence[int],
+    rng: np.random.Generator,
+) -> Split:
+    """Splits positions at random into public and private, train and validation.
+
+    Images of the missing classes are dropped from the public half and given to nobody,
+    so the private half is the same with and without missing classes.
+
+    Args:
+        labels: class of each image [n].
+        public_fraction: share of the images in the public half, in (0, 1).
+        validation_fraction: share of each half kept for validation, in (0, 1).
+        public_missing_classes: classes that the public half shall lack.
+        rng: source of randomness; consumed alike whatever the missing classes.
+
+    Returns:
+        The four sets of positions.
+
+    Raises:
+        ValueError: a fraction is out of range, or a missing class is not in `labels`.
+    """
+    _check_fraction("public_fraction", public_fraction)
+    _check_fraction("validation_fraction", validation_fraction)
+    _check_missing(public_missing_classes, labels)
+    order = rng.permutation(len(labels))
+    public, private = _cut(order, public_fraction)
+    public_validation, public_train = _cut(public, validation_fraction)
+    private_validation, private_train = _cut(private, validation_fraction)
+    missing = np.isin(labels, public_missing_classes)
+    return Split(
+        np.sort(public_train[~missing[public_train]]),
+        np.sort(public_validation[~missing[public_validation]]),
+        np.sort(private_train),
+        np.sort(private_validation),
+    )
+
+
+def _check_fraction(field: str, value: float) -> None:
+    if not 0.0 < value < 1.0:
+        raise ValueError(
+            f"{field} is {value}: allowed is a number between 0 and 1, both excluded; "
+            f"0.5 gives equal halves"
+        )
+
+
+def _check_missing(missing: Sequence[int], labels: np.ndarray) -> None:
+    present = np.unique(labels)
+    if not np.isin(missing, present).all() or len(set(missing)) == len(present):
+        raise ValueError(
+            f"public_missing_classes is {tuple(missing)}: allowed are some, not all, "
+            f"of the classes {present.tolist()}; leave it empty to keep every class"
+        )
+
+
+def _cut(positions: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    first = round(fraction * len(positions))
+    return positions[:first], positions[first:]
+
+
+def dirichlet(
+    labels: Int[np.ndarray, " n"],
+    *,
+    num_clients: int,
+    alpha: float,
+    min_size: int,
+    rng: np.random.Generator,
+) -> list[np.ndarray]:
+    """Shares samples out with label skew: class by class, in Dirichlet proportions.
+
+    For each class k, p_k ~ Dir(alpha, ..., alpha) over the clients, and client i gets
+    the share p_k[i] of the class (Yurochkin et al. 2019, "Bayesian Nonparametric
+    Federated Learning of Neural Networks"; Hsu et al. 2019, "Measuring the Effects of
+    Non-Identical Data Distribution", draw over classes for each client instead).
+    The whole division is drawn anew until every client has `min_size` samples.
+
+    Args:
+        labels: class of each sample [n].
+        num_clients: how many clients share the samples.
+        alpha: concentration, > 0; small is skewed, large is uniform.
+        min_size: fewest samples that a client may get.
+        rng: source of randomness.
+
+    Returns:
+        For each client the sorted int64 positions into `labels`; each position is in
+        exactly one of them.
+
+    Raises:
+        ValueError: alpha or num_clients is not positive, or no draw gave every client
+            `min_size` samples.
+    """
+    if not alpha > 0.0:
+        raise ValueError(f"alpha is {alpha}: allowed is any number > 0, such as 0.3")
+    if num_clients < 1:
+        raise ValueError(f"num_clients is {num_clients}: allowed is 1 or more")
+    if num_clients * min_size <= len(labels):
+        for _ in range(_MAX_DRAWS):
+            parts = _draw(labels, num_clients, alpha, rng)
+            if min(len(part) for part in parts) >= min_size:
+                return parts
+    raise ValueError(
+        f"no division of {len(labels)} samples with alpha={alpha}, "
+        f"num_clients={num_clients} gave each client min_size={min_size} samples in "
+        f"{_MAX_DRAWS} draws: raise alpha, or lower num_clients or min_size"
+    )
+
+
+def _draw(
+    labels: np.ndarray, num_clients: int, alpha: float, rng: np.random.Generator
+) -> list[np.ndarray]:
+    owner = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        shares = rng.dirichlet(np.full(num_clients, alpha))
+        bounds = np.round(np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
+        for client, chunk in enumerate(np.split(members, bounds)):
+            owner[chunk] = client
+    return [np.flatnonzero(owner == client) for client in range(num_clients)]
+
+
+def label_counts(
+    labels: Int[np.ndarray, " n"], parts: Sequence[np.ndarray], num_classes: int
+) -> Int[np.ndarray, "clients classes"]:
+    """Counts the samples of each class that each client holds.
+
+    Args:
+        labels: class of each sample [n].
+        parts: for each client, positions into `labels`.
+        num_classes: number of columns.
+
+    Returns:
+        int64 counts [clients, classes].
+    """
+    return np.stack(
+        [np.bincount(labels[part], minlength=num_classes) for part in parts]
+    )
+
+
+def pad(
+    images: Shaped[np.ndarray, "n h w c"],
+    labels: Int[np.ndarray, " n"],
+    parts: Sequence[np.ndarray],
+) -> tuple[
+    Shaped[np.ndarray, "clients max h w c"],
+    Int[np.ndarray, "clients max"],
+    Int[np.ndarray, " clients"],
+]:
+    """Stacks the clients' samples, with zeros behind those of the smaller clients.
+
+    Args:
+        images: samples [n, h, w, c].
+        labels: class of each sample [n].
+        parts: for each client, positions into `images` and `labels`.
+
+    Returns:
+        Images [clients, max, h, w, c], labels [clients, max] and the int64 number of
+        true samples of each client [clients].
+    """
+    sizes = np.array([len(part) for part in parts], np.int64)
+    padded_images = np.zeros((len(parts), sizes.max(), *images.shape[1:]), images.dtype)
+    padded_labels = np.zeros((len(parts), sizes.max()), labels.dtype)
+    for client, part in enumerate(parts):
+        padded_images[client, : len(part)] = images[part]
+        padded_labels[client, : len(part)] = labels[part]
+    return padded_images, padded_labels, sizes
+
+
+def as_arrays(split: Split, parts: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Names the arrays of a partition for `numpy.savez`.
+
+    Args:
+        split: the public and private positions.
+        parts: for each client, positions into `split.private_train`.
+
+    Returns:
+        The fields of `split`, and `client_positions` with `client_offsets`: client i
+        holds `client_positions[client_offsets[i] : client_offsets[i + 1]]`.
+    """
+    offsets = np.cumsum([0, *(len(part) for part in parts)])
+    return {
+        **split._asdict(),
+        "client_positions": np.concatenate(parts),
+        "client_offsets": offsets.astype(np.int64),
+    }

@@ -1,0 +1,204 @@
+"""Every physical number of the ledger, with its interval, source, date and kind.
+
+The numbers live in ``tables/*.csv``, one a row, in the unit of their source; this
+module converts them to SI. Three kinds are kept apart: ``measured`` (a meter read
+it), ``modelled`` (somebody computed it) and ``assumed`` (a choice, with the reason in
+the source column). ``low`` and ``high`` bound what a careful reader would accept.
+"""
+
+import difflib
+import functools
+from importlib import resources
+from typing import NamedTuple
+
+import pandas as pd
+
+JOULES_PER_KWH = 3.6e6
+
+# Unit of a source -> factor and unit in SI; a unit that is not listed stays as it is.
+_SI = {
+    "TFLOP/s": (1e12, "FLOP/s"),
+    "GFLOP/s": (1e9, "FLOP/s"),
+    "Mbit/s": (1e6 / 8, "B/s"),
+    "ms": (1e-3, "s"),
+    "kWh/GB": (JOULES_PER_KWH / 1e9, "J/B"),
+}
+
+
+class Constant(NamedTuple):
+    """One number and where it comes from.
+
+    Attributes:
+        value: best value, in ``unit``.
+        low: lower bound of the interval, in ``unit``.
+        high: upper bound of the interval, in ``unit``.
+        unit: SI unit, except g/kWh for carbon intensity.
+        source: publication with table or section, and the reason for the interval.
+        date: year, or year and month, that the source describes.
+        kind: ``measured``, ``modelled`` or ``assumed``.
+    """
+
+    value: float
+    low: float
+    high: float
+    unit: str
+    source: str
+    date: str
+    kind: str
+
+
+class Device(NamedTuple):
+    """Speed and power of one device while it trains.
+
+    Attributes:
+        name: key in ``tables/devices.csv``.
+        achieved_flops: FLOP/s that a training program reaches, not the peak.
+        power_w: power drawn meanwhile, in W; the boundary is stated in its source.
+    """
+
+    name: str
+    achieved_flops: Constant
+    power_w: Constant
+
+
+class Link(NamedTuple):
+    """Speed and energy of one network link.
+
+    Attributes:
+        name: key in ``tables/links.csv``.
+        rate_bytes_per_s: payload rate of either direction, in B/s.
+        latency_s: delay before the first byte, in s.
+        energy_j_per_byte: average view: all network energy over all traffic, in J/B.
+    """
+
+    name: str
+    rate_bytes_per_s: Constant
+    latency_s: Constant
+    energy_j_per_byte: Constant
+
+
+@functools.cache
+def table(stem: str) -> pd.DataFrame:
+    """Reads one packaged table.
+
+    Args:
+        stem: ``devices``, ``links``, ``grid`` or ``pue``.
+
+    Returns:
+        A frame with the columns name, quantity and those of `Constant`, in the
+        units of the sources.
+    """
+    path = resources.files(__package__).joinpath("tables", f"{stem}.csv")
+    with path.open(encoding="utf-8") as file:
+        return pd.read_csv(file, dtype={"date": str, "unit": str})
+
+
+def names(stem: str) -> tuple[str, ...]:
+    """Names that a table knows, in its order.
+
+    Args:
+        stem: ``devices``, ``links``, ``grid`` or ``pue``.
+
+    Returns:
+        The names without repeats.
+    """
+    return tuple(table(stem)["name"].unique())
+
+
+def device(name: str) -> Device:
+    """Looks up a device.
+
+    Args:
+        name: one of ``names("devices")``.
+
+    Returns:
+        Its achieved FLOP/s and its power in W.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    rows = _rows("devices", name)
+    return Device(name, rows["achieved_flops"], rows["power_w"])
+
+
+def link(name: str) -> Link:
+    """Looks up a link.
+
+    Args:
+        name: one of ``names("links")``.
+
+    Returns:
+        Its rate in B/s, latency in s and energy in J/B.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    rows = _rows("links", name)
+    return Link(
+        name, rows["rate_bytes_per_s"], rows["latency_s"], rows["energy_j_per_byte"]
+    )
+
+
+def grid(name: str) -> Constant:
+    """Looks up the location-based carbon intensity of a country or region.
+
+    The interval is plus-minus 20 %, or 50 % for grids below 100 g/kWh, widened to
+    the values that other published data sets give for the same country: between
+    them the choice of data set alone moves a clean grid by half.
+
+    Args:
+        name: one of ``names("grid")``.
+
+    Returns:
+        Grams of CO2 equivalent per kWh, yearly mean.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    return _rows("grid", name)["carbon_intensity"]
+
+
+def pue(tier: str) -> Constant:
+    """Looks up the power usage effectiveness: facility energy over device energy.
+
+    Args:
+        tier: ``cloud``, ``edge`` or ``end``.
+
+    Returns:
+        The factor, without unit.
+
+    Raises:
+        ValueError: the tier is unknown.
+    """
+    return _rows("pue", tier)["pue"]
+
+
+def _rows(stem: str, name: str) -> dict[str, Constant]:
+    """Constants of one name, by quantity, in SI units."""
+    frame = table(stem)
+    found = frame[frame["name"] == name]
+    if found.empty:
+        raise ValueError(_unknown(stem, name))
+    records = found.set_index("quantity").drop(columns="name").to_dict("index")
+    return {
+        str(quantity): _to_si(Constant(**{str(key): row[key] for key in row}))
+        for quantity, row in records.items()
+    }
+
+
+def _unknown(stem: str, name: str) -> str:
+    """Error text with the nearest name and all that are allowed."""
+    known = names(stem)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown name {name!r} in table {stem}: {hint}known: {', '.join(known)}"
+
+
+def _to_si(constant: Constant) -> Constant:
+    factor, unit = _SI.get(constant.unit, (1.0, constant.unit))
+    return constant._replace(
+        value=constant.value * factor,
+        low=constant.low * factor,
+        high=constant.high * factor,
+        unit=unit,
+    )

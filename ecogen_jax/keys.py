@@ -1,0 +1,45 @@
+"""Random streams: keys are derived by name and index, never threaded.
+
+A threaded key changes every later draw when one draw is added. A derived key depends
+only on the root, the name of its stream and its indices (round, client, ...), so adding
+a stream leaves all others as they were, and a resumed run needs no saved key.
+"""
+
+import zlib
+
+import jax
+from jaxtyping import Array
+
+from ecogen_jax.types import Key
+
+
+def root(seed: int) -> Key:
+    """Makes the one key of a run.
+
+    Args:
+      seed: the run's seed, in [0, 2**32).
+
+    Returns:
+      The typed key that all streams of the run are derived from.
+    """
+    return jax.random.key(seed)
+
+
+def stream(key: Key, name: str, *indices: int | Array) -> Key:
+    """Derives the key of one named stream.
+
+    The name enters as its CRC-32, which is the same in every process and version of
+    Python (`hash` is not).
+
+    Args:
+      key: the root, or the key of an enclosing stream.
+      name: what the draws are for, such as "pretrain/batches".
+      *indices: non-negative counters, each folded in turn; may be traced.
+
+    Returns:
+      The key of the stream at those indices.
+    """
+    key = jax.random.fold_in(key, zlib.crc32(name.encode()))
+    for index in indices:
+        key = jax.random.fold_in(key, index)
+    return key

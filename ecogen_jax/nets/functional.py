@@ -1,0 +1,162 @@
+"""The bridge from flax nnx modules to pure functions.
+
+nnx is used to write nets down; everything above this file sees a `Net`, two pure
+functions over plain dictionaries of arrays. This is the only place that splits
+and merges modules.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx, struct
+
+from ecogen_jax.types import Key, PyTree
+
+
+@struct.dataclass
+class Variables:
+    """What a party knows: the arrays of one net.
+
+    Attributes:
+      params: trained arrays, a nested dictionary.
+      stats: running mean and variance of every BatchNorm input,
+        `{layer: {"mean": [channels], "var": [channels]}}`.
+    """
+
+    params: PyTree
+    stats: PyTree
+
+
+class Output(NamedTuple):
+    """What one call of a net returns.
+
+    Attributes:
+      value: logits `[batch, classes]`, or images for a generator.
+      stats: running statistics after the call (unchanged unless `train`).
+      moments: mean and biased variance of this batch at every BatchNorm input,
+        a tree of the same structure as `stats`.
+    """
+
+    value: jax.Array
+    stats: PyTree
+    moments: PyTree
+
+
+class Apply(Protocol):
+    """Calls a net on its inputs; `train` normalises by the batch, not the history."""
+
+    def __call__(self, variables: Variables, *inputs: jax.Array, train: bool) -> Output:
+        """Returns the value, the statistics after the call and the moments."""
+        ...
+
+
+class Net(NamedTuple):
+    """A net as two pure functions."""
+
+    init: Callable[[Key], Variables]
+    apply: Apply
+
+
+class Moments(nnx.Variable[Any]):
+    """Mean or variance of the last batch that a BatchNorm layer saw."""
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation that also keeps the moments of its input.
+
+    Ioffe and Szegedy 2015; the biased batch variance is used both to normalise and
+    in the running average, so that generator losses compare like with like.
+    """
+
+    momentum = 0.9
+    epsilon = 1e-5
+
+    def __init__(self, features: int) -> None:
+        self.scale = nnx.Param(jnp.ones(features))
+        self.bias = nnx.Param(jnp.zeros(features))
+        self.mean = nnx.BatchStat(jnp.zeros(features))
+        self.var = nnx.BatchStat(jnp.ones(features))
+        self.batch_mean = Moments(jnp.zeros(features))
+        self.batch_var = Moments(jnp.ones(features))
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Normalises over all axes but the last."""
+        axes = tuple(range(x.ndim - 1))
+        mean = jnp.mean(x, axes)
+        var = jnp.mean(jnp.square(x), axes) - jnp.square(mean)
+        # Rounding can leave a constant input a variance below zero, then NaN.
+        var = jnp.maximum(var, 0.0)
+        self.batch_mean.set_value(mean)
+        self.batch_var.set_value(var)
+        if train:
+            for running, batch in ((self.mean, mean), (self.var, var)):
+                running.set_value(
+                    self.momentum * running[...] + (1 - self.momentum) * batch
+                )
+        else:
+            mean, var = self.mean[...], self.var[...]
+        factor = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
+        shape = (1,) * len(axes) + factor.shape
+        offset = self.bias[...] - mean * factor
+        return x * factor.reshape(shape) + offset.reshape(shape)
+
+
+def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Net:
+    """Turns a module into a `Net`.
+
+    Args:
+      build: makes the module from its random streams; called once abstractly (no
+        array is allocated) and once for each `Net.init`.
+
+    Returns:
+      The net. `init` and `apply` are pure and can be jitted, mapped and
+      differentiated.
+    """
+    abstract = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
+    graph, params, stats, moments = _split(abstract)
+
+    def init(key: Key) -> Variables:
+        _, params, stats, _ = _split(build(nnx.Rngs(key)))
+        return Variables(nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
+
+    def apply(variables: Variables, *inputs: jax.Array, train: bool) -> Output:
+        blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), moments)
+        module = nnx.merge(
+            graph,
+            _filled(params, variables.params),
+            _filled(stats, variables.stats),
+            blank,
+            copy=True,
+        )
+        value = module(*inputs, train=train)
+        _, _, *states = _split(module)
+        after, seen = map(nnx.to_pure_dict, states)
+        # Leaves are sorted by name, batch_mean before batch_var as mean before var.
+        return Output(
+            value,
+            after,
+            jax.tree.unflatten(jax.tree.structure(after), jax.tree.leaves(seen)),
+        )
+
+    return Net(init, apply)
+
+
+def _split(module: nnx.Module) -> tuple[Any, PyTree, PyTree, PyTree]:
+    """Graph, parameters, statistics and moments."""
+    graph, *states = nnx.split(module, nnx.Param, nnx.BatchStat, Moments)
+    params, stats, moments = states
+    return graph, params, stats, moments
+
+
+def _filled(template: PyTree, values: PyTree) -> PyTree:
+    state = jax.tree.map(lambda leaf: leaf, template)
+    nnx.replace_by_pure_dict(state, values)
+    return state
+
+
+def num_params(net: Net) -> int:
+    """Number of trained scalars, counted without allocating any."""
+    shapes = jax.eval_shape(net.init, jax.random.key(0)).params
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))

@@ -1,0 +1,86 @@
+"""A conditional image generator: noise and a label in, an image in [0, 1] out.
+
+The trunk is the one that the data-free distillation field shares (a linear layer
+to a quarter-size map, then upsampling, 3x3 convolutions, BatchNorm and leaky
+ReLU: Fang et al., "Contrastive model inversion", IJCAI 2021), with the label
+appended to the noise as a one-hot code. The last upsampling is a depth-to-space
+rearrangement, which saves most of the work at full resolution.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ecogen_jax.nets.classifier import Conv
+from ecogen_jax.nets.conv import upsample
+from ecogen_jax.nets.functional import BatchNorm, Net, functional
+
+
+class ConditionalGenerator(nnx.Module):
+    """Maps `(latent [batch, latent], labels [batch])` to images."""
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        num_classes: int,
+        *,
+        latent_size: int,
+        width: int,
+        rngs: nnx.Rngs,
+    ) -> None:
+        height, columns, channels = shape
+        self.shape = shape
+        self.num_classes = num_classes
+        self.base = (-(-height // 4), -(-columns // 4), 2 * width)
+        size = self.base[0] * self.base[1] * self.base[2]
+        self.project = nnx.Linear(latent_size + num_classes, size, rngs=rngs)
+        self.norm0 = BatchNorm(2 * width)
+        self.conv1 = Conv(2 * width, 2 * width, stride=1, rngs=rngs)
+        self.norm1 = BatchNorm(2 * width)
+        self.conv2 = Conv(2 * width, width, stride=1, rngs=rngs)
+        self.norm2 = BatchNorm(width // 4)
+        self.conv3 = Conv(width // 4, channels, stride=1, rngs=rngs)
+        self.norm3 = BatchNorm(channels)
+
+    def __call__(
+        self, latent: jax.Array, labels: jax.Array, *, train: bool
+    ) -> jax.Array:
+        """Images `[batch, height, width, channels]` in [0, 1]."""
+        code = jax.nn.one_hot(labels, self.num_classes, dtype=latent.dtype)
+        x = self.project(jnp.concatenate([latent, code], axis=-1))
+        x = self.norm0(x.reshape(x.shape[0], *self.base), train=train)
+        x = self.conv1(upsample(x))
+        x = jax.nn.leaky_relu(self.norm1(x, train=train), 0.2)
+        x = depth_to_space(self.conv2(x))
+        x = jax.nn.leaky_relu(self.norm2(x, train=train), 0.2)
+        x = self.norm3(self.conv3(x), train=train)
+        return jax.nn.sigmoid(x[:, : self.shape[0], : self.shape[1]])
+
+
+def depth_to_space(x: jax.Array) -> jax.Array:
+    """Moves four channels into each 2x2 block: `[b, h, w, 4c]` to `[b, 2h, 2w, c]`."""
+    batch, height, width, channels = x.shape
+    blocks = x.reshape(batch, height, width, 2, 2, channels // 4)
+    blocks = blocks.transpose(0, 1, 3, 2, 4, 5)
+    return blocks.reshape(batch, 2 * height, 2 * width, channels // 4)
+
+
+def generator(
+    *, shape: tuple[int, int, int], num_classes: int, latent_size: int, width: int
+) -> Net:
+    """Builds the generator.
+
+    Args:
+      shape: height, width and channels of one image.
+      num_classes: number of labels that condition it.
+      latent_size: length of the noise vector, drawn from N(0, 1).
+      width: channels before the last upsampling; a multiple of 4.
+
+    Returns:
+      A net whose `apply` takes latent `[batch, latent_size]` and labels `[batch]`.
+    """
+    return functional(
+        lambda rngs: ConditionalGenerator(
+            shape, num_classes, latent_size=latent_size, width=width, rngs=rngs
+        )
+    )

@@ -1,0 +1,1 @@
+"""The relay: messages, hops and protocols between parties of three tiers."""

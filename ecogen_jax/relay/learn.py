@@ -1,0 +1,151 @@
+"""Supervised and distilled training of one net: every phase that is not a hop.
+
+The loss of a step is
+
+    CE(net(x), y) on own labelled images            (where the party has data)
+  + w T^2 KL(softmax(t / T) || softmax(net(x') / T)) on received synthetic images
+
+so that the cloud's pre-training and local training alone are the first term, a receiver
+of a synthetic message learns from the second, and a device that fine-tunes keeps what
+it was taught by adding it: replay of generated images against forgetting (Shin et
+al., "Continual learning with deep generative replay", NeurIPS 2017).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from ecogen_jax import keys, losses
+from ecogen_jax.nets.classifier import to_unit
+from ecogen_jax.nets.functional import Net, Variables
+from ecogen_jax.relay.messages import SyntheticSet
+from ecogen_jax.relay.optimizer import adam, descend
+from ecogen_jax.types import Key, PyTree
+
+
+@struct.dataclass
+class Data:
+    """Labelled images of one party, padded to a common length.
+
+    Attributes:
+      images: uint8 `[length, height, width, channels]`.
+      labels: int32 `[length]`.
+      size: int32 scalar, how many of them are real; the rest is padding.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    size: jax.Array
+
+
+@struct.dataclass
+class Material:
+    """What a party learns from; either part may be None.
+
+    Attributes:
+      data: its own labelled images.
+      replay: the synthetic images and logits that it received.
+    """
+
+    data: Data | None
+    replay: SyntheticSet | None
+
+
+@struct.dataclass
+class State:
+    """A net in training.
+
+    Attributes:
+      variables: parameters and BatchNorm statistics.
+      optimizer: optax state for the parameters.
+    """
+
+    variables: Variables
+    optimizer: PyTree
+
+
+class Learner(NamedTuple):
+    """Training of one party as two pure functions.
+
+    Attributes:
+      init: `init(key, variables) -> State`.
+      step: `step(state, material, key) -> (State, metrics)`.
+    """
+
+    init: Callable[[Key, Variables], State]
+    step: Callable[[State, Material, Key], tuple[State, dict[str, jax.Array]]]
+
+
+def learner(
+    net: Net,
+    *,
+    batch_size: int,
+    learning_rate: float,
+    total_steps: int,
+    temperature: float,
+    replay_weight: float,
+) -> Learner:
+    """Builds the training of one party.
+
+    Args:
+      net: the party's net.
+      batch_size: images drawn in a step from each source at hand.
+      learning_rate: of Adam, falling to 2 % by a cosine over `total_steps`.
+      total_steps: steps of the whole phase.
+      temperature: `T` of the distillation term.
+      replay_weight: `w` of the distillation term.
+    """
+    tx = adam(learning_rate, total_steps=total_steps)
+
+    def init(key: Key, variables: Variables) -> State:
+        del key  # a learner starts from what the party knows
+        return State(variables, tx.init(variables.params))
+
+    def objective(
+        params: PyTree, stats: PyTree, material: Material, key: Key
+    ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
+        images, labels, target = _batch(material, key, batch_size)
+        output = net.apply(Variables(params, stats), images, train=True)
+        terms = {}
+        if labels is not None:
+            own = output.value[: labels.shape[0]]
+            terms["cross_entropy"] = losses.cross_entropy(own, labels)
+        if target is not None:
+            replayed = output.value[-target.shape[0] :]
+            terms["distillation"] = replay_weight * losses.distillation(
+                target, replayed, temperature=temperature
+            )
+        return sum(terms.values(), jnp.zeros(())), (output.stats, terms)
+
+    def step(
+        state: State, material: Material, key: Key
+    ) -> tuple[State, dict[str, jax.Array]]:
+        before = state.variables
+        grads, (stats, terms) = jax.grad(objective, has_aux=True)(
+            before.params, before.stats, material, key
+        )
+        params, optimizer = descend(tx, grads, state.optimizer, before.params)
+        return State(Variables(params, stats), optimizer), terms
+
+    return Learner(init, step)
+
+
+def _batch(
+    material: Material, key: Key, size: int
+) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+    """Own images first, replayed ones after them, through the net as one batch."""
+    images, labels, target = [], None, None
+    if material.data is not None:
+        data = material.data
+        index = jax.random.randint(keys.stream(key, "data"), (size,), 0, data.size)
+        images.append(data.images[index])
+        labels = data.labels[index]
+    if material.replay is not None:
+        count = material.replay.logits.shape[0]
+        index = jax.random.randint(keys.stream(key, "replay"), (size,), 0, count)
+        images.append(material.replay.images[index])
+        target = material.replay.logits[index]
+    return to_unit(jnp.concatenate(images)), labels, target

@@ -1,0 +1,117 @@
+"""A stage: one kind of training at one tier, run in rounds of a fixed size.
+
+A protocol is a list of stages. The loop above knows nothing of what a stage does: it
+begins one, runs its rounds (each one compiled, donated program), ends it, and
+accounts for the messages and the work.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ecogen_jax import keys, mesh
+from ecogen_jax.energy import meter
+from ecogen_jax.nets.functional import Variables
+from ecogen_jax.relay.messages import Delivery
+from ecogen_jax.relay.parties import Parties
+from ecogen_jax.types import Key, PyTree
+
+Metrics = dict[str, jax.Array]
+
+
+class Mapping(NamedTuple):
+    """How parties are mapped to devices, see `mesh.map_clients`."""
+
+    backend: str
+    num_devices: int
+
+
+class Stage(NamedTuple):
+    """One kind of training at one tier.
+
+    Attributes:
+      name: unique within a cycle, such as `down/cloud_edge`.
+      phase: the part of the cycle it belongs to: `pretrain`, `local_only`, `down`,
+        `local` or `up`.
+      tier: who does the work.
+      student: the tier whose net is trained.
+      rounds: number of rounds.
+      num_parties: parties that work side by side.
+      begin: `begin(parties, key, cycle) -> (state, inputs)`, leaves with a leading
+        party axis; the state is what a checkpoint holds, the inputs are rebuilt.
+      one: `one(state, inputs, key) -> (state, metrics)`, a round of one party.
+      end: `end(parties, state) -> parties`.
+      trained: the student's variables inside the state, `[num_parties, ...]`.
+      deliveries: the messages that crossed links for this stage, given the parties
+        after it.
+    """
+
+    name: str
+    phase: str
+    tier: str
+    student: str
+    rounds: int
+    num_parties: int
+    begin: Callable[[Parties, Key, int], tuple[PyTree, PyTree]]
+    one: Callable[[PyTree, PyTree, Key], tuple[PyTree, Metrics]]
+    end: Callable[[Parties, PyTree], Parties]
+    trained: Callable[[PyTree], Variables]
+    deliveries: Callable[[Parties], list[Delivery]]
+
+
+def no_messages(parties: Parties) -> list[Delivery]:
+    """For a stage that sends nothing."""
+    del parties
+    return []
+
+
+def repeat(
+    step: Callable[[PyTree, PyTree, Key], tuple[PyTree, Metrics]], num_steps: int
+) -> Callable[[PyTree, PyTree, Key], tuple[PyTree, Metrics]]:
+    """A round: `num_steps` steps in one `lax.scan`, metrics averaged over them."""
+
+    def one_round(state: PyTree, inputs: PyTree, key: Key) -> tuple[PyTree, Metrics]:
+        state, metrics = jax.lax.scan(
+            lambda state, key: step(state, inputs, key),
+            state,
+            jax.random.split(key, num_steps),
+        )
+        return state, jax.tree.map(jnp.mean, metrics)
+
+    return one_round
+
+
+def compile_round(stage: Stage, mapping: Mapping) -> Callable[..., Any]:
+    """The stage's round for all parties: one program, its state donated.
+
+    Returns:
+      `round(state, inputs, party_keys) -> (state, metrics)`.
+    """
+    backend = mesh.resolve(mapping.backend)
+    if backend == "loop":  # for debugging: one program a party, so an error names it
+        return mesh.map_clients(jax.jit(stage.one), backend=backend, num_devices=1)
+    mapped = mesh.map_clients(
+        stage.one, backend=backend, num_devices=mapping.num_devices
+    )
+    return jax.jit(mapped, donate_argnums=0)
+
+
+def party_keys(stage: Stage, key: Key, cycle: int, number: int) -> jax.Array:
+    """One key a party for round `number` of a cycle's stage."""
+    base = keys.stream(key, stage.name, cycle, number)
+    return jax.vmap(lambda party: keys.stream(base, "party", party))(
+        jnp.arange(stage.num_parties)
+    )
+
+
+def round_flops(stage: Stage, state: PyTree, inputs: PyTree) -> float:
+    """FLOPs of one round, all parties, from the program of one party."""
+
+    def one_party(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+
+    shapes = jax.tree.map(one_party, (state, inputs))
+    cost = meter.cost(stage.one, *shapes, jax.random.key(0))
+    return cost.flops * stage.num_parties

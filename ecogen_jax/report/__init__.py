@@ -1,0 +1,1 @@
+"""Reporting: tables, plots and pages from run folders; never imports jax."""

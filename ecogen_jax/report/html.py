@@ -1,0 +1,74 @@
+"""The page of a run: one file that needs nothing else and reads well on a phone."""
+
+import base64
+import json
+from pathlib import Path
+
+import jinja2
+
+from ecogen_jax.report import tables
+from ecogen_jax.report.runs import Run
+
+# What stands below each plot; a plot without a line here has none.
+CAPTIONS = {
+    "accuracy": "Test accuracy after each phase; dashed: local training alone.",
+    "samples": "What the generators made; no real image was used in a hop.",
+    "energy": "Energy of the simulated devices and links, with its interval.",
+    "partition": "How the private images are spread over the end devices.",
+    "training": "Accuracy on the validation splits, on which everything is chosen.",
+}
+
+
+def write(run: Run) -> Path:
+    """Writes `report.html` from the run and the plots in its folder.
+
+    Args:
+        run: a finished run; `plots.write_all` goes first.
+
+    Returns:
+        The page.
+    """
+    folder = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=folder, autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    page = environment.get_template("template.html").render(
+        summary=run.summary,
+        manifest=run.manifest,
+        config=json.dumps(run.config, indent=2),
+        headline=_headline(run),
+        tables=[tables.phases(run.summary), tables.ledger(run.summary)],
+        plots=[(name, text, _inline(run, name)) for name, text in _plots(run)],
+    )
+    path = run.path / "report.html"
+    path.write_text(page)
+    return path
+
+
+def _headline(run: Run) -> str:
+    """Says in one line what the relay brought the end devices."""
+    last = run.summary["phases"][-1]
+    end = last["accuracy"]["end"]
+    text = f"End devices after {tables.phase_name(last)}: {tables.percent(end)} %"
+    alone = run.summary["baselines"].get("local_only", {}).get("end")
+    if alone is None:
+        return text
+    gain = 100 * (end - alone)
+    return (
+        f"{text}; local training alone {tables.percent(alone)} % ({gain:+.1f} points)"
+    )
+
+
+def _plots(run: Run) -> list[tuple[str, str]]:
+    """The plots that were written, with what stands below them."""
+    folder = run.path / "plots"
+    return [
+        (name, text)
+        for name, text in CAPTIONS.items()
+        if (folder / f"{name}.png").exists()
+    ]
+
+
+def _inline(run: Run, name: str) -> str:
+    content = (run.path / "plots" / f"{name}.png").read_bytes()
+    return "data:image/png;base64," + base64.b64encode(content).decode()

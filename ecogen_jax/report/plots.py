@@ -1,0 +1,260 @@
+"""The plots of a run, legible on a phone and without colour vision."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
+
+from ecogen_jax.report import tables
+from ecogen_jax.report.runs import Run
+
+# Okabe and Ito, "Color Universal Design" (2008): told apart without colour vision.
+COLORS = {
+    "cloud": "#0072B2",
+    "edge": "#D55E00",
+    "end": "#009E73",
+    "end_own": "#CC79A7",
+}
+MARKERS = {"cloud": "s", "edge": "D", "end": "o", "end_own": "^"}
+# By cycle; cycle 0 is what comes before the first one.
+STYLES = ("-.", "-", "--", ":")
+# A page on a phone is about 4.8 inches of this font wide.
+WIDTH_IN = 4.8
+IMAGES_PER_ROW = 10
+# Above this ratio of largest to smallest, the small ones vanish on a linear axis.
+LOG_RATIO = 30
+MAX_NUMBERED_DEVICES = 20
+MAX_NUMBERED_CLASSES = 10
+
+
+def write_all(run: Run) -> list[Path]:
+    """Writes every plot that the run has data for.
+
+    Args:
+        run: a finished run.
+
+    Returns:
+        The files in `plots/`, in the order a reader wants them.
+    """
+    folder = run.path / "plots"
+    folder.mkdir(exist_ok=True)
+    written = []
+    for name, draw in DRAWINGS.items():
+        figure = draw(run)
+        if figure is not None:
+            written.append(folder / f"{name}.png")
+            figure.savefig(written[-1], dpi=200)
+    return written
+
+
+def accuracy(run: Run) -> Figure:
+    """Draws test accuracy by tier over the phases, beside local training alone."""
+    figure, axes = _figure(run, "Test accuracy by tier", height_in=3.8)
+    phases = run.summary["phases"]
+    labels = [tables.phase_name(phase) for phase in phases]
+    for name, label in tables.COLUMNS.items():
+        heights = [_percent(phase["accuracy"].get(name)) for phase in phases]
+        axes.plot(
+            labels, heights, color=COLORS[name], marker=MARKERS[name], label=label
+        )
+    alone = run.summary["baselines"].get("local_only", {})
+    for name in [name for name in tables.COLUMNS if name in alone]:
+        label = f"{tables.COLUMNS[name]}: local only"
+        height = _percent(alone[name])
+        axes.axhline(height, color=COLORS[name], linestyle="--", label=label)
+    _percent_axis(axes, "mean test accuracy (%)")
+    axes.tick_params(axis="x", rotation=45)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def samples(run: Run) -> Figure | None:
+    """Draws generated images, one row a hop; None where the run made none."""
+    file = run.path / "samples.npz"
+    if not file.exists():
+        return None
+    with np.load(file) as arrays:
+        rows = {name: arrays[name] for name in arrays}
+    if not rows:
+        return None
+    size = (len(rows), 1)
+    figure, panels = _panels(run, "Generated images by hop", size, row_height_in=0.72)
+    for axes, (name, images) in zip(panels, rows.items(), strict=True):
+        axes.imshow(_strip(images), cmap="gray", vmin=0, vmax=255)
+        title = f"cycle {name.replace('/', ', ', 1)}"
+        axes.set_title(title, fontsize="small", loc="left", pad=2)
+        axes.set_axis_off()
+    return figure
+
+
+def energy(run: Run) -> Figure:
+    """Draws energy by tier and link, each with its interval."""
+    costs = run.summary["ledger"]
+    places = {tier: costs[tier] for tier in tables.TIERS}
+    places |= {link: costs["link"][link] for link in tables.LINKS}
+    kinds = ", ".join(sorted({cost["kind"] for cost in places.values()}))
+    figure, axes = _figure(run, f"Energy by tier and link ({kinds})", height_in=3.2)
+    for number, cost in enumerate(places.values()):
+        _energy_row(axes, number, cost)
+    spent = [cost["energy_j"] for cost in places.values() if cost["energy_j"] > 0]
+    if spent and max(spent) > LOG_RATIO * min(spent):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(numticks=6))
+    axes.set_yticks(range(len(places)), list(places))
+    axes.set_ylim(len(places) - 0.5, -0.7)
+    axes.margins(x=0.15)
+    axes.grid(axis="x", color="#DDDDDD")
+    axes.xaxis.set_major_formatter(EngFormatter("J"))
+    axes.set_xlabel("energy, with interval")
+    return figure
+
+
+def partition(run: Run) -> Figure | None:
+    """Draws how many images of each class a device holds; None without a split."""
+    file = run.path / "partition.npz"
+    if not file.exists():
+        return None
+    with np.load(file) as arrays:
+        counts = arrays["label_counts"]
+    num_devices, num_classes = counts.shape
+    height_in = min(9.0, 1.6 + 0.28 * num_devices)
+    figure, axes = _figure(run, "Private images by device and class", height_in)
+    shown = axes.imshow(counts, cmap="cividis", aspect="auto")
+    axes.set_xlabel("class")
+    axes.set_ylabel("end device")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator("auto", integer=True))
+    if num_devices <= MAX_NUMBERED_DEVICES and num_classes <= MAX_NUMBERED_CLASSES:
+        _number_cells(axes, counts)
+    else:
+        figure.colorbar(shown, ax=axes, label="images")
+    return figure
+
+
+def training(run: Run) -> Figure | None:
+    """Draws validation accuracy by round, a panel a stage, a line a tier and cycle."""
+    columns = list(run.metrics.filter(like="/validation_accuracy"))
+    if not columns:
+        return None
+    logged = run.metrics.dropna(subset=columns, how="all").astype({"cycle": int})
+    stages = list(logged["stage"].unique())
+    size = (-(-len(stages) // 2), 2)
+    figure, panels = _panels(run, "Validation accuracy by round", size, 1.3)
+    figure.supxlabel("round", fontsize="medium")
+    figure.supylabel("accuracy (%)", fontsize="medium")
+    lines: dict[str, Line2D] = {}
+    for axes, stage in zip(panels, stages, strict=False):
+        lines |= _training_panel(axes, logged[logged["stage"] == stage], columns)
+        axes.set_title(stage, fontsize="small")
+    for axes in panels[len(stages) :]:
+        axes.set_axis_off()
+    figure.legend(
+        lines.values(), lines.keys(), loc="outside lower center", ncols=2, frameon=False
+    )
+    return figure
+
+
+DRAWINGS: dict[str, Callable[[Run], Figure | None]] = {
+    "accuracy": accuracy,
+    "samples": samples,
+    "energy": energy,
+    "partition": partition,
+    "training": training,
+}
+
+
+def _figure(run: Run, title: str, height_in: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(_title(run, title), fontsize="medium")
+    return figure, axes
+
+
+def _panels(
+    run: Run, title: str, size: tuple[int, int], row_height_in: float
+) -> tuple[Figure, list[Axes]]:
+    height_in = 1.0 + row_height_in * size[0]
+    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+    figure.suptitle(_title(run, title), fontsize="medium")
+    return figure, list(figure.subplots(*size, sharey=True, squeeze=False).ravel())
+
+
+def _title(run: Run, title: str) -> str:
+    warning = "SYNTHETIC DATA\n" if run.summary["synthetic_data"] else ""
+    return f"{warning}{title}\n{run.summary['experiment']}, {run.summary['dataset']}"
+
+
+def _percent(fraction: float | None) -> float:
+    return np.nan if fraction is None else 100 * fraction
+
+
+def _percent_axis(axes: Axes, label: str) -> None:
+    axes.set_ylim(0, 102)
+    axes.set_ylabel(label)
+    axes.grid(axis="y", color="#DDDDDD")
+
+
+def _strip(images: np.ndarray) -> np.ndarray:
+    """Joins images [n, height, width, channels] side by side.
+
+    They lie in order of their label: spread over them, every class gets its turn.
+    """
+    chosen = np.linspace(0, len(images) - 1, IMAGES_PER_ROW).round().astype(int)
+    framed = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
+    strip = np.concatenate(list(framed[chosen]), axis=1)
+    return strip[..., 0] if strip.shape[-1] == 1 else strip
+
+
+def _energy_row(axes: Axes, number: int, cost: dict[str, Any]) -> None:
+    """Draws a dot with its interval: bars have no honest foot on a log axis."""
+    joules = cost["energy_j"]
+    place = (0.02, number) if joules == 0 else (joules, number)
+    axes.annotate(
+        tables.human(joules, "J"),
+        place,
+        xycoords=axes.get_yaxis_transform() if joules == 0 else "data",
+        xytext=(0, 6),
+        textcoords="offset points",
+        ha="left" if joules == 0 else "center",
+        fontsize="small",
+    )
+    if joules > 0:
+        reach = [[joules - cost["energy_low_j"]], [cost["energy_high_j"] - joules]]
+        axes.errorbar([joules], [number], xerr=reach, fmt="o", capsize=4, color="k")
+
+
+def _number_cells(axes: Axes, counts: np.ndarray) -> None:
+    middle = counts.max() / 2
+    for (device, label), count in np.ndenumerate(counts):
+        color = "black" if count > middle else "white"
+        axes.text(
+            label, device, f"{count}", ha="center", va="center", color=color, size=7
+        )
+
+
+def _training_panel(
+    axes: Axes, logged: pd.DataFrame, columns: list[str]
+) -> dict[str, Line2D]:
+    """Draws one stage; returns the lines by their label."""
+    lines = {}
+    for column in columns:
+        tier = column.split("/")[0]
+        for cycle, rows in logged.dropna(subset=[column]).groupby("cycle"):
+            label = f"{tier}, cycle {cycle}"
+            (lines[label],) = axes.plot(
+                rows["round"],
+                100 * rows[column],
+                color=COLORS.get(tier),
+                linestyle=STYLES[int(str(cycle)) % len(STYLES)],
+                marker=".",
+            )
+    _percent_axis(axes, "")
+    axes.set_yticks((0, 50, 100))
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    return lines

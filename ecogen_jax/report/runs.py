@@ -1,0 +1,106 @@
+"""Run folders, read back."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+FILES = ("manifest.json", "metrics.jsonl", "parties.csv", "ledger.csv")
+
+
+class Run(NamedTuple):
+    """A finished run.
+
+    Attributes:
+        path: the run folder.
+        config: the resolved config.
+        manifest: commit, versions, devices, seed and command.
+        summary: the final numbers.
+        metrics: one row a line of `metrics.jsonl`.
+        parties: accuracy by cycle, phase, tier and party, as fractions.
+        ledger: one row a ledger entry.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    manifest: dict[str, Any]
+    summary: dict[str, Any]
+    metrics: pd.DataFrame
+    parties: pd.DataFrame
+    ledger: pd.DataFrame
+
+
+def read(path: str | Path) -> Run:
+    """Reads a finished run folder.
+
+    Args:
+        path: the folder that holds `summary.json`.
+
+    Returns:
+        The run.
+
+    Raises:
+        FileNotFoundError: the folder is no run, is not finished, or lacks a file.
+    """
+    path = Path(path)
+    _require_finished(path)
+    for name in FILES:
+        if not (path / name).exists():
+            raise FileNotFoundError(
+                f"run folder {path} lacks {name}; run the experiment again"
+            )
+    return Run(
+        path=path,
+        config=_json(path / "config.json"),
+        manifest=_json(path / "manifest.json"),
+        summary=_json(path / "summary.json"),
+        metrics=_json_lines(path / "metrics.jsonl"),
+        parties=pd.read_csv(path / "parties.csv"),
+        ledger=pd.read_csv(path / "ledger.csv"),
+    )
+
+
+def find(paths: Iterable[str | Path]) -> list[Path]:
+    """Expands folders to the finished run folders in them.
+
+    Args:
+        paths: run folders, or folders with runs somewhere below them.
+
+    Returns:
+        The run folders in the order given, each once; sorted within one folder.
+
+    Raises:
+        FileNotFoundError: one of the paths has no finished run.
+    """
+    found: dict[Path, None] = {}
+    for path in map(Path, paths):
+        below = sorted(file.parent for file in path.rglob("summary.json"))
+        if not below:
+            _require_finished(path)
+        found.update(dict.fromkeys(below))
+    return list(found)
+
+
+def _require_finished(path: Path) -> None:
+    if (path / "summary.json").exists() and (path / "config.json").exists():
+        return
+    if (path / "config.json").exists():
+        raise FileNotFoundError(
+            f"run not finished: {path} has no summary.json; run the same command "
+            "again to resume it"
+        )
+    raise FileNotFoundError(
+        f"no finished run in {path}; give a run folder "
+        "(runs/<experiment>/<time>-seed<k>) or a folder above some"
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def _json_lines(path: Path) -> pd.DataFrame:
+    return pd.DataFrame([json.loads(line) for line in path.read_text().splitlines()])

@@ -1,0 +1,1 @@
+"""Running: from a config to a finished run folder."""

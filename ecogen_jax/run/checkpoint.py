@@ -1,0 +1,82 @@
+"""Checkpoints of a whole run: the only file that knows orbax.
+
+A checkpoint is one pytree of arrays and one JSON value, committed together by a rename:
+a kill during a save leaves the checkpoint before it.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from ecogen_jax.types import PyTree
+
+
+class Checkpoint(NamedTuple):
+    """Where a run stood.
+
+    Attributes:
+      step: number of the checkpoint.
+      host: the JSON value that was saved with the arrays.
+    """
+
+    step: int
+    host: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run; keeps the newest two. Use in a `with` block."""
+
+    def __init__(self, path: Path) -> None:
+        keep = ocp.training.preservation_policies.LatestN(2)
+        self._manager = ocp.training.Checkpointer(
+            path.resolve(), preservation_policy=keep, cleanup_tmp_directories=True
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Waits for a save in progress."""
+        self._manager.close()
+
+    def latest(self) -> Checkpoint | None:
+        """The newest whole checkpoint without its arrays, or None."""
+        newest = self._manager.latest
+        if newest is None:
+            return None
+        metadata = self._manager.metadata(newest)
+        return Checkpoint(newest.step, metadata.custom_metadata)
+
+    def save(self, step: int, arrays: PyTree, host: dict[str, Any]) -> None:
+        """Starts to save and returns; the arrays are copied from the device first.
+
+        Args:
+          step: larger than that of every checkpoint before.
+          arrays: pytree of arrays.
+          host: JSON value.
+        """
+        copied = jax.tree.map(np.asarray, arrays)
+        # Without `force` a save is dropped while the one before it is under way.
+        self._manager.wait()
+        self._manager.save_async(step, copied, force=True, custom_metadata=host)
+
+    def wait(self) -> None:
+        """Returns when the last save is on disk."""
+        self._manager.wait()
+
+    def restore(self, step: int, abstract: PyTree) -> PyTree:
+        """Loads the arrays of a checkpoint.
+
+        Args:
+          step: its number.
+          abstract: the tree that was saved, of arrays or `jax.ShapeDtypeStruct`.
+
+        Returns:
+          The same tree of numpy arrays.
+        """
+        template = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), abstract)
+        return self._manager.load(step, template)

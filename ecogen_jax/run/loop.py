@@ -1,0 +1,301 @@
+"""The loop: runs the plan round by round, and owns every side effect.
+
+The order within a round must not change, because a resumed run has to see what a
+straight one saw: train, evaluate, log, and where the round is a stage's last, end the
+stage; then the checkpoint. So no checkpoint stands between a stage and its end.
+"""
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from rich.progress import Progress
+
+from ecogen_jax import keys, mesh
+from ecogen_jax.config import to_dict
+from ecogen_jax.energy import ledger
+from ecogen_jax.nets.functional import Variables
+from ecogen_jax.relay.messages import audit, fingerprints
+from ecogen_jax.relay.parties import Parties
+from ecogen_jax.relay.stage import Stage, compile_round, party_keys, round_flops
+from ecogen_jax.run import journal as journals
+from ecogen_jax.run import results, writer
+from ecogen_jax.run.build import Experiment, build
+from ecogen_jax.run.checkpoint import Checkpoints
+from ecogen_jax.run.clock import Clock
+from ecogen_jax.run.evaluate import Evaluator, to_host
+from ecogen_jax.run.progress import progress, stage_bar
+from ecogen_jax.run.samples import add_samples
+from ecogen_jax.types import PyTree
+
+
+class DivergedError(RuntimeError):
+    """A loss is not finite; the last checkpoint holds the state before it."""
+
+
+def run(config: ConfigDict) -> Path:
+    """Runs an experiment to its end, or takes up where the same config stopped.
+
+    Args:
+      config: as `config.load` gives it.
+
+    Returns:
+      The finished run folder.
+
+    Raises:
+      ConfigError: the config cannot be built.
+      DataUnavailableError: no provider has the dataset.
+      DivergedError: a loss is not finite.
+    """
+    experiment = build(config)
+    workdir, name, seed = config.run.workdir, config.experiment, config.seed
+    with (
+        writer.open_run(workdir, name, seed, to_dict(config)) as folder,
+        Checkpoints(folder.path / "checkpoints") as checkpoints,
+        progress() as bars,
+    ):
+        one = _Run(config, experiment, folder, checkpoints, bars)
+        for cycle, stage in experiment.plan[one.journal.index :]:
+            one.stage(cycle, stage)
+        one.finish()
+    return folder.path
+
+
+class _Run:
+    """One process's work on one run folder: the state between rounds.
+
+    Attributes:
+      parties: what everybody knows, on the host.
+      state: that of a stage taken up in its middle, else None.
+      journal: everything else that a checkpoint holds.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        experiment: Experiment,
+        folder: writer.RunFolder,
+        checkpoints: Checkpoints,
+        bars: Progress,
+    ) -> None:
+        self.config, self.experiment, self.folder = config, experiment, folder
+        self.checkpoints, self.bars = checkpoints, bars
+        self.evaluator = Evaluator(experiment)
+        self.rounds: dict[str, Any] = {}
+        self.parties: Parties = to_host(experiment.parties)
+        self.state: PyTree = None
+        self.journal = journals.Journal()
+        if checkpoints.latest() is None:
+            results.first_files(config, experiment, folder, sys.argv)
+        else:
+            self._restore()
+        self.clock = Clock(**self.journal.clock)
+
+    def stage(self, cycle: int, stage: Stage) -> None:
+        """Runs what is left of one stage."""
+        journal = self.journal
+        state, inputs = self._begin(cycle, stage)
+        flops = round_flops(stage, state, inputs)
+        with stage_bar(self.bars, cycle, stage, journal.round) as advance:
+            while journal.round < stage.rounds:
+                state, metrics = self._round(cycle, stage, state, inputs)
+                accuracy = self._accuracy(stage, state)
+                advance(accuracy)
+                journal.round += 1
+                self._log(cycle, stage, metrics, accuracy, flops)
+                if journal.round < stage.rounds:
+                    self._save(state)
+                    continue
+                self._end(cycle, stage, to_host(state), flops * stage.rounds)
+                self._save(None)
+                return
+
+    def finish(self) -> None:
+        """Waits for the last checkpoint and writes the results."""
+        self.checkpoints.wait()
+        self.journal.clock = self.clock.state()
+        results.last_files(self.config, self.experiment, self.folder, self.journal)
+
+    def _begin(self, cycle: int, stage: Stage) -> tuple[PyTree, PyTree]:
+        with self.clock("train"):
+            key = self._stage_key(cycle, stage)
+            state, inputs = stage.begin(self.parties, key, cycle)
+            if self.state is not None:  # taken up in the middle of the stage
+                state, self.state = self.state, None
+            return self._placed(state), self._placed(inputs)
+
+    def _round(
+        self, cycle: int, stage: Stage, state: PyTree, inputs: PyTree
+    ) -> tuple[PyTree, dict[str, float]]:
+        if stage.name not in self.rounds:
+            self.rounds[stage.name] = compile_round(stage, self.experiment.mapping)
+        start = time.perf_counter()
+        with self.clock("train"):
+            keys_ = party_keys(
+                stage, self.experiment.key, cycle, self.journal.round
+            )
+            state, metrics = self.rounds[stage.name](
+                state, inputs, self._placed(keys_)
+            )
+            means = {name: float(np.mean(value)) for name, value in metrics.items()}
+        self.journal.stage_host_s += time.perf_counter() - start
+        self._check_finite(cycle, stage, means)
+        return state, means
+
+    def _check_finite(self, cycle: int, stage: Stage, means: dict[str, float]) -> None:
+        for name, value in means.items():
+            if not np.isfinite(value):
+                raise DivergedError(
+                    f"{name} is {value} in cycle {cycle}, stage {stage.name}, round "
+                    f"{self.journal.round + 1}. The state before this round is in "
+                    f"{self.folder.path / 'checkpoints'}; lower the learning rates of "
+                    "the stage in the config."
+                )
+
+    def _accuracy(self, stage: Stage, state: PyTree) -> float:
+        with self.clock("evaluate"):
+            variables = to_host(stage.trained(state))
+            return self.evaluator.progress(stage.student, variables)
+
+    def _log(
+        self,
+        cycle: int,
+        stage: Stage,
+        metrics: dict[str, float],
+        accuracy: float,
+        flops: float,
+    ) -> None:
+        work = journals.work_entry(
+            self.experiment, cycle, stage, flops=flops, host_s=0.0
+        )
+        losses = {f"{stage.tier}/{name}_loss": value for name, value in metrics.items()}
+        self._append(
+            cycle,
+            stage,
+            {
+                "round": self.journal.round,
+                "rounds": stage.rounds,
+                f"{stage.student}/validation_accuracy": accuracy,
+                f"{stage.tier}/flops": flops,
+                f"{stage.tier}/energy_j": work.energy_j,
+            }
+            | losses,
+        )
+
+    def _end(self, cycle: int, stage: Stage, state: PyTree, flops: float) -> None:
+        """Ends a stage: parties, messages, ledger, samples, test accuracy."""
+        journal = self.journal
+        self.parties = to_host(stage.end(self.parties, state))
+        work = journals.work_entry(
+            self.experiment, cycle, stage, flops=flops, host_s=journal.stage_host_s
+        )
+        if stage.phase == "local_only":  # a baseline is no part of the relay's cost
+            self._baseline(stage.trained(state), work)
+        else:
+            journal.ledger += ledger.to_json([work])
+            self._deliver(cycle, stage)
+        add_samples(self.folder.path, cycle, stage.name, state)
+        journal.index += 1
+        journal.round = 0
+        journal.stage_host_s = 0.0
+        self._end_of_phase(cycle, stage)
+
+    def _deliver(self, cycle: int, stage: Stage) -> None:
+        """Accounts for the messages of a stage, each audited for raw samples."""
+        deliveries = stage.deliveries(self.parties)
+        if deliveries:
+            dataset = self.experiment.dataset
+            real = fingerprints(dataset.train_images)
+            real |= fingerprints(dataset.test_images)
+            for delivery in deliveries:
+                self.journal.raw_samples += audit(delivery.messages, real)
+        entries = journals.message_entries(self.experiment, cycle, stage, deliveries)
+        self.journal.ledger += ledger.to_json(entries)
+        for entry in entries:
+            self._append(
+                cycle,
+                stage,
+                {
+                    "event": "messages",
+                    "link": entry.place,
+                    "link/up_bytes": entry.up_bytes,
+                    "link/down_bytes": entry.down_bytes,
+                    "link/energy_j": entry.energy_j,
+                },
+            )
+
+    def _baseline(self, variables: Variables, work: ledger.Entry) -> None:
+        with self.clock("evaluate"):
+            scores = self.evaluator.ends(variables, "test")
+            chosen = self.evaluator.ends(variables, "validation")
+        self.journal.baselines["local_only"] = {
+            "end": float(np.mean(scores.accuracy)),
+            "end_own": float(np.mean(scores.own)),
+            "validation_end": float(np.mean(chosen.accuracy)),
+            "validation_end_own": float(np.mean(chosen.own)),
+            "energy_j": work.energy_j,
+        }
+        self.journal.parties += scores.rows(0, "local_only")
+
+    def _end_of_phase(self, cycle: int, stage: Stage) -> None:
+        """Evaluates everybody where a phase ends, and before the next cycle."""
+        following = self.experiment.plan[self.journal.index :][:1]
+        if following and following[0].stage.phase == stage.phase:
+            return
+        if cycle > 0:
+            self._score(cycle, stage.phase)
+        if stage.phase == "up":
+            entries = journals.inference_entries(self.experiment, cycle)
+            self.journal.ledger += ledger.to_json(entries)
+        if following and following[0].cycle > cycle:
+            self._score(following[0].cycle, "start")
+
+    def _score(self, cycle: int, phase: str) -> None:
+        with self.clock("evaluate"):
+            scores = self.evaluator.everybody(self.parties, "test")
+            chosen = self.evaluator.everybody(self.parties, "validation")
+        self.journal.phases.append(
+            {
+                "cycle": cycle,
+                "phase": phase,
+                "accuracy": scores.means(),
+                "validation_accuracy": chosen.means(),
+            }
+        )
+        self.journal.parties += scores.rows(cycle, phase)
+
+    def _append(self, cycle: int, stage: Stage, values: dict[str, Any]) -> None:
+        record = {"cycle": cycle, "phase": stage.phase, "stage": stage.name}
+        writer.append_metrics(self.folder, record | values)
+        self.journal.lines += 1
+
+    def _save(self, state: PyTree) -> None:
+        self.journal.saves += 1
+        self.journal.clock = self.clock.state()
+        host = dataclasses.asdict(self.journal)
+        self.checkpoints.save(self.journal.saves, (self.parties, state), host)
+
+    def _restore(self) -> None:
+        saved = self.checkpoints.latest()
+        assert saved is not None
+        self.journal = journals.Journal(**saved.host)
+        self.journal.resumed += 1
+        writer.truncate_metrics(self.folder, self.journal.lines)
+        state = None
+        if self.journal.round:  # only its shapes are needed
+            cycle, stage = self.experiment.plan[self.journal.index]
+            key = self._stage_key(cycle, stage)
+            state = stage.begin(self.parties, key, cycle)[0]
+        self.parties, self.state = self.checkpoints.restore(
+            saved.step, (self.parties, state)
+        )
+
+    def _stage_key(self, cycle: int, stage: Stage) -> Any:
+        return keys.stream(self.experiment.key, f"{stage.name}/begin", cycle)
+
+    def _placed(self, tree: PyTree) -> PyTree:
+        return mesh.place(tree, num_devices=self.experiment.mapping.num_devices)

@@ -1,0 +1,113 @@
+"""The files of a run besides its metrics and checkpoints, and reading it back."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+from ml_collections import ConfigDict
+
+from ecogen_jax import config as configs
+from ecogen_jax.energy import ledger
+from ecogen_jax.relay.parties import Nets, Parties
+from ecogen_jax.run import writer
+from ecogen_jax.run.build import Experiment, build_nets, untrained
+from ecogen_jax.run.checkpoint import Checkpoints
+from ecogen_jax.run.journal import Journal
+
+
+class LoadedRun(NamedTuple):
+    """A finished run in Python.
+
+    Attributes:
+      config: the resolved config.
+      nets: the classifier of each tier.
+      parties: what everybody knew at the end, every leaf `[parties, ...]`.
+      summary: the content of `summary.json`.
+    """
+
+    config: ConfigDict
+    nets: Nets
+    parties: Parties
+    summary: dict[str, Any]
+
+
+def first_files(
+    config: ConfigDict,
+    experiment: Experiment,
+    folder: writer.RunFolder,
+    command: Sequence[str],
+) -> None:
+    """Writes what is known before the first round: manifest and partition."""
+    synthetic = experiment.dataset.synthetic
+    manifest = writer.manifest(config.seed, list(command), synthetic)
+    writer.write_json(folder.path / "manifest.json", manifest)
+    np.savez_compressed(folder.path / "partition.npz", **experiment.partition)
+
+
+def last_files(
+    config: ConfigDict,
+    experiment: Experiment,
+    folder: writer.RunFolder,
+    journal: Journal,
+) -> None:
+    """Writes the results; `summary.json` comes last and marks the run as finished."""
+    entries = ledger.from_json(journal.ledger)
+    pd.DataFrame(journal.parties).to_csv(folder.path / "parties.csv", index=False)
+    ledger.to_frame(entries).to_csv(folder.path / "ledger.csv", index=False)
+    summary = {
+        "experiment": config.experiment,
+        "seed": config.seed,
+        "dataset": config.data.name,
+        "synthetic_data": experiment.dataset.synthetic,
+        "image_shape": list(experiment.dataset.test_images.shape[1:]),
+        "num_classes": experiment.dataset.num_classes,
+        "phases": journal.phases,
+        "baselines": journal.baselines,
+        "ledger": ledger.summarise(entries),
+        "seconds": journal.clock,
+        "raw_samples_on_links": journal.raw_samples,
+        "resumed": journal.resumed,
+    }
+    writer.write_json(folder.path / "summary.json", summary)
+
+
+def load_run(path: str | Path) -> LoadedRun:
+    """Reads a finished run back: nets, parameters, config and summary.
+
+    Args:
+      path: a run folder, `runs/<experiment>/<time>-seed<k>`.
+
+    Returns:
+      The run; `run.nets.edge.apply(variables, images, train=False)` with
+      `variables` one party of `run.parties.edge` gives its logits.
+
+    Raises:
+      FileNotFoundError: the run is not finished.
+    """
+    path = Path(path)
+    if not writer.is_finished(path):
+        raise FileNotFoundError(
+            f"{path} holds no summary.json: the run is not finished; run the same "
+            "command again to take it up"
+        )
+    config = configs.from_dict(_read_json(path / "config.json"))
+    summary = _read_json(path / "summary.json")
+    shape = tuple(summary["image_shape"])
+    nets = build_nets(config, shape, summary["num_classes"])
+    with Checkpoints(path / "checkpoints") as checkpoints:
+        saved = checkpoints.latest()
+        if saved is None:
+            raise FileNotFoundError(f"{path / 'checkpoints'} is empty")
+        abstract = jax.eval_shape(
+            lambda: untrained(config, nets, shape, summary["num_classes"])
+        )
+        parties, _ = checkpoints.restore(saved.step, (abstract, None))
+    return LoadedRun(config, nets, parties, summary)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())

@@ -1,0 +1,143 @@
+"""A grid of runs, cell by cell: each one a process of its own."""
+
+import itertools
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ecogen_jax import config as config_lib
+from ecogen_jax.run import writer
+
+
+class Cell(NamedTuple):
+    """One run of a sweep.
+
+    Attributes:
+        spec: config file, with its argument.
+        overrides: `field=value` for every field that the sweep sets.
+    """
+
+    spec: str
+    overrides: tuple[str, ...]
+
+
+class Result(NamedTuple):
+    """What became of a cell.
+
+    Attributes:
+        cell: the cell.
+        status: "skipped" (a finished run was there), "done" or "failed".
+        seconds: wall seconds that it took.
+        where: the run folder, or the log of a failed cell.
+    """
+
+    cell: Cell
+    status: str
+    seconds: float
+    where: Path
+
+
+def cells(
+    spec: str, seeds: Sequence[int], grid: Sequence[str], fixed: Sequence[str] = ()
+) -> list[Cell]:
+    """Lays out the grid.
+
+    Args:
+        spec: config file, with its argument.
+        seeds: one run each for every point of the grid.
+        grid: `field=value,value,...` for every axis. A comma inside brackets does
+            not split: `data.public_missing_classes=(),(8,9)` has two values.
+        fixed: overrides `field=value` that are the same for every cell.
+
+    Returns:
+        The cells; the seed changes fastest.
+
+    Raises:
+        ValueError: an axis is not of that form.
+    """
+    axes = [*map(_axis, grid), [f"seed={seed}" for seed in seeds]]
+    return [Cell(spec, (*fixed, *point)) for point in itertools.product(*axes)]
+
+
+def command(train: Path, cell: Cell) -> list[str]:
+    """Returns the command line that runs a cell with the script `train`."""
+    overrides = (f"--config.{override}" for override in cell.overrides)
+    return [sys.executable, str(train), "--config", cell.spec, *overrides]
+
+
+def finished_run(cell: Cell) -> Path | None:
+    """Returns the newest finished run whose whole config is that of the cell."""
+    config = config_lib.load(cell.spec, cell.overrides)
+    found = writer.find_runs(
+        config.run.workdir,
+        config.experiment,
+        config.seed,
+        config_lib.to_dict(config),
+        finished=True,
+    )
+    return next(found, None)
+
+
+def log_path(cell: Cell, workdir: str | Path) -> Path:
+    """Returns the file that a cell's output goes to."""
+    name = " ".join((Path(cell.spec).name, *cell.overrides))
+    slug = re.sub(r"[^\w.,=-]+", "_", name)
+    return Path(workdir) / "sweep-logs" / f"{slug}.log"
+
+
+def run(
+    todo: Sequence[Cell], train: Path, started: Callable[[Cell], None]
+) -> Iterator[Result]:
+    """Runs the cells one after the other; a failed one does not end the sweep.
+
+    Args:
+        todo: the cells. All configs are resolved first, so that a typo stops the
+            sweep before any work.
+        train: the training script; it resumes an unfinished run by itself.
+        started: called with each cell before it runs.
+
+    Yields:
+        What became of each cell.
+    """
+    workdirs = [config_lib.load(*cell).run.workdir for cell in todo]
+    for cell, workdir in zip(todo, workdirs, strict=True):
+        started(cell)
+        yield _run_cell(cell, train, log_path(cell, workdir))
+
+
+def _run_cell(cell: Cell, train: Path, log: Path) -> Result:
+    done = finished_run(cell)
+    if done is not None:
+        return Result(cell, "skipped", 0.0, done)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    with log.open("w") as file:
+        process = subprocess.run(
+            command(train, cell), stdout=file, stderr=subprocess.STDOUT, check=False
+        )
+    seconds = time.perf_counter() - start
+    if process.returncode != 0:
+        return Result(cell, "failed", seconds, log)
+    done = finished_run(cell)
+    if done is None:
+        with log.open("a") as file:
+            file.write("sweep: exit status 0, but no finished run of this config\n")
+        return Result(cell, "failed", seconds, log)
+    return Result(cell, "done", seconds, done)
+
+
+def _axis(text: str) -> list[str]:
+    """Splits `field=a,b` into `field=a` and `field=b`."""
+    field, equals, listed = text.partition("=")
+    if not (field and equals and listed):
+        raise ValueError(
+            f"grid axis {text!r} is not of the form field=value,value; "
+            "an example is data.alpha=0.1,0.3"
+        )
+    # A comma that meets a closing bracket before an opening one is inside brackets.
+    chosen = re.split(r",(?![^(\[]*[)\]])", listed)
+    return [f"{field}={value}" for value in chosen]

@@ -1,0 +1,263 @@
+"""The run folder: opened or taken up again, and written so that a kill is harmless.
+
+A run lies in `<workdir>/<experiment>/<YYYYmmdd-HHMMSS>-seed<k>/` (UTC). It is
+finished once it holds `summary.json`, which is therefore the last file to write.
+"""
+
+import datetime
+import fcntl
+import importlib.metadata
+import json
+import operator
+import os
+import platform
+import shlex
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Self
+
+import jax
+
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "ecogen_jax",
+)
+
+
+class RunFolder(NamedTuple):
+    """A run folder that this process alone may write to.
+
+    The folder is free again at the end of a `with` block over it, and at the latest
+    when the process ends, however it ends.
+
+    Attributes:
+        path: the folder.
+        resumed: whether an unfinished run was taken up again.
+        lock: the open lock file.
+    """
+
+    path: Path
+    resumed: bool
+    lock: IO[str]
+
+    def __enter__(self) -> Self:
+        """Returns the folder, which is locked since it was opened."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Lets the folder go."""
+        self.lock.close()
+
+
+def open_run(
+    workdir: str | Path, experiment: str, seed: int, config: Mapping[str, Any]
+) -> RunFolder:
+    """Takes up the newest unfinished run of this config, or starts a new one.
+
+    Args:
+        workdir: the folder of all runs.
+        experiment: name of the experiment, one folder below `workdir`.
+        seed: the run's seed.
+        config: the resolved config; has to be JSON-able.
+
+    Returns:
+        The locked folder. A run that another process is writing is left alone.
+    """
+    for path in find_runs(workdir, experiment, seed, config, finished=False):
+        lock = _lock(path)
+        if lock is None:
+            continue
+        # The other process may have finished the run before it let the lock go.
+        if not is_finished(path):
+            return RunFolder(path, True, lock)
+        lock.close()
+    path = _create(Path(workdir) / experiment, seed)
+    lock = _lock(path)
+    if lock is None:
+        raise RuntimeError(f"{path} was locked by another process; run again")
+    # Written after the lock is held: without it nobody takes the folder up.
+    write_json(path / "config.json", config)
+    return RunFolder(path, False, lock)
+
+
+def find_runs(
+    workdir: str | Path,
+    experiment: str,
+    seed: int,
+    config: Mapping[str, Any],
+    *,
+    finished: bool,
+) -> Iterator[Path]:
+    """Yields the folders of exactly this config, newest first.
+
+    Args:
+        workdir: the folder of all runs.
+        experiment: name of the experiment.
+        seed: the run's seed.
+        config: the resolved config; `config.json` has to be equal to it.
+        finished: whether to look for finished or for unfinished runs.
+
+    Yields:
+        Run folders.
+    """
+    wanted = json.loads(_dumps(config))
+    folders = (Path(workdir) / experiment).glob(f"*-seed{seed}")
+    for path in sorted(folders, reverse=True):
+        saved = path / "config.json"
+        if is_finished(path) != finished or not saved.exists():
+            continue
+        if json.loads(saved.read_text()) == wanted:
+            yield path
+
+
+def is_finished(path: Path) -> bool:
+    """Returns whether the run in `path` wrote its summary."""
+    return (path / "summary.json").exists()
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Writes `obj` so that a reader sees the old file or the whole new one.
+
+    Args:
+        path: the file.
+        obj: JSON-able; NumPy and JAX scalars are written as plain numbers.
+    """
+    _replace(path, _dumps(obj, indent=2) + "\n")
+
+
+def append_metrics(run: RunFolder, record: Mapping[str, Any]) -> None:
+    """Adds one line to `metrics.jsonl`; it is on disk when this returns.
+
+    Args:
+        run: the run folder.
+        record: JSON-able; NumPy and JAX scalars are written as plain numbers.
+    """
+    with _metrics(run).open("a") as file:
+        file.write(_dumps(record) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def count_lines(run: RunFolder) -> int:
+    """Returns the number of whole lines in `metrics.jsonl`, for a checkpoint."""
+    return len(_whole_lines(run))
+
+
+def truncate_metrics(run: RunFolder, num_lines: int) -> None:
+    """Keeps the first lines of `metrics.jsonl`: a resume writes the others again.
+
+    Args:
+        run: the run folder.
+        num_lines: how many lines the checkpoint had seen (`count_lines`).
+
+    Raises:
+        ValueError: the file has fewer lines than that.
+    """
+    lines = _whole_lines(run)
+    if len(lines) < num_lines:
+        raise ValueError(
+            f"{_metrics(run)} has {len(lines)} lines, but the checkpoint was written "
+            f"after {num_lines}; put the file back, or delete the run folder to start "
+            "over"
+        )
+    _replace(_metrics(run), "".join(lines[:num_lines]))
+
+
+def manifest(seed: int, command: list[str], synthetic_data: bool) -> dict[str, Any]:
+    """Returns what is needed to run this again: the content of `manifest.json`.
+
+    Args:
+        seed: the run's seed.
+        command: `sys.argv` of the run.
+        synthetic_data: whether the images are made up.
+
+    Returns:
+        Git commit and dirty flag of the source (None where it is not a checkout),
+        versions, platform, devices, seed, the command line and the time (UTC).
+    """
+    commit, dirty = _git_state()
+    return {
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "devices": [f"{device} ({device.device_kind})" for device in jax.devices()],
+        "seed": seed,
+        "command": shlex.join(["python", *command]),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "synthetic_data": synthetic_data,
+    }
+
+
+def _create(folder: Path, seed: int) -> Path:
+    """Makes a new folder; where this second's name is taken, the next free one."""
+    moment = datetime.datetime.now(datetime.UTC)
+    while True:
+        path = folder / f"{moment:%Y%m%d-%H%M%S}-seed{seed}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            moment += datetime.timedelta(seconds=1)
+        else:
+            return path
+
+
+def _lock(path: Path) -> IO[str] | None:
+    """Locks a folder for the life of the handle; None if another process has it."""
+    handle = (path / ".lock").open("w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        return None
+    return handle
+
+
+def _metrics(run: RunFolder) -> Path:
+    return run.path / "metrics.jsonl"
+
+
+def _whole_lines(run: RunFolder) -> list[str]:
+    """Lines that end: a kill may leave a torn last one."""
+    if not _metrics(run).exists():
+        return []
+    lines = _metrics(run).read_text().splitlines(keepends=True)
+    return [line for line in lines if line.endswith("\n")]
+
+
+def _dumps(obj: Any, indent: int | None = None) -> str:
+    return json.dumps(obj, indent=indent, default=operator.methodcaller("item"))
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _git(*arguments: str) -> str | None:
+    """Runs git on the source tree; None where git or the checkout is missing."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _git_state() -> tuple[str | None, bool | None]:
+    # An installed copy may lie inside somebody else's checkout, whose commit would
+    # say nothing about this code.
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None, None
+    return _git("rev-parse", "HEAD"), bool(_git("status", "--porcelain"))

@@ -1,0 +1,1 @@
+"""Task inference: what the parties answer, and what an answer costs."""

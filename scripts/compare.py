@@ -1,0 +1,80 @@
+"""Compares groups of finished runs: mean, spread, worst seed, paired differences."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import pandas as pd
+from rich.console import Console
+
+from ecogen_jax.report import compare, runs, tables
+
+EXAMPLE = """example:
+  python scripts/compare.py runs/relay_cycle runs/fedavg \\
+      --quantity phases.-1.accuracy.end ledger.edge.energy_j --csv comparison.csv
+
+A quantity is a dotted path into summary.json. Differences are paired by seed, with a
+95 % t-interval; of each pair of groups the one named first is the reference.
+"""
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", nargs="+", help="run folders, or folders above some")
+    parser.add_argument(
+        "--quantity",
+        nargs="+",
+        default=["phases.-1.accuracy.end"],
+        metavar="Q",
+        help="what to compare (default: phases.-1.accuracy.end)",
+    )
+    parser.add_argument(
+        "--by",
+        nargs="+",
+        default=["experiment"],
+        metavar="FIELD",
+        help="what a group shares: experiment (the default), dataset, or a config "
+        "field such as data.alpha",
+    )
+    parser.add_argument("--csv", metavar="FILE", help="write both tables to a file")
+    return parser.parse_args()
+
+
+def compare_all(
+    found: Sequence[runs.Run], quantities: Sequence[str], by: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Returns the groups and the pairs for every quantity."""
+    groups, pairs = [], []
+    for quantity in quantities:
+        grouped = compare.by_seed(compare.values(found, quantity, by))
+        groups.append(compare.groups_table(grouped, quantity))
+        pairs.append(compare.pairs_table(grouped, quantity))
+    return pd.concat(groups), pd.concat(pairs)
+
+
+def main() -> None:
+    """Prints the tables."""
+    args = parse_args()
+    try:
+        found = [runs.read(path) for path in runs.find(args.run)]
+        groups, pairs = compare_all(found, args.quantity, args.by)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    console = Console()
+    console.print(tables.to_rich(tables.from_frame("Groups", groups)))
+    if not pairs.empty:
+        title = "Paired by seed: group minus reference, 95 % interval"
+        console.print(tables.to_rich(tables.from_frame(title, pairs)))
+        if (pairs["n"] < 2).any():
+            console.print("One seed gives no interval and no p: run at least 2.")
+    if args.csv:
+        pd.concat([groups, pairs]).to_csv(args.csv, index=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""Writes the plots and the page of finished runs again."""
+
+import argparse
+import sys
+
+from ecogen_jax.report import html, plots, runs
+
+EXAMPLE = """example:
+  python scripts/report.py runs/relay_cycle
+"""
+
+
+def main() -> None:
+    """Writes `plots/` and `report.html` into each run folder."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", nargs="+", help="run folders, or folders above some")
+    try:
+        for path in runs.find(parser.parse_args().run):
+            run = runs.read(path)
+            plots.write_all(run)
+            print(html.write(run))
+    except FileNotFoundError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

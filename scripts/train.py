@@ -1,0 +1,59 @@
+"""Runs one experiment from a config, or takes up where the same command stopped.
+
+  python scripts/train.py --config configs/quickstart.py
+  python scripts/train.py --config configs/quickstart.py:smoke
+  python scripts/train.py --config configs/relay_cycle.py --config.data.alpha=0.1
+
+Any field of the schema (ecogen_jax/config.py: default) can be overridden with
+--config.FIELD=VALUE. The run is written to <run.workdir>/<experiment>/<time>-seed<k>/.
+"""
+
+import argparse
+import sys
+
+from rich.console import Console
+
+from ecogen_jax import config as configs
+from ecogen_jax import mesh
+from ecogen_jax.data.sources import DataUnavailableError
+
+
+def main() -> int:
+    """Parses the command line and runs."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, metavar="FILE[:ARG]")
+    arguments, rest = parser.parse_known_args()
+    prefix = "--config."
+    unknown = [word for word in rest if not word.startswith(prefix)]
+    if unknown:
+        parser.error(f"unknown: {' '.join(unknown)}; overrides are --config.FIELD=VALUE")
+    console = Console()
+    try:
+        overrides = [word.removeprefix(prefix) for word in rest]
+        config = configs.load(arguments.config, overrides)
+        mesh.start(config.mesh.num_devices)
+        return report(config, console)
+    except (configs.ConfigError, DataUnavailableError) as error:
+        console.print(f"[bold red]error:[/] {error}", soft_wrap=True, highlight=False)
+        return 2
+
+
+def report(config: configs.ConfigDict, console: Console) -> int:
+    """Runs, then prints tables and writes plots and the report."""
+    from ecogen_jax.report import html, plots, runs, tables
+    from ecogen_jax.run.loop import run
+
+    path = run(config)
+    finished = runs.read(path)
+    plots.write_all(finished)
+    page = html.write(finished)
+    console.print(tables.phase_table(finished.summary))
+    console.print(tables.ledger_table(finished.summary))
+    console.print(f"run folder  {path}\nreport      {page}", soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

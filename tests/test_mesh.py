@@ -1,0 +1,206 @@
+"""One client function gives the same numbers wherever it is mapped."""
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from ecogen_jax import mesh
+
+
+def train(params, data, key):
+    """One step of a small net with dropout, for one client."""
+
+    def loss(params):
+        keep = jax.random.bernoulli(key, shape=data["x"].shape)
+        x = jnp.where(keep, data["x"], 0.0)
+        hidden = jnp.tanh(x @ params["w"] + params["b"][None])
+        return jnp.mean(jnp.square(hidden - data["y"]))
+
+    value, grad = jax.value_and_grad(loss)(params)
+    return jax.tree.map(lambda p, g: p - 0.5 * g, params, grad), value
+
+
+def clients(count):
+    rng = np.random.default_rng(count)
+
+    def draw(*shape):
+        return jnp.asarray(rng.normal(size=(count, *shape)), jnp.float32)
+
+    params = {"w": draw(3, 2), "b": draw(2)}
+    data = {"x": draw(5, 3), "y": draw(5, 2)}
+    return params, data, jax.random.split(jax.random.key(count), count)
+
+
+def reference(count):
+    """Each client by itself, outside any mapping."""
+    one = jax.jit(train)
+    each = [
+        one(*jax.tree.map(lambda a, i=i: a[i], clients(count))) for i in range(count)
+    ]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *each)
+
+
+REFERENCE: dict[int, Any] = {}
+
+
+def assert_agrees(result, count):
+    expected = REFERENCE.setdefault(count, reference(count))
+    assert jax.tree.structure(result) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["loop", "vmap"])
+def test_one_device_backends_agree(backend):
+    mapped = mesh.map_clients(jax.jit(train), backend=backend, num_devices=1)
+    assert_agrees(mapped(*clients(6)), 6)
+
+
+@pytest.mark.parametrize(
+    ("num_devices", "count"), [(1, 6), (2, 8), (4, 6), (8, 8), (8, 6)]
+)
+@pytest.mark.parametrize("backend", ["shard_map", "pmap"])
+def test_device_backends_agree_for_every_number_of_devices(backend, num_devices, count):
+    mapped = mesh.map_clients(train, backend=backend, num_devices=num_devices)
+    assert_agrees(jax.jit(mapped)(*clients(count)), count)
+
+
+def test_auto_agrees_for_a_prime_number_of_clients():
+    mapped = mesh.map_clients(train, backend="auto", num_devices=4)
+    assert_agrees(jax.jit(mapped)(*clients(5)), 5)
+
+
+@pytest.mark.parametrize("backend", ["vmap", "shard_map", "pmap"])
+def test_a_jitted_mapping_traces_its_function_once(backend):
+    traces = []
+
+    def double(x):
+        traces.append(x)
+        return 2 * x
+
+    mapped = jax.jit(mesh.map_clients(double, backend=backend, num_devices=2))
+    for start in (0.0, 1.0):
+        x = start + jnp.arange(4.0)
+        np.testing.assert_array_equal(mapped(x), 2 * x)
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize(
+    ("num_clients", "num_devices", "expected"),
+    [
+        (10, 8, 5),
+        (10, 4, 2),
+        (7, 4, 1),
+        (7, 8, 7),
+        (3, 8, 3),
+        (8, 8, 8),
+        (1, 8, 1),
+        (32, 100, 8),  # there are only 8
+    ],
+)
+def test_num_shards_is_the_largest_divisor_that_fits(
+    num_clients, num_devices, expected
+):
+    assert mesh.num_shards(num_clients, num_devices) == expected
+    built = mesh.client_mesh(num_clients, num_devices)
+    assert built.shape == {"client": expected}
+
+
+def test_place_spreads_clients_evenly_and_keeps_values():
+    tree = {"a": np.arange(12.0).reshape(6, 2), "b": np.arange(6)}
+    placed = mesh.place(tree, num_devices=4)
+    jax.tree.map(np.testing.assert_array_equal, placed, tree)
+    for leaf in placed.values():
+        assert leaf.sharding.spec == PartitionSpec("client")
+        assert [s.data.shape[0] for s in leaf.addressable_shards] == [2, 2, 2]
+        assert len({s.device for s in leaf.addressable_shards}) == 3
+
+
+def test_placed_clients_are_trained_where_they_lie():
+    placed = mesh.place(clients(8), num_devices=4)
+    mapped = mesh.map_clients(train, backend="shard_map", num_devices=4)
+    params, _ = jax.jit(mapped)(*placed)
+    assert params["w"].sharding.device_set == placed[0]["w"].sharding.device_set
+    assert params["w"].sharding.num_devices == 4
+
+
+def test_an_empty_tree_needs_no_place():
+    assert mesh.place({}, num_devices=4) == {}
+
+
+def test_loop_names_the_client_that_failed():
+    def root(x):
+        if float(x) < 0:
+            raise ValueError("negative")
+        return jnp.sqrt(x)
+
+    mapped = mesh.map_clients(root, backend="loop", num_devices=1)
+    np.testing.assert_array_equal(mapped(jnp.asarray([4.0, 9.0])), [2.0, 3.0])
+    with pytest.raises(mesh.ClientError, match="client 2 of 4: negative") as caught:
+        mapped(jnp.asarray([4.0, 9.0, -1.0, 1.0]))
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("platform", "num_devices", "expected"),
+    [
+        ("cpu", 1, "shard_map"),
+        ("cpu", 8, "shard_map"),
+        ("gpu", 1, "vmap"),
+        ("gpu", 4, "shard_map"),
+    ],
+)
+def test_auto_follows_the_machine(monkeypatch, platform, num_devices, expected):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    monkeypatch.setattr(jax, "device_count", lambda: num_devices)
+    assert mesh.resolve("auto") == expected
+    assert mesh.resolve("loop") == "loop"
+
+
+def test_an_unknown_backend_is_named_with_what_is_allowed():
+    with pytest.raises(ValueError, match=r"mesh.backend is 'tpu'; allowed: auto, loop"):
+        mesh.map_clients(train, backend="tpu", num_devices=1)
+
+
+STARTED = """
+from ecogen_jax import mesh
+mesh.start(3)
+import jax
+print(jax.device_count(), jax.config.values["jax_compilation_cache_dir"])
+try:
+    jax.numpy.ones(2) + jax.numpy.ones((2, 2))
+except ValueError:
+    print("strict")
+"""
+
+
+@pytest.mark.parametrize("chosen", [None, "elsewhere"])
+def test_start_splits_the_cpu_and_keeps_programs(tmp_path, chosen):
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("JAX_COMPILATION_CACHE_DIR", "JAX_NUM_CPU_DEVICES")
+    }
+    variable = {"JAX_COMPILATION_CACHE_DIR": chosen} if chosen else {}
+    done = subprocess.run(
+        [sys.executable, "-c", STARTED],
+        env={**inherited, **variable, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    cache = chosen or tmp_path / ".cache" / "ecogen_jax" / "compiled"
+    assert done.stdout.splitlines() == [f"3 {cache}", "strict"]
+
+
+def test_start_is_too_late_once_jax_is_in_use():
+    jax.devices()
+    with pytest.raises(RuntimeError, match="num_cpu_devices"):
+        mesh.start(3)

@@ -10,9 +10,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.protocol.cycles = 1
     config.pretrain.update(rounds=5, steps=100, learning_rate=2e-3)
     config.down_cloud_edge.update(rounds=5, steps=40)
-    config.receive_edge.update(rounds=3, steps=100)
     config.down_edge_end.update(rounds=5, steps=40)
-    config.receive_end.update(rounds=3, steps=60)
     config.local.update(rounds=4, steps=50)
     config.up_end_edge.update(rounds=4, steps=30)
     config.up_edge_cloud.update(rounds=4, steps=20)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 HOPS = ("down_cloud_edge", "down_edge_end", "up_end_edge", "up_edge_cloud")
-LEARNING = ("pretrain", "local", "receive_edge", "receive_end")
+LEARNING = ("pretrain", "local")
 
 
 class ConfigError(ValueError):
@@ -100,6 +100,7 @@ RULES: dict[str, Rule] = {
     "topology.devices_per_edge": _COUNT,
     "protocol.cycles": _COUNT,
     "local.replay_weight": _NOT_NEGATIVE,
+    "local.replay_size": _COUNT,
     "local.scratch_learning_rate": _POSITIVE,
     "generator.latent_size": _COUNT,
     "generator.width": Rule(

@@ -30,11 +30,14 @@ def start(num_devices: int) -> None:
     A CPU is split into `num_devices` simulated devices of one core each, compiled
     programs are kept on disk for the next start, and numbers are never promoted in
     silence.
+
+    Raises:
+      RuntimeError: JAX has already started its devices.
     """
     jax.config.update("jax_num_cpu_devices", num_devices)
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         cache = Path("~/.cache/ecogen_jax/compiled").expanduser()
         jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -6,14 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import Progress
 from rich.table import Table
 
 from ecogen_jax.run import sweep
@@ -36,12 +29,8 @@ def parse_args() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]")
-    parser.add_argument(
-        "--seeds",
-        default="0,1,2",
-        metavar="K,K",
-        help="comma-separated seeds (default: %(default)s)",
-    )
+    seeds = "comma-separated (default: %(default)s)"
+    parser.add_argument("--seeds", default="0,1,2", metavar="K,K", help=seeds)
     parser.add_argument(
         "--grid",
         nargs="+",
@@ -50,16 +39,13 @@ def parse_args() -> argparse.Namespace:
         metavar="FIELD=V,V",
         help="values of a config field; several fields make a grid",
     )
-    parser.add_argument(
-        "--workdir", metavar="DIR", help="folder of all runs (default: the config's)"
-    )
+    parser.add_argument("--workdir", metavar="DIR", help="default: the config's")
     return parser.parse_args()
 
 
 def run_with_progress(cells: Sequence[sweep.Cell]) -> Iterator[sweep.Result]:
     """Runs the cells under a progress bar that names the one at work."""
-    columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("{task.description}")) as progress:
+    with Progress() as progress:
         task = progress.add_task("", total=len(cells))
 
         def name(cell: sweep.Cell) -> None:
@@ -84,8 +70,8 @@ def main() -> int:
     table = Table("overrides", "status", "seconds", "run or log")
     for result in results:
         overrides = " ".join(result.cell.overrides)
-        seconds = f"{result.seconds:.0f}"
-        table.add_row(overrides, result.status, seconds, str(result.where))
+        row = (overrides, result.status, f"{result.seconds:.0f}", str(result.where))
+        table.add_row(*row)
     Console().print(table)
     return int(any(result.status == "failed" for result in results))
 

@@ -83,7 +83,7 @@ def test_image_label_and_logits_of_a_sample_belong_together():
 
 
 def test_samples_are_uniform_and_follow_the_key():
-    bank = filled(4, (0, 1, 2, 3))
+    bank = filled(4, (0, 1, 2, 3), (0, 1, 2, 3), (0, 1, 2, 3))
     _, labels, _ = draw(bank, 4000)
     counts = np.bincount(labels, minlength=4)
     assert counts.min() > 900  # three standard deviations below 1000

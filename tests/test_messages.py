@@ -6,52 +6,76 @@ import pytest
 
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay import bank, messages
-from ecogen_jax.relay.messages import Delivery, SyntheticSet, TeacherWeights
+from ecogen_jax.relay.messages import Delivery, GeneratorAndStudent, TeacherWeights
 
 RNG = np.random.default_rng(0)
+SHAPE, SIZE = (4, 4, 1), 16
 
 
-def pixels(*shape):
-    return RNG.integers(0, 256, shape, dtype=np.uint8)
+def pixels(*leading):
+    return RNG.integers(0, 256, (*leading, *SHAPE), dtype=np.uint8)
 
 
-def synthetic(images, classes=10):
-    return SyntheticSet(
-        jnp.asarray(images), jnp.zeros((*images.shape[:-3], classes), jnp.float32)
+def net(*senders, width=8):
+    """Variables of 9 width + 3 width floats for each sender."""
+
+    def draw(*shape):
+        values = RNG.normal(size=(*senders, *shape))
+        return jnp.asarray(values, jnp.float32)
+
+    return Variables(
+        {"kernel": draw(3, 3, 1, width), "bias": draw(width)},
+        {"norm": {"mean": draw(width), "var": draw(width)}},
     )
 
 
-def weights(senders=()):
-    variables = Variables(
-        {"kernel": jnp.zeros((*senders, 3, 3, 1, 8)), "bias": jnp.zeros((*senders, 8))},
-        {"norm": {"mean": jnp.zeros((*senders, 8)), "var": jnp.ones((*senders, 8))}},
+def teacher(*senders):
+    return TeacherWeights(net(*senders), jnp.ones((*senders, 10), jnp.int32))
+
+
+def holding(images):
+    """A teacher in whose parameters somebody has put images."""
+    return TeacherWeights(
+        Variables({"kernel": jnp.asarray(images)}, {}), jnp.ones(10, jnp.int32)
     )
-    return TeacherWeights(variables, jnp.zeros((*senders, 10), jnp.int32))
 
 
 def test_bytes_of_a_teacher_by_hand():
-    floats = 3 * 3 * 1 * 8 + 8 + 8 + 8
-    assert messages.num_bytes(weights()) == 4 * floats + 4 * 10
+    assert messages.num_bytes(teacher()) == 4 * (9 * 8 + 3 * 8) + 4 * 10
 
 
-def test_bytes_of_a_synthetic_set_by_hand():
-    message = synthetic(pixels(5, 8, 6, 3))
-    assert messages.num_bytes(message) == 5 * 8 * 6 * 3 + 4 * 5 * 10
+def test_bytes_of_a_generator_with_student_by_hand():
+    message = GeneratorAndStudent(generator=net(width=5), student=net(width=2))
+    assert messages.num_bytes(message) == 4 * 12 * 5 + 4 * 12 * 2
+
+
+def test_bytes_follow_the_type_of_each_array():
+    message = holding(np.zeros((3, *SHAPE), np.uint8))
+    assert messages.num_bytes(message) == 3 * SIZE + 4 * 10
 
 
 @pytest.mark.parametrize("copies", [2, 6])
 def test_a_delivery_counts_one_payload_a_copy(copies):
-    delivery = Delivery("edge_end", "down", synthetic(pixels(2, 5, 4, 4, 1)), copies)
-    assert delivery.num_bytes == copies * (5 * 4 * 4 + 4 * 5 * 10)
+    delivery = Delivery("edge_end", "down", teacher(2), copies)
+    assert delivery.num_bytes == copies * (4 * 12 * 8 + 4 * 10)
 
 
-def test_a_delivery_of_teachers_counts_each_of_them():
-    delivery = Delivery("cloud_edge", "up", weights(senders=(3,)), 3)
-    assert delivery.num_bytes == 3 * messages.num_bytes(weights())
+def test_bytes_are_added_by_link_and_direction():
+    one = messages.num_bytes(teacher())
+    deliveries = [
+        Delivery("edge_end", "down", teacher(1), 3),
+        Delivery("edge_end", "up", teacher(4), 4),
+        Delivery("edge_end", "down", teacher(2), 2),
+        Delivery("cloud_edge", "up", teacher(2), 2),
+    ]
+    assert messages.bytes_by_link(deliveries) == {
+        "edge_end": (4 * one, 5 * one),
+        "cloud_edge": (2 * one, 0),
+    }
 
 
 def test_fingerprints_tell_images_apart():
-    images = pixels(6, 4, 4, 1)
+    images = pixels(6)
     prints = messages.fingerprints(images)
     assert len(prints) == 6
     assert messages.fingerprints(np.concatenate([images, images])) == prints
@@ -60,48 +84,58 @@ def test_fingerprints_tell_images_apart():
     assert len(messages.fingerprints(changed) & prints) == 5
 
 
-def test_the_audit_counts_planted_raw_images():
-    real, made = pixels(20, 4, 4, 1), pixels(8, 4, 4, 1)
+@pytest.mark.parametrize("leading", [(8,), (2, 4)], ids=["one", "two_senders"])
+@pytest.mark.parametrize("as_floats", [False, True])
+def test_the_audit_counts_planted_raw_images(leading, as_floats):
+    real, made = pixels(20), pixels(8)
     made[[1, 4, 5]] = real[[7, 0, 7]]
-    found = messages.audit(synthetic(made), messages.fingerprints(real))
+    carried = made.reshape(*leading, *SHAPE)
+    if as_floats:
+        carried = carried.astype(np.float32) / np.float32(255)
+    found = messages.audit(holding(carried), messages.fingerprints(real), SIZE)
     assert found == 3
 
 
-def test_the_audit_looks_into_the_set_of_every_sender():
-    real, made = pixels(20, 4, 4, 1), pixels(2, 3, 4, 4, 1)
-    made[0, 2], made[1, 0] = real[3], real[4]
-    assert messages.audit(synthetic(made), messages.fingerprints(real)) == 2
+def test_the_audit_looks_into_every_part_of_a_message():
+    real = pixels(5)
+    raw = Variables({}, {"mean": jnp.asarray(real[:2])})
+    prints = messages.fingerprints(real)
+    for message in (
+        TeacherWeights(raw, jnp.ones(10, jnp.int32)),
+        GeneratorAndStudent(generator=raw, student=net()),
+        GeneratorAndStudent(generator=net(), student=raw),
+        TeacherWeights(net(), jnp.asarray(real[:2])),
+    ):
+        assert messages.audit(message, prints, SIZE) == 2
 
 
-def test_the_audit_finds_nothing_in_generated_images_or_weights():
-    real = messages.fingerprints(pixels(20, 4, 4, 1))
-    assert messages.audit(synthetic(pixels(8, 4, 4, 1)), real) == 0
-    assert messages.audit(weights(), real) == 0
+def test_the_audit_finds_nothing_in_generated_images_or_nets():
+    real = messages.fingerprints(pixels(20))
+    for message in (
+        holding(pixels(8)),
+        holding(pixels(8).astype(np.float32) / np.float32(255)),
+        teacher(2),
+        GeneratorAndStudent(generator=net(), student=net()),
+    ):
+        assert messages.audit(message, real, SIZE) == 0
 
 
 @pytest.mark.parametrize(
     "payload",
     [
-        pixels(2, 4, 4, 1),
-        {"images": pixels(2, 4, 4, 1)},
-        (pixels(2, 4, 4, 1),),
+        pixels(2),
+        {"images": pixels(2)},
+        (pixels(2),),
         None,
-        bank.empty(2, (4, 4, 1), 3),
+        bank.empty(2, SHAPE, 3),
         Variables({}, {}),
     ],
     ids=lambda payload: type(payload).__name__,
 )
 def test_nothing_but_a_message_may_cross(payload):
     name = type(payload).__name__
-    allowed = "TeacherWeights, SyntheticSet"
+    allowed = ", ".join(kind.__name__ for kind in messages.MESSAGE_TYPES)
     with pytest.raises(
         TypeError, match=f"a {name} may not cross a link; allowed: {allowed}"
     ):
-        messages.audit(payload, set())
-
-
-def test_raw_samples_cannot_hide_as_floats():
-    real = pixels(3, 4, 4, 1)
-    disguised = synthetic(real.astype(np.float32) / np.float32(255))
-    with pytest.raises(TypeError, match="images are float32; allowed: uint8"):
-        messages.audit(disguised, messages.fingerprints(real))
+        messages.audit(payload, set(), SIZE)

@@ -113,7 +113,7 @@ def test_dirichlet_draws_again_until_each_client_has_enough():
 
 @pytest.mark.parametrize("changes", [{"min_size": 201}, {"alpha": 1e-3}])
 def test_dirichlet_gives_up_with_the_fields_and_the_remedy(changes):
-    with pytest.raises(ValueError, match="alpha=.*num_clients=.*min_size=.*raise alp"):
+    with pytest.raises(ValueError, match=r"alpha=.*num_clients=.*raise alpha"):
         dirichlet(**{"min_size": 100, **changes})
 
 

@@ -266,7 +266,8 @@ def _fetch(name: str, folder: str) -> Dataset:
         f"dataset {name!r} is not available. Tried in order:\n{tried}\n"
         f"What to do: connect to a network and try again; or put "
         f"{', '.join(FOLDER_FILES[name])} (gzipped or not) into a folder and name it "
-        f"as `folder` (in a config: data.folder); or choose 'digits' or 'fake', which need neither."
+        f"as `folder` (in a config: data.folder); or choose 'digits' or 'fake', "
+        f"which need neither."
     )
 
 

@@ -94,3 +94,8 @@ def classifier(name: str, *, shape: tuple[int, int, int], num_classes: int) -> N
 def to_unit(images: jax.Array) -> jax.Array:
     """Turns stored uint8 images into the floats in [0, 1] that every net takes."""
     return images.astype(jnp.float32) / 255.0
+
+
+def to_bytes(images: jax.Array) -> jax.Array:
+    """Turns images in [0, 1] into uint8, as they are stored."""
+    return jnp.round(images * 255.0).astype(jnp.uint8)

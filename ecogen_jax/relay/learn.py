@@ -3,12 +3,12 @@
 The loss of a step is
 
     CE(net(x), y) on own labelled images            (where the party has data)
-  + w T^2 KL(softmax(t / T) || softmax(net(x') / T)) on received synthetic images
+  + w T^2 KL(softmax(t / T) || softmax(net(x') / T)) on replayed generated images
 
-so that the cloud's pre-training and local training alone are the first term, a receiver
-of a synthetic message learns from the second, and a device that fine-tunes keeps what
-it was taught by adding it: replay of generated images against forgetting (Shin et
-al., "Continual learning with deep generative replay", NeurIPS 2017).
+Pre-training and local training alone are the first term. A device that fine-tunes keeps
+what it was taught by adding the second: replay of generated images against forgetting
+(Shin et al., "Continual learning with deep generative replay", NeurIPS 2017), with the
+logits that the device had when it received them.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,6 @@ from flax import struct
 from ecogen_jax import keys, losses
 from ecogen_jax.nets.classifier import to_unit
 from ecogen_jax.nets.functional import Net, Variables
-from ecogen_jax.relay.messages import SyntheticSet
 from ecogen_jax.relay.optimizer import adam, descend
 from ecogen_jax.types import Key, PyTree
 
@@ -42,16 +41,29 @@ class Data:
 
 
 @struct.dataclass
+class Replay:
+    """Generated images with the logits that a learner shall keep on them.
+
+    Attributes:
+      images: uint8 `[size, height, width, channels]`.
+      logits: float32 `[size, classes]`.
+    """
+
+    images: jax.Array
+    logits: jax.Array
+
+
+@struct.dataclass
 class Material:
-    """What a party learns from; either part may be None.
+    """What a party learns from.
 
     Attributes:
       data: its own labelled images.
-      replay: the synthetic images and logits that it received.
+      replay: generated images, or None.
     """
 
-    data: Data | None
-    replay: SyntheticSet | None
+    data: Data
+    replay: Replay | None
 
 
 @struct.dataclass
@@ -109,16 +121,16 @@ def learner(
     ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
         images, labels, target = _batch(material, key, batch_size)
         output = net.apply(Variables(params, stats), images, train=True)
-        terms = {}
-        if labels is not None:
-            own = output.value[: labels.shape[0]]
-            terms["cross_entropy"] = losses.cross_entropy(own, labels)
+        own = output.value[: labels.shape[0]]
+        terms = {"cross_entropy": losses.cross_entropy(own, labels)}
+        loss = terms["cross_entropy"]
         if target is not None:
-            replayed = output.value[-target.shape[0] :]
-            terms["distillation"] = replay_weight * losses.distillation(
+            replayed = output.value[labels.shape[0] :]
+            terms["distillation"] = losses.distillation(
                 target, replayed, temperature=temperature
             )
-        return sum(terms.values(), jnp.zeros(())), (output.stats, terms)
+            loss = loss + replay_weight * terms["distillation"]
+        return loss, (output.stats, terms)
 
     def step(
         state: State, material: Material, key: Key
@@ -135,17 +147,14 @@ def learner(
 
 def _batch(
     material: Material, key: Key, size: int
-) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """Own images first, replayed ones after them, through the net as one batch."""
-    images, labels, target = [], None, None
-    if material.data is not None:
-        data = material.data
-        index = jax.random.randint(keys.stream(key, "data"), (size,), 0, data.size)
-        images.append(data.images[index])
-        labels = data.labels[index]
-    if material.replay is not None:
-        count = material.replay.logits.shape[0]
-        index = jax.random.randint(keys.stream(key, "replay"), (size,), 0, count)
-        images.append(material.replay.images[index])
-        target = material.replay.logits[index]
-    return to_unit(jnp.concatenate(images)), labels, target
+    data, replay = material.data, material.replay
+    index = jax.random.randint(keys.stream(key, "data"), (size,), 0, data.size)
+    images, labels = data.images[index], data.labels[index]
+    if replay is None:
+        return to_unit(images), labels, None
+    count = replay.logits.shape[0]
+    index = jax.random.randint(keys.stream(key, "replay"), (size,), 0, count)
+    images = jnp.concatenate([images, replay.images[index]])
+    return to_unit(images), labels, replay.logits[index]

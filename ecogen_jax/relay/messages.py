@@ -1,11 +1,11 @@
 """The only payloads that may cross a link, each of which knows its size.
 
-No type here has room for a sample of anybody's data, and `audit` checks that the
-generated images that do cross are not copies of real ones.
+Only nets and label counts cross: no type here has room for a sample of anybody's data,
+and `audit` looks for raw samples in the arrays all the same.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Set
 from typing import NamedTuple
 
 import jax
@@ -31,20 +31,21 @@ class TeacherWeights:
 
 
 @struct.dataclass
-class SyntheticSet:
-    """Generated images with the sender's logits, for a receiver that only distils.
+class GeneratorAndStudent:
+    """What a sender trained for a receiver below it: images as a generator, and a net.
 
     Attributes:
-      images: uint8 `[size, height, width, channels]`.
-      logits: float32 `[size, classes]`.
+      generator: makes the images that the student was distilled on; the receiver
+        replays them.
+      student: the receiver's net, distilled from the sender's.
     """
 
-    images: Leaf
-    logits: Leaf
+    generator: Variables
+    student: Variables
 
 
-Message = TeacherWeights | SyntheticSet
-MESSAGE_TYPES = (TeacherWeights, SyntheticSet)
+Message = TeacherWeights | GeneratorAndStudent
+MESSAGE_TYPES = (TeacherWeights, GeneratorAndStudent)
 
 
 class Delivery(NamedTuple):
@@ -76,40 +77,46 @@ def num_bytes(message: Message) -> int:
 
 def fingerprints(images: np.ndarray) -> set[bytes]:
     """One digest for each uint8 image `[n, height, width, channels]`."""
-    return set(_digests(images))
+    return {_digest(image) for image in images}
 
 
-def _digests(images: np.ndarray) -> Iterator[bytes]:
-    # A raw sample sent as floats would match no digest of a uint8 image.
-    if images.dtype != np.uint8:
-        raise TypeError(
-            f"images are {images.dtype}; allowed: uint8, as they are stored"
-        )
-    for image in images.reshape(-1, *images.shape[-3:]):
-        yield hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+def _digest(image: np.ndarray) -> bytes:
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 
 
-def audit(message: object, real: Set[bytes]) -> int:
-    """Counts the raw samples inside a message.
+def audit(message: object, real: Set[bytes], image_size: int) -> int:
+    """Counts the raw samples inside a message, stored as bytes or as scaled floats.
 
     Args:
       message: what is about to cross a link.
       real: `fingerprints` of every real image of the experiment.
+      image_size: values in one image.
 
     Returns:
-      How many images of the message equal a real one.
+      How many rows of the message's arrays equal a real image.
 
     Raises:
-      TypeError: the payload is not one of `MESSAGE_TYPES`, or its images not uint8.
+      TypeError: the payload is not one of `MESSAGE_TYPES`.
     """
     if not isinstance(message, MESSAGE_TYPES):
         allowed = ", ".join(kind.__name__ for kind in MESSAGE_TYPES)
         raise TypeError(
             f"a {type(message).__name__} may not cross a link; allowed: {allowed}"
         )
-    if isinstance(message, TeacherWeights):
-        return 0
-    return sum(digest in real for digest in _digests(np.asarray(message.images)))
+    rows = (
+        row
+        for leaf in jax.tree.leaves(message)
+        if leaf.size % image_size == 0
+        for row in _as_bytes(np.asarray(leaf)).reshape(-1, image_size)
+    )
+    return sum(_digest(row) in real for row in rows)
+
+
+def _as_bytes(array: np.ndarray) -> np.ndarray:
+    """The array as it would be if it held images."""
+    if array.dtype == np.uint8:
+        return array
+    return np.round(np.clip(array, 0, 1) * 255).astype(np.uint8)
 
 
 def bytes_by_link(deliveries: Iterable[Delivery]) -> dict[str, tuple[int, int]]:

@@ -8,7 +8,7 @@ from flax import struct
 
 from ecogen_jax import keys
 from ecogen_jax.nets.functional import Net, Variables
-from ecogen_jax.relay.messages import SyntheticSet
+from ecogen_jax.relay.messages import GeneratorAndStudent
 from ecogen_jax.types import Key
 
 TIERS = ("cloud", "edge", "end")
@@ -31,11 +31,12 @@ class Topology(NamedTuple):
 
 
 class Nets(NamedTuple):
-    """The classifier of each tier."""
+    """The classifier of each tier, and the one kind of generator."""
 
     cloud: Net
     edge: Net
     end: Net
+    generator: Net
 
 
 @struct.dataclass
@@ -46,52 +47,35 @@ class Parties:
       cloud: variables of the one cloud, `[1, ...]`.
       edge: variables of the edges, `[edges, ...]`.
       end: variables of the end devices, `[devices, ...]`.
-      from_cloud: what the cloud last sent down, `[1, size, ...]`.
-      from_edge: what each edge last sent down, `[edges, size, ...]`.
+      from_cloud: what the cloud last sent down, `[1, ...]`.
+      from_edge: what each edge last sent down, `[edges, ...]`.
     """
 
     cloud: Variables
     edge: Variables
     end: Variables
-    from_cloud: SyntheticSet
-    from_edge: SyntheticSet
+    from_cloud: GeneratorAndStudent
+    from_edge: GeneratorAndStudent
 
 
-def initialise(
-    key: Key,
-    nets: Nets,
-    topology: Topology,
-    *,
-    shape: tuple[int, int, int],
-    num_classes: int,
-    sent_sizes: tuple[int, int],
-) -> Parties:
-    """Untrained parties with empty inboxes.
+def initialise(key: Key, nets: Nets, topology: Topology) -> Parties:
+    """Untrained parties, who have been sent nothing but untrained nets."""
 
-    Args:
-      key: random key.
-      nets: the classifier of each tier.
-      topology: how many parties there are.
-      shape: height, width and channels of one image.
-      num_classes: number of classes.
-      sent_sizes: images in a message of the cloud and in one of an edge.
-    """
-
-    def tier(name: str) -> Variables:
-        count = topology.size(name)
+    def some(net: Net, name: str, count: int) -> Variables:
         party_keys = jax.vmap(lambda i: keys.stream(key, name, i))(jnp.arange(count))
-        return jax.jit(jax.vmap(getattr(nets, name).init))(party_keys)
+        return jax.jit(jax.vmap(net.init))(party_keys)
 
-    def inbox(senders: int, size: int) -> SyntheticSet:
-        return SyntheticSet(
-            images=jnp.zeros((senders, size, *shape), jnp.uint8),
-            logits=jnp.zeros((senders, size, num_classes), jnp.float32),
-        )
-
+    edges = topology.num_edges
     return Parties(
-        cloud=tier("cloud"),
-        edge=tier("edge"),
-        end=tier("end"),
-        from_cloud=inbox(1, sent_sizes[0]),
-        from_edge=inbox(topology.num_edges, sent_sizes[1]),
+        cloud=some(nets.cloud, "cloud", 1),
+        edge=some(nets.edge, "edge", edges),
+        end=some(nets.end, "end", topology.num_devices),
+        from_cloud=GeneratorAndStudent(
+            generator=some(nets.generator, "cloud/generator", 1),
+            student=some(nets.edge, "cloud/student", 1),
+        ),
+        from_edge=GeneratorAndStudent(
+            generator=some(nets.generator, "edge/generator", edges),
+            student=some(nets.end, "edge/student", edges),
+        ),
     )

@@ -139,19 +139,19 @@ def partition(run: Run) -> Figure | None:
 
 def training(run: Run) -> Figure | None:
     """Draws validation accuracy by round, a panel a stage, a line a tier and cycle."""
-    columns = list(run.metrics.filter(like="/validation_accuracy"))
+    columns = [str(n) for n in run.metrics.filter(like="/validation_accuracy")]
     if not columns:
         return None
     logged = run.metrics.dropna(subset=columns, how="all").astype({"cycle": int})
     stages = list(logged["stage"].unique())
     size = (-(-len(stages) // 2), 2)
     figure, panels = _panels(run, "Validation accuracy by round", size, 1.3)
-    figure.supxlabel("round", fontsize="medium")
     figure.supylabel("accuracy (%)", fontsize="medium")
     lines: dict[str, Line2D] = {}
     for axes, stage in zip(panels, stages, strict=False):
         lines |= _training_panel(axes, logged[logged["stage"] == stage], columns)
         axes.set_title(stage, fontsize="small")
+        axes.set_xlabel("round" if stage in stages[-2:] else "")
     for axes in panels[len(stages) :]:
         axes.set_axis_off()
     figure.legend(
@@ -190,7 +190,7 @@ def _title(run: Run, title: str) -> str:
     return f"{warning}{title}\n{run.summary['experiment']}, {run.summary['dataset']}"
 
 
-def _percent(fraction: float | None) -> float:
+def _percent(fraction: float | int | None) -> float:
     return np.nan if fraction is None else 100 * fraction
 
 

@@ -71,8 +71,8 @@ def ledger(summary: Mapping[str, Any]) -> TextTable:
         "energy",
         "low",
         "high",
-        "CO2e, location-based",
-        "CO2e, market-based",
+        "CO2e location",
+        "CO2e market",
         "kind",
     )
     return TextTable("Ledger of the simulated network", header, rows)
@@ -113,7 +113,7 @@ def phase_name(phase: Mapping[str, Any]) -> str:
     return f"{phase['phase']} {phase['cycle']}"
 
 
-def human(value: float | None, unit: str) -> str:
+def human(value: float | int | None, unit: str) -> str:
     """Returns three digits of a value with an SI prefix, such as "1.23 kJ".
 
     Args:
@@ -127,7 +127,7 @@ def human(value: float | None, unit: str) -> str:
     return EngFormatter(unit)(float(f"{value:.3g}"))
 
 
-def percent(fraction: float | None) -> str:
+def percent(fraction: float | int | None) -> str:
     """Returns a fraction in percent with one digit; a dash where there is none."""
     if fraction is None or math.isnan(fraction):
         return BLANK
@@ -141,7 +141,7 @@ def _cell(value: Any) -> str:
 
 
 def _accuracy_row(
-    name: str, accuracy: Mapping[str, float | None], alone: float | None
+    name: str, accuracy: Mapping[str, Any], alone: float | int | None
 ) -> tuple[str, ...]:
     end = accuracy.get("end")
     gain = BLANK

@@ -23,6 +23,7 @@ from ecogen_jax.relay.protocols.relay_cycle import (
     HopSettings,
     Images,
     LearnSettings,
+    ReplaySettings,
 )
 from ecogen_jax.relay.stage import Mapping, Stage
 
@@ -112,6 +113,7 @@ def build(config: ConfigDict) -> Experiment:
         evidence=shares.evidence,
         learning=_learning(config, nets),
         hops=_hops(config, nets, shape, dataset.num_classes),
+        replay=ReplaySettings(config.local.replay_size, config.generator.latent_size),
     )
     cycles = config.protocol.cycles
     return Experiment(
@@ -119,7 +121,7 @@ def build(config: ConfigDict) -> Experiment:
         validation=shares.validation,
         topology=topology,
         nets=nets,
-        parties=untrained(config, nets, shape, dataset.num_classes),
+        parties=untrained(config, nets),
         plan=[Plan(0, stage) for stage in start]
         + [Plan(number, stage) for number in range(1, cycles + 1) for stage in cycle],
         cycles=cycles,
@@ -132,29 +134,28 @@ def build(config: ConfigDict) -> Experiment:
 
 
 def build_nets(config: ConfigDict, shape: Shape, num_classes: int) -> Nets:
-    """The classifier of each tier for images of one shape."""
+    """The nets for images of one shape."""
 
     def net(name: str) -> Net:
         return classifier(name, shape=shape, num_classes=num_classes)
 
-    return Nets(net(config.nets.cloud), net(config.nets.edge), net(config.nets.end))
-
-
-def untrained(
-    config: ConfigDict, nets: Nets, shape: Shape, num_classes: int
-) -> Parties:
-    """All parties before the first round."""
-    return initialise(
-        keys.stream(keys.root(config.seed), "parties"),
-        nets,
-        _topology(config),
-        shape=shape,
-        num_classes=num_classes,
-        sent_sizes=(
-            config.down_cloud_edge.bank_size,
-            config.down_edge_end.bank_size,
+    return Nets(
+        cloud=net(config.nets.cloud),
+        edge=net(config.nets.edge),
+        end=net(config.nets.end),
+        generator=generator(
+            shape=shape,
+            num_classes=num_classes,
+            latent_size=config.generator.latent_size,
+            width=config.generator.width,
         ),
     )
+
+
+def untrained(config: ConfigDict, nets: Nets) -> Parties:
+    """All parties before the first round."""
+    key = keys.stream(keys.root(config.seed), "parties")
+    return initialise(key, nets, _topology(config))
 
 
 def _topology(config: ConfigDict) -> Topology:
@@ -240,50 +241,45 @@ def _data(images: np.ndarray, labels: np.ndarray, sizes: np.ndarray) -> learn.Da
 
 def _learning(config: ConfigDict, nets: Nets) -> dict[str, LearnSettings]:
     def settings(
-        name: str, tier: str, temperature: float = 1.0, **changes: float
+        name: str, net: Net, *, learning_rate: float, replay_weight: float = 0.0
     ) -> LearnSettings:
         section = config[name]
-        options = {"learning_rate": section.learning_rate, "replay_weight": 1.0}
         made = learn.learner(
-            getattr(nets, tier),
+            net,
             batch_size=section.batch_size,
+            learning_rate=learning_rate,
             total_steps=section.rounds * section.steps,
-            temperature=temperature,
-            **(options | changes),
+            temperature=config.down_edge_end.temperature,
+            replay_weight=replay_weight,
         )
         return LearnSettings(section.rounds, section.steps, made)
 
-    sent_by_cloud = config.down_cloud_edge.temperature
-    sent_by_edge = config.down_edge_end.temperature
+    local = config.local
     return {
-        "pretrain": settings("pretrain", "cloud"),
+        "pretrain": settings(
+            "pretrain", nets.cloud, learning_rate=config.pretrain.learning_rate
+        ),
         "local_only": settings(
-            "local", "end", learning_rate=config.local.scratch_learning_rate
+            "local", nets.end, learning_rate=local.scratch_learning_rate
         ),
         "local": settings(
-            "local", "end", sent_by_edge, replay_weight=config.local.replay_weight
+            "local",
+            nets.end,
+            learning_rate=local.learning_rate,
+            replay_weight=local.replay_weight,
         ),
-        "receive_edge": settings("receive_edge", "edge", sent_by_cloud),
-        "receive_end": settings("receive_end", "end", sent_by_edge),
     }
 
 
 def _hops(
     config: ConfigDict, nets: Nets, shape: Shape, num_classes: int
 ) -> dict[str, HopSettings]:
-    made = generator(
-        shape=shape,
-        num_classes=num_classes,
-        latent_size=config.generator.latent_size,
-        width=config.generator.width,
-    )
-
     def hop(name: str, student: Net, teachers: tuple[Net, ...]) -> HopSettings:
         section = config[name]
         distiller = DISTILLERS[section.distiller](
             student,
             teachers,
-            made,
+            nets.generator,
             generation=Generation(
                 shape=shape,
                 num_classes=num_classes,

@@ -16,10 +16,10 @@ _COMPILING = (
 _compiled_s = 0.0
 
 
-def _listen(event: str, seconds: float, **details: str | int) -> None:
+def _listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
     global _compiled_s
     if event in _COMPILING:
-        _compiled_s += seconds
+        _compiled_s += duration_secs
 
 
 jax.monitoring.register_event_duration_secs_listener(_listen)

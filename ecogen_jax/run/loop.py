@@ -211,8 +211,9 @@ class _Run:
             dataset = self.experiment.dataset
             real = fingerprints(dataset.train_images)
             real |= fingerprints(dataset.test_images)
+            size = dataset.test_images[0].size
             for delivery in deliveries:
-                self.journal.raw_samples += audit(delivery.messages, real)
+                self.journal.raw_samples += audit(delivery.messages, real, size)
         entries = journals.message_entries(self.experiment, cycle, stage, deliveries)
         self.journal.ledger += ledger.to_json(entries)
         for entry in entries:

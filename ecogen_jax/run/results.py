@@ -102,9 +102,7 @@ def load_run(path: str | Path) -> LoadedRun:
         saved = checkpoints.latest()
         if saved is None:
             raise FileNotFoundError(f"{path / 'checkpoints'} is empty")
-        abstract = jax.eval_shape(
-            lambda: untrained(config, nets, shape, summary["num_classes"])
-        )
+        abstract = jax.eval_shape(lambda: untrained(config, nets))
         parties, _ = checkpoints.restore(saved.step, (abstract, None))
     return LoadedRun(config, nets, parties, summary)
 

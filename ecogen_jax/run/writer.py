@@ -15,7 +15,7 @@ import shlex
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Self
+from typing import IO, Any, NamedTuple
 
 import jax
 
@@ -46,7 +46,7 @@ class RunFolder(NamedTuple):
     resumed: bool
     lock: IO[str]
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "RunFolder":
         """Returns the folder, which is locked since it was opened."""
         return self
 

@@ -23,7 +23,7 @@ import optax
 from flax import struct
 
 from ecogen_jax import keys, losses
-from ecogen_jax.nets.classifier import to_unit
+from ecogen_jax.nets.classifier import to_bytes, to_unit
 from ecogen_jax.nets.functional import Net, Variables
 from ecogen_jax.relay import bank as banks
 from ecogen_jax.relay.distillers.base import Distiller, HopState, Metrics
@@ -128,11 +128,12 @@ def relay(
         params, optimizer = descend(
             generator_tx, grads, state.generator_optimizer, state.generator.params
         )
-        images = jnp.round(made.images * 255.0).astype(jnp.uint8)
         state = state.replace(
             generator=Variables(params, made.stats),
             generator_optimizer=optimizer,
-            bank=banks.write(state.bank, images, made.labels, made.logits),
+            bank=banks.write(
+                state.bank, to_bytes(made.images), made.labels, made.logits
+            ),
         )
         study_keys = jax.random.split(keys.stream(key, "student"), study.steps)
         state, loss = jax.lax.scan(train_student, state, study_keys)

@@ -8,18 +8,16 @@ back, and a data-free relay stands between them. How each hop is built is ours:
 |---|---|---|---|
 | pretrain | cloud | cloud | none: public images |
 | local_only | end | end | none: the baseline, from scratch on private images |
-| down/cloud_edge | cloud | a stand-in for an edge | synthetic images with logits |
-| down/cloud_edge/receive | edge | edge | - |
-| down/edge_end | edge | a stand-in for a device | synthetic images with logits |
-| down/edge_end/receive | end | end | - |
-| local | end | end | none: private images, replay of what came down |
+| down/cloud_edge | cloud | edge | a generator, and the student that it taught |
+| down/edge_end | edge | end | a generator, and the student that it taught |
+| local | end | end | none: private images, replay of the generator's |
 | up/end_edge | edge | edge | the devices' weights and label counts |
 | up/edge_cloud | cloud | cloud | the edges' weights and label counts |
 
-Downwards the sender trains the generator, because its model does not fit below;
-upwards the receiver does, because it can. An upward student is one of its own teachers,
-weighted like the others by the label counts behind it, so that it keeps what only it
-knows.
+Downwards the sender trains, because its model does not fit below; a student goes on
+from where the sender left it a cycle before. Upwards the receiver trains, because it
+can; its net is one of its own teachers, weighted like the others by the label counts
+behind it, so that it keeps what only it knows.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,11 +28,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from ecogen_jax import keys
+from ecogen_jax.nets.classifier import to_bytes
 from ecogen_jax.nets.functional import Net, Variables
 from ecogen_jax.relay import learn
 from ecogen_jax.relay.distillers.base import Distiller, HopState
+from ecogen_jax.relay.distillers.relay import draw_labels
 from ecogen_jax.relay.ensemble import Teachers, label_count_weights
-from ecogen_jax.relay.messages import Delivery, SyntheticSet, TeacherWeights
+from ecogen_jax.relay.messages import (
+    Delivery,
+    GeneratorAndStudent,
+    TeacherWeights,
+)
 from ecogen_jax.relay.parties import Nets, Parties, Topology
 from ecogen_jax.relay.stage import Stage, no_messages, repeat
 from ecogen_jax.types import Key, PyTree
@@ -60,6 +64,18 @@ class HopSettings(NamedTuple):
     rounds: int
     steps: int
     distiller: Distiller
+
+
+class ReplaySettings(NamedTuple):
+    """What a device generates before it fine-tunes.
+
+    Attributes:
+      size: number of images.
+      latent_size: length of the generator's noise vector.
+    """
+
+    size: int
+    latent_size: int
 
 
 class Evidence(NamedTuple):
@@ -89,6 +105,7 @@ def relay_cycle(
     evidence: Evidence,
     learning: Mapping[str, LearnSettings],
     hops: Mapping[str, HopSettings],
+    replay: ReplaySettings,
 ) -> tuple[list[Stage], list[Stage]]:
     """Builds the stages.
 
@@ -97,24 +114,22 @@ def relay_cycle(
       topology: how many parties there are.
       images: the cloud's public and the devices' private training images.
       evidence: label counts of both.
-      learning: settings for `pretrain`, `local_only`, `local`, `receive_edge` and
-        `receive_end`.
+      learning: settings for `pretrain`, `local_only` and `local`.
       hops: settings for `down_cloud_edge`, `down_edge_end`, `up_end_edge` and
         `up_edge_cloud`.
+      replay: how devices replay what they were sent.
 
     Returns:
       The stages that run once at the start, and those of every cycle.
     """
     start = [
         _pretrain(images, learning["pretrain"]),
-        _local_only(nets.end, topology, images, learning["local_only"]),
+        _local_only(topology, images, learning["local_only"]),
     ]
     cycle = [
-        _down_cloud_edge(nets, topology, evidence, hops["down_cloud_edge"]),
-        _receive("edge", topology, learning["receive_edge"]),
-        _down_edge_end(nets, topology, evidence, hops["down_edge_end"]),
-        _receive("end", topology, learning["receive_end"]),
-        _local(topology, images, learning["local"]),
+        _down_cloud_edge(topology, evidence, hops["down_cloud_edge"]),
+        _down_edge_end(topology, evidence, hops["down_edge_end"]),
+        _local(nets, topology, images, evidence, learning["local"], replay),
         _up_end_edge(topology, evidence, hops["up_end_edge"]),
         _up_edge_cloud(topology, evidence, hops["up_edge_cloud"]),
     ]
@@ -142,7 +157,7 @@ def _pretrain(images: Images, settings: LearnSettings) -> Stage:
 
 
 def _local_only(
-    net: Net, topology: Topology, images: Images, settings: LearnSettings
+    topology: Topology, images: Images, settings: LearnSettings
 ) -> Stage:
     def begin(parties: Parties, key: Key, cycle: int) -> tuple[PyTree, PyTree]:
         material = learn.Material(data=images.private, replay=None)
@@ -163,10 +178,23 @@ def _local_only(
     )
 
 
-def _local(topology: Topology, images: Images, settings: LearnSettings) -> Stage:
+def _local(
+    nets: Nets,
+    topology: Topology,
+    images: Images,
+    evidence: Evidence,
+    settings: LearnSettings,
+    replay: ReplaySettings,
+) -> Stage:
+    edge_of_device = np.arange(topology.num_devices) // topology.devices_per_edge
+
     def begin(parties: Parties, key: Key, cycle: int) -> tuple[PyTree, PyTree]:
-        replay = _take(parties.from_edge, _edge_of_device(topology))
-        material = learn.Material(data=images.private, replay=replay)
+        known = _known(evidence, cycle)
+        made = jax.jit(
+            jax.vmap(lambda sent, key: _replay(nets, sent, known, key, replay))
+        )(parties.from_edge, jax.random.split(key, topology.num_edges))
+        made = jax.tree.map(lambda a: a[edge_of_device], made)
+        material = learn.Material(data=images.private, replay=made)
         return _start(settings.learner, key, parties.end), material
 
     return Stage(
@@ -184,45 +212,37 @@ def _local(topology: Topology, images: Images, settings: LearnSettings) -> Stage
     )
 
 
-def _receive(tier: str, topology: Topology, settings: LearnSettings) -> Stage:
-    """Distils each party of `tier` from the synthetic set that it was sent."""
-    link = {"edge": "cloud_edge", "end": "edge_end"}[tier]
-    inbox = {"edge": "from_cloud", "end": "from_edge"}[tier]
-    num_parties = topology.size(tier)
-    sender = (
-        np.zeros(num_parties, np.int32) if tier == "edge" else _edge_of_device(topology)
+def _replay(
+    nets: Nets,
+    sent: GeneratorAndStudent,
+    known: jax.Array,
+    key: Key,
+    settings: ReplaySettings,
+) -> learn.Replay:
+    """Images of the generator that was sent, with the logits of the student sent."""
+    labels = draw_labels(keys.stream(key, "labels"), known[None], settings.size)
+    latent = jax.random.normal(
+        keys.stream(key, "latent"), (settings.size, settings.latent_size)
     )
-
-    def begin(parties: Parties, key: Key, cycle: int) -> tuple[PyTree, PyTree]:
-        replay = _take(getattr(parties, inbox), sender)
-        material = learn.Material(data=None, replay=replay)
-        return _start(settings.learner, key, getattr(parties, tier)), material
-
-    return Stage(
-        name=f"down/{link}/receive",
-        phase="down",
-        tier=tier,
-        student=tier,
-        rounds=settings.rounds,
-        num_parties=num_parties,
-        begin=begin,
-        one=repeat(settings.learner.step, settings.steps),
-        end=lambda parties, state: parties.replace(**{tier: state.variables}),
-        trained=_variables,
-        deliveries=no_messages,
-    )
+    made = nets.generator.apply(sent.generator, latent, labels, train=True).value
+    logits = nets.end.apply(sent.student, made, train=False).value
+    return learn.Replay(to_bytes(made), logits)
 
 
 def _down_cloud_edge(
-    nets: Nets, topology: Topology, evidence: Evidence, settings: HopSettings
+    topology: Topology, evidence: Evidence, settings: HopSettings
 ) -> Stage:
     def begin(parties: Parties, key: Key, cycle: int) -> tuple[PyTree, PyTree]:
         weights = _known(evidence, cycle)[None, None]
         teachers = Teachers((_as_members(parties.cloud),), weights)
-        return _start(settings.distiller, key, _fresh(nets.edge, key, 1)), teachers
+        return _start(settings.distiller, key, parties.from_cloud.student), teachers
 
     def end(parties: Parties, state: HopState) -> Parties:
-        return parties.replace(from_cloud=_bank_message(state))
+        sender = np.zeros(topology.num_edges, np.int32)
+        return parties.replace(
+            from_cloud=GeneratorAndStudent(state.generator, state.student),
+            edge=_take(state.student, sender),
+        )
 
     return Stage(
         name="down/cloud_edge",
@@ -234,7 +254,7 @@ def _down_cloud_edge(
         begin=begin,
         one=repeat(settings.distiller.step, settings.steps),
         end=end,
-        trained=lambda state: state.student,
+        trained=_student,
         deliveries=lambda parties: [
             Delivery("cloud_edge", "down", parties.from_cloud, topology.num_edges)
         ],
@@ -242,19 +262,22 @@ def _down_cloud_edge(
 
 
 def _down_edge_end(
-    nets: Nets, topology: Topology, evidence: Evidence, settings: HopSettings
+    topology: Topology, evidence: Evidence, settings: HopSettings
 ) -> Stage:
     edges = topology.num_edges
+    edge_of_device = np.arange(topology.num_devices) // topology.devices_per_edge
 
     def begin(parties: Parties, key: Key, cycle: int) -> tuple[PyTree, PyTree]:
-        weights = jnp.broadcast_to(
-            _known(evidence, cycle), (edges, 1, evidence.public.shape[0])
-        )
+        known = _known(evidence, cycle)
+        weights = jnp.broadcast_to(known, (edges, 1, known.shape[0]))
         teachers = Teachers((_as_members(parties.edge),), weights)
-        return _start(settings.distiller, key, _fresh(nets.end, key, edges)), teachers
+        return _start(settings.distiller, key, parties.from_edge.student), teachers
 
     def end(parties: Parties, state: HopState) -> Parties:
-        return parties.replace(from_edge=_bank_message(state))
+        return parties.replace(
+            from_edge=GeneratorAndStudent(state.generator, state.student),
+            end=_take(state.student, edge_of_device),
+        )
 
     return Stage(
         name="down/edge_end",
@@ -266,7 +289,7 @@ def _down_edge_end(
         begin=begin,
         one=repeat(settings.distiller.step, settings.steps),
         end=end,
-        trained=lambda state: state.student,
+        trained=_student,
         deliveries=lambda parties: [
             Delivery("edge_end", "down", parties.from_edge, topology.num_devices)
         ],
@@ -299,7 +322,7 @@ def _up_end_edge(
         begin=begin,
         one=repeat(settings.distiller.step, settings.steps),
         end=lambda parties, state: parties.replace(edge=state.student),
-        trained=lambda state: state.student,
+        trained=_student,
         deliveries=lambda parties: [_up(parties.end, evidence.private, "edge_end")],
     )
 
@@ -327,13 +350,17 @@ def _up_edge_cloud(
         begin=begin,
         one=repeat(settings.distiller.step, settings.steps),
         end=lambda parties, state: parties.replace(cloud=state.student),
-        trained=lambda state: state.student,
+        trained=_student,
         deliveries=lambda parties: [_up(parties.edge, below, "cloud_edge")],
     )
 
 
 def _variables(state: learn.State) -> Variables:
     return state.variables
+
+
+def _student(state: HopState) -> Variables:
+    return state.student
 
 
 def _start(
@@ -346,24 +373,14 @@ def _start(
     return jax.jit(jax.vmap(init))(party_keys, variables)
 
 
-def _fresh(net: Net, key: Key, count: int) -> Variables:
-    """Untrained stand-ins for a receiver, one a sender."""
-    one = jax.vmap(lambda i: net.init(keys.stream(key, "stand_in", i)))
-    return jax.jit(one)(jnp.arange(count))
-
-
 def _as_members(variables: Variables) -> Variables:
     """`[parties, ...]` to `[parties, 1, ...]`: each party's only teacher of its kind."""
     return jax.tree.map(lambda a: a[:, None], variables)
 
 
-def _take(messages: SyntheticSet, sender: np.ndarray) -> SyntheticSet:
-    """The message of each receiver's sender."""
-    return jax.tree.map(lambda a: a[sender], messages)
-
-
-def _edge_of_device(topology: Topology) -> np.ndarray:
-    return np.arange(topology.num_devices) // topology.devices_per_edge
+def _take(variables: Variables, sender: np.ndarray) -> Variables:
+    """What each receiver's sender sent, `[senders, ...]` to `[receivers, ...]`."""
+    return jax.tree.map(lambda a: a[sender], variables)
 
 
 def _known(evidence: Evidence, cycle: int) -> jax.Array:
@@ -376,10 +393,6 @@ def _known(evidence: Evidence, cycle: int) -> jax.Array:
     if cycle > 1:
         seen = seen | (evidence.private.sum(axis=0) > 0)
     return jnp.asarray(seen, jnp.float32)
-
-
-def _bank_message(state: HopState) -> SyntheticSet:
-    return SyntheticSet(images=state.bank.images, logits=state.bank.logits)
 
 
 def _up(variables: Variables, counts: np.ndarray, link: str) -> Delivery:

@@ -1,0 +1,141 @@
+import math
+import sys
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+from ecogen_jax.report import compare, runs
+from scripts import compare as script
+from tests.run_folders import make_run
+
+
+def series(values, seeds=None):
+    seeds = range(len(values)) if seeds is None else seeds
+    return pd.Series(values, index=pd.Index(seeds), dtype=float)
+
+
+def end_accuracy(value):
+    return {"cycle": 1, "phase": "up", "accuracy": {"end": value}}
+
+
+def make_runs(workdir, experiment, values, **kwargs):
+    for seed, value in enumerate(values):
+        make_run(workdir, experiment, seed, phases=[end_accuracy(value)], **kwargs)
+    return [runs.read(path) for path in runs.find([workdir / experiment])]
+
+
+def test_paired_is_the_paired_t_test():
+    a = series([0.50, 0.55, 0.52, 0.60])
+    b = series([0.58, 0.60, 0.61, 0.66])
+    result = compare.paired(a, b)
+    test = stats.ttest_rel(b, a)
+    interval = test.confidence_interval(0.95)
+    assert result.mean_difference == pytest.approx(0.07)
+    assert (result.low, result.high) == pytest.approx((interval.low, interval.high))
+    assert result.p == pytest.approx(test.pvalue)
+    assert result.n == 4
+
+
+def test_paired_goes_by_seed_not_by_order():
+    a = series([1, 2, 3], seeds=[0, 1, 2])
+    b = series([4, 3, 2], seeds=[2, 1, 0])
+    result = compare.paired(a, b)
+    assert (result.low, result.mean_difference, result.high) == (1, 1, 1)
+    assert result.p is None
+
+
+def test_one_seed_gives_no_interval():
+    result = compare.paired(series([1.0]), series([3.0]))
+    assert result == compare.Paired(1.0, 3.0, 2.0, None, None, 1, None)
+
+
+def test_unmatched_seeds_are_named():
+    with pytest.raises(ValueError, match=r"seeds \[1, 5\] are in one group alone"):
+        compare.paired(series([1, 2], [0, 1]), series([1, 2], [0, 5]))
+
+
+def test_values_follow_dotted_paths(tmp_path):
+    run = runs.read(make_run(tmp_path, seed=3))
+    for quantity, value in (
+        ("phases.-1.accuracy.end", 0.88),
+        ("baselines.local_only.end", 0.56),
+        ("ledger.link.cloud_edge.up_bytes", 1_200_000),
+    ):
+        frame = compare.values([run], quantity)
+        assert frame["value"].tolist() == [value]
+        assert frame["seed"].tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("quantity", "message"),
+    [
+        ("ledger.edges.energy_j", "no 'edges'; there are cloud, edge, end, link"),
+        ("phases.9.accuracy.end", "no '9'; there are 7 entries"),
+        ("seed.a", "no 'a'; 0 has nothing below it"),
+        ("dataset", "'dataset' is 'mnist'"),
+        ("synthetic_data", "'synthetic_data' is False"),
+    ],
+)
+def test_wrong_quantity_says_what_there_is(tmp_path, quantity, message):
+    run = runs.read(make_run(tmp_path))
+    with pytest.raises(ValueError, match=message):
+        compare.values([run], quantity)
+
+
+def test_groups_and_pairs(tmp_path):
+    found = make_runs(tmp_path, "b", [0.5, 0.7]) + make_runs(tmp_path, "a", [0.9, 0.8])
+    quantity = "phases.-1.accuracy.end"
+    groups = compare.by_seed(compare.values(found, quantity))
+    assert list(groups) == ["b", "a"]  # order given: the first is the reference
+    table = compare.groups_table(groups, quantity).set_index("group")
+    assert table.loc["b", "mean"] == pytest.approx(0.6)
+    assert table.loc["b", "std"] == pytest.approx(math.sqrt(0.02))
+    assert table["worst"].tolist() == [0.5, 0.8]
+    pairs = compare.pairs_table(groups, quantity)
+    assert pairs[["reference", "group"]].values.tolist() == [["b", "a"]]
+    assert pairs["mean_difference"].tolist() == pytest.approx([0.25])
+
+
+def test_the_worst_cost_is_the_highest():
+    groups = {"a": series([1, 5, 3])}
+    assert compare.groups_table(groups, "ledger.end.energy_j")["worst"].tolist() == [5]
+
+
+def test_groups_by_config_field(tmp_path):
+    make_run(tmp_path / "1", config={"data": {"alpha": 0.1}})
+    make_run(tmp_path / "2", config={"data": {"alpha": 1.0}}, dataset="usps")
+    found = [runs.read(path) for path in runs.find([tmp_path])]
+    frame = compare.values(found, "resumed", ("dataset", "data.alpha"))
+    assert frame["group"].tolist() == ["mnist 0.1", "usps 1.0"]
+    with pytest.raises(ValueError, match=r"has 2 runs of seed 0: .*--by"):
+        compare.by_seed(compare.values(found, "resumed"))
+
+
+def run_script(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, arguments)])
+    monkeypatch.setenv("COLUMNS", "200")
+    script.main()
+
+
+def test_script_prints_and_writes(tmp_path, monkeypatch, capsys):
+    make_runs(tmp_path, "b", [0.5, 0.7])
+    make_runs(tmp_path, "a", [0.9, 0.8])
+    csv = tmp_path / "out.csv"
+    run_script(monkeypatch, tmp_path / "b", tmp_path / "a", "--csv", csv)
+    assert "Paired by seed" in capsys.readouterr().out
+    frame = pd.read_csv(csv)
+    assert frame["group"].tolist() == ["b", "a", "a"]
+    assert frame["mean_difference"].iloc[2] == pytest.approx(0.25)
+
+
+def test_script_says_that_one_seed_is_not_enough(tmp_path, monkeypatch, capsys):
+    make_runs(tmp_path, "b", [0.5])
+    make_runs(tmp_path, "a", [0.9])
+    run_script(monkeypatch, tmp_path)
+    assert "One seed gives no interval" in capsys.readouterr().out
+
+
+def test_script_ends_on_bad_input(tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match="error: no finished run in"):
+        run_script(monkeypatch, tmp_path / "nothing")

@@ -1,0 +1,279 @@
+import io
+import math
+import re
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from ecogen_jax.report import html, plots, runs, tables
+from scripts import report as script
+from tests.run_folders import make_run, summary
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture
+def run(tmp_path):
+    return runs.read(make_run(tmp_path))
+
+
+def titles(figure):
+    texts = [axes.get_title() for axes in figure.axes]
+    return [*texts, figure.get_suptitle()]
+
+
+def printed(table):
+    console = Console(file=io.StringIO(), width=200)
+    console.print(table)
+    return console.file.getvalue()
+
+
+# Reading.
+
+
+def test_read(run):
+    assert run.summary["seed"] == run.config["seed"] == 0
+    assert run.metrics["event"].iloc[0] == "started"
+    assert run.metrics["cloud/validation_accuracy"].notna().any()
+    assert list(run.parties["party"]) == [f"end{number}" for number in range(10)]
+    assert run.ledger["energy_j"].tolist() == [15.5]
+
+
+@pytest.mark.parametrize("reader", [runs.read, lambda path: runs.find([path])])
+def test_unfinished_run_says_how_to_go_on(tmp_path, reader):
+    path = make_run(tmp_path)
+    (path / "summary.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"not finished.*same command"):
+        reader(path)
+
+
+def test_missing_file_is_named(tmp_path):
+    path = make_run(tmp_path)
+    (path / "ledger.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks ledger\.csv"):
+        runs.read(path)
+
+
+def test_find_expands_folders_in_the_order_given(tmp_path):
+    a0, a1 = make_run(tmp_path, "a", 0), make_run(tmp_path, "a", 1)
+    b0, unfinished = make_run(tmp_path, "b", 0), make_run(tmp_path, "b", 1)
+    (unfinished / "summary.json").unlink()
+    assert runs.find([tmp_path / "b", tmp_path]) == [b0, a0, a1]
+    with pytest.raises(FileNotFoundError, match="no finished run in"):
+        runs.find([tmp_path / "c"])
+
+
+# Tables.
+
+
+def test_phases_show_percent_and_the_gain():
+    table = tables.phases(summary("x", 0))
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["local 1"] == ("98.0", "95.5", "86.0", "97.0", "+30.0")
+    assert rows["start"][-1] == tables.BLANK
+    assert rows["baseline: local only"] == ("-", "-", "56.0", "95.1", "-")
+
+
+def test_phases_without_a_baseline_have_no_gain():
+    table = tables.phases(summary("x", 0, baselines={}))
+    assert {row[-1] for row in table.rows} == {tables.BLANK}
+
+
+def test_ledger_shows_intervals_and_kinds():
+    table = tables.ledger(summary("x", 0))
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert list(rows) == ["cloud", "edge", "end", "cloud_edge", "edge_end"]
+    energy = ("310 J", "186 J", "527 J")
+    assert rows["edge"] == (
+        *("22 TFLOP", "-", "-", *energy, "40.3 mg", "34.1 mg", "modelled"),
+    )
+    assert rows["cloud_edge"][:3] == ("-", "1.2 MB", "0 B")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0 J"), (1234.5, "1.23 kJ"), (3.2e-5, "32 µJ"), (999.9, "1 kJ"), (None, "-")],
+)
+def test_human(value, text):
+    assert tables.human(value, "J") == text
+
+
+def test_percent_of_nothing():
+    assert (tables.percent(None), tables.percent(math.nan)) == ("-", "-")
+
+
+def test_terminal_tables_hold_every_cell():
+    for text, shown in (
+        (tables.phases(summary("x", 0)), tables.phase_table(summary("x", 0))),
+        (tables.ledger(summary("x", 0)), tables.ledger_table(summary("x", 0))),
+    ):
+        for cell in cells(text.rows):
+            assert cell in printed(shown)
+
+
+def cells(rows):
+    return [cell for row in rows for cell in row]
+
+
+def test_from_frame_rounds_numbers_and_blanks_missing_ones():
+    frame = pd.DataFrame({"name": ["a"], "x": [0.123456], "p": [np.nan], "n": [3]})
+    table = tables.from_frame("t", frame)
+    assert table.header == ("name", "x", "p", "n")
+    assert table.rows == [("a", "0.1235", "-", "3")]
+
+
+# Plots.
+
+
+def test_write_all_writes_every_plot(run):
+    names = [path.name for path in plots.write_all(run)]
+    assert names == [f"{name}.png" for name in plots.DRAWINGS]
+    for name in names:
+        assert (run.path / "plots" / name).read_bytes().startswith(PNG)
+
+
+def test_plots_without_data_are_left_out(run):
+    (run.path / "samples.npz").unlink()
+    (run.path / "partition.npz").unlink()
+    silent = run._replace(metrics=pd.DataFrame({"event": ["started"]}))
+    names = [path.stem for path in plots.write_all(silent)]
+    assert names == ["accuracy", "energy"]
+
+
+def test_no_samples_no_plot(run):
+    np.savez(run.path / "samples.npz")
+    assert plots.samples(run) is None
+
+
+@pytest.mark.parametrize("name", plots.DRAWINGS)
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_every_title_warns_of_synthetic_data(tmp_path, name, synthetic):
+    run = runs.read(make_run(tmp_path, synthetic_data=synthetic))
+    figure = plots.DRAWINGS[name](run)
+    assert any("SYNTHETIC DATA" in title for title in titles(figure)) == synthetic
+
+
+def test_accuracy_draws_percent_and_the_baseline(run):
+    (axes,) = plots.accuracy(run).axes
+    lines = {line.get_label(): line for line in axes.lines}
+    end = [100 * phase["accuracy"]["end"] for phase in run.summary["phases"]]
+    assert lines["end"].get_ydata().tolist() == pytest.approx(end)
+    assert lines["end: local only"].get_linestyle() == "--"
+    assert lines["end: local only"].get_ydata()[0] == pytest.approx(56)
+    assert lines["end, own data"].get_ydata()[-1] == pytest.approx(97.5)
+
+
+def test_energy_draws_every_place_with_its_kind(run):
+    (axes,) = plots.energy(run).axes
+    assert "modelled" in axes.get_title()
+    assert axes.get_xscale() == "log"  # 310 mJ beside 310 J
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == [*tables.TIERS, *tables.LINKS]
+    assert [text.get_text() for text in axes.texts][-1] == "0 J"
+    low, high = axes.collections[0].get_segments()[0][:, 0]
+    assert (low, high) == pytest.approx((0.6 * 0.31, 1.7 * 0.31))
+
+
+def test_energy_of_like_sizes_stays_linear(run):
+    costs = dict(run.summary["ledger"])
+    costs["cloud"] = costs["end"] = costs["edge"]
+    costs["link"] = dict.fromkeys(tables.LINKS, costs["edge"])
+    same = run._replace(summary={**run.summary, "ledger": costs})
+    (axes,) = plots.energy(same).axes
+    assert axes.get_xscale() == "linear"
+
+
+def test_partition_numbers_small_grids_only(run):
+    assert len(plots.partition(run).axes[0].texts) == 100
+    counts = np.ones((50, 10), np.int64)
+    np.savez(run.path / "partition.npz", label_counts=counts)
+    axes, colors = plots.partition(run).axes
+    assert not axes.texts
+    assert colors.get_ylabel() == "images"
+
+
+def test_samples_show_every_class_in_its_turn(run):
+    labels = np.repeat(np.arange(10), 4)  # the images lie in order of their label
+    images = np.broadcast_to(labels[:, None, None, None], (40, 4, 4, 1))
+    np.savez(run.path / "samples.npz", **{"1/down/cloud_edge": images.astype(np.uint8)})
+    (axes,) = plots.samples(run).axes
+    (strip,) = axes.images
+    assert strip.get_array()[2, 2::6].tolist() == list(range(10))
+    assert axes.get_title(loc="left") == "cycle 1, down/cloud_edge"
+
+
+def test_samples_in_colour_and_fewer_than_a_row(run):
+    images = np.full((3, 4, 4, 3), 7, np.uint8)
+    np.savez(run.path / "samples.npz", **{"1/up/end_edge": images})
+    (axes,) = plots.samples(run).axes
+    assert axes.images[0].get_array().shape == (6, 60, 3)
+
+
+def test_training_has_a_panel_a_stage_and_a_line_a_cycle(run):
+    figure = plots.training(run)
+    panels = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
+    assert list(panels)[:2] == ["pretrain", "local_only"]
+    assert len(panels) == 7
+    assert len(panels["pretrain"].lines) == 1
+    assert len(panels["down/cloud_edge"].lines) == 2
+    assert panels["local"].lines[0].get_ydata()[0] == pytest.approx(60)
+    labels = [text.get_text() for text in figure.legends[0].texts]
+    assert sorted(labels) == sorted(set(labels))
+
+
+# The page.
+
+
+def test_page_is_self_contained_and_complete(run):
+    plots.write_all(run)
+    page = html.write(run).read_text()
+    assert 'name="viewport"' in page
+    assert page.count("data:image/png;base64,") == len(plots.DRAWINGS)
+    addresses = re.findall(r'(?:src|href)="(?!data:)', page)
+    assert not addresses
+    assert "http" not in page
+    for text in (
+        "88.0 %; local training alone 56.0 % (+32.0 points)",
+        "527 J",
+        "0123456789abcdef0123456789abcdef01234567 (with uncommitted changes)",
+        "python scripts/train.py --config configs/x.py",
+        "compile 41.2, train 130.0, evaluate 6.2",
+        "jax 0.10.2",
+        "alpha",
+    ):
+        assert text in page
+    assert "SYNTHETIC" not in page
+
+
+def test_page_warns_of_synthetic_data(tmp_path):
+    run = runs.read(make_run(tmp_path, synthetic_data=True))
+    assert '<div class="banner">SYNTHETIC DATA' in html.write(run).read_text()
+
+
+def test_page_escapes_what_it_shows(tmp_path):
+    run = runs.read(make_run(tmp_path, config={"note": "<script>"}))
+    page = html.write(run).read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_page_without_a_baseline(tmp_path):
+    run = runs.read(make_run(tmp_path, baselines={}))
+    assert "End devices after up 2: 88.0 %</p>" in html.write(run).read_text()
+
+
+def test_script_writes_reports_again(tmp_path, monkeypatch, capsys):
+    path = make_run(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path)])
+    script.main()
+    assert capsys.readouterr().out.strip() == str(path / "report.html")
+    assert (path / "plots" / "accuracy.png").exists()
+
+
+def test_script_ends_on_bad_input(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path)])
+    with pytest.raises(SystemExit, match="error: no finished run"):
+        script.main()

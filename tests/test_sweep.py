@@ -1,0 +1,140 @@
+import itertools
+import sys
+from pathlib import Path
+
+import pytest
+
+from ecogen_jax import config as configs
+from ecogen_jax.run import sweep, writer
+from scripts import sweep as script
+
+CONFIG = """
+from ecogen_jax import config as configs
+
+def get_config(arg=""):
+    return configs.default()
+"""
+
+# Stands in for scripts/train.py: fails for seed 1, finishes every other run.
+TRAIN = """
+import sys
+from ecogen_jax import config as configs
+from ecogen_jax.run import writer
+
+prefix = "--config."
+overrides = [a[len(prefix):] for a in sys.argv if a.startswith(prefix)]
+config = configs.load(sys.argv[2], overrides)
+print("running", overrides)
+if config.seed == 1:
+    sys.exit("broken on purpose")
+if config.seed != 2:
+    fields = (config.run.workdir, config.experiment, config.seed)
+    with writer.open_run(*fields, configs.to_dict(config)) as run:
+        writer.write_json(run.path / "summary.json", {})
+"""
+
+
+@pytest.fixture
+def spec(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").write_text(TRAIN)
+    Path("x.py").write_text(CONFIG)
+    return "x.py"
+
+
+def run(cells):
+    return list(sweep.run(cells, Path("train.py"), lambda cell: None))
+
+
+def finish(cell):
+    config = configs.load(*cell)
+    fields = (config.run.workdir, config.experiment, config.seed)
+    with writer.open_run(*fields, configs.to_dict(config)) as folder:
+        writer.write_json(folder.path / "summary.json", {})
+    return folder.path
+
+
+def test_grid_times_seeds():
+    grid = ["data.name=mnist,usps", "data.public_missing_classes=(),(8,9)"]
+    cells = sweep.cells("x.py", [0, 1], grid, ["run.workdir=out"])
+    names = ("data.name=mnist", "data.name=usps")
+    missing = ("data.public_missing_classes=()", "data.public_missing_classes=(8,9)")
+    wanted = itertools.product(
+        ["run.workdir=out"], names, missing, ["seed=0", "seed=1"]
+    )
+    assert [cell.overrides for cell in cells] == list(wanted)
+
+
+@pytest.mark.parametrize("axis", ["data.name", "=3", "data.name="])
+def test_bad_axis_is_named(axis):
+    with pytest.raises(ValueError, match=f"grid axis '{axis}' is not of the form"):
+        sweep.cells("x.py", [0], [axis])
+
+
+def test_command_is_what_a_user_would_type():
+    cell = sweep.Cell("x.py:smoke", ("data.alpha=0.1", "seed=2"))
+    assert sweep.command(Path("scripts/train.py"), cell) == [
+        sys.executable,
+        "scripts/train.py",
+        "--config",
+        "x.py:smoke",
+        "--config.data.alpha=0.1",
+        "--config.seed=2",
+    ]
+
+
+def test_finished_cells_are_skipped_and_other_configs_are_not(spec):
+    cells = sweep.cells(spec, [0], ["data.alpha=0.1,1.0"])
+    path = finish(cells[0])
+    assert sweep.finished_run(cells[0]).samefile(path)
+    assert sweep.finished_run(cells[1]) is None
+    (result,) = run(cells[:1])
+    assert result.status == "skipped"
+    assert not Path("runs/sweep-logs").exists()
+
+
+def test_a_failed_cell_does_not_end_the_sweep(spec):
+    failed, done = run(sweep.cells(spec, [1, 0], []))
+    assert (failed.status, done.status) == ("failed", "done")
+    assert "broken on purpose" in failed.where.read_text()
+    assert writer.is_finished(done.where)
+
+
+def test_exit_status_0_without_a_run_is_a_failure(spec):
+    (result,) = run(sweep.cells(spec, [2], []))
+    assert result.status == "failed"
+    assert "no finished run of this config" in result.where.read_text()
+
+
+def test_a_typo_stops_the_sweep_before_any_work(spec):
+    cells = sweep.cells(spec, [0], ["data.alpha=0.1", "data.nam=mnist"])
+    good = sweep.cells(spec, [0], [])
+    with pytest.raises(ValueError, match=r"data\.nam"):
+        run(good + cells)
+    assert not Path("runs").exists()
+
+
+def test_logs_of_different_cells_differ():
+    specs, seeds = ("a/x.py", "a/x.py:smoke"), (0, 1)
+    cells = [sweep.Cell(s, (f"seed={k}",)) for s in specs for k in seeds]
+    paths = {sweep.log_path(cell, "runs") for cell in cells}
+    assert len(paths) == 4
+    assert {path.parent for path in paths} == {Path("runs/sweep-logs")}
+
+
+def test_script_runs_the_grid_and_reports_failure(spec, monkeypatch, capsys):
+    monkeypatch.setattr(script, "__file__", str(Path("sweep.py").absolute()))
+    arguments = ["--config", spec, "--seeds", "0,1", "--workdir", "out"]
+    monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments])
+    monkeypatch.setenv("COLUMNS", "200")
+    assert script.main() == 1
+    printed = capsys.readouterr().out
+    assert "done" in printed
+    assert "failed" in printed
+    assert len(list(Path("out/sweep-logs").iterdir())) == 2
+
+
+def test_script_ends_on_bad_input(spec, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["sweep.py", "--config", spec, "--seeds", "0;1"])
+    with pytest.raises(SystemExit, match="error: "):
+        script.main()

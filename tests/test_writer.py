@@ -1,0 +1,164 @@
+import json
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ecogen_jax.run import writer
+
+CONFIG = {"experiment": "x", "seed": 0, "data": {"missing": (8, 9)}}
+
+
+def finish(run):
+    writer.write_json(run.path / "summary.json", {})
+
+
+def open_run(workdir, config=CONFIG, seed=0):
+    return writer.open_run(workdir, "x", seed, config)
+
+
+def test_new_runs_get_folders_of_their_own_within_a_second(tmp_path):
+    paths = []
+    for _ in range(3):
+        with open_run(tmp_path) as run:
+            finish(run)
+        assert not run.resumed
+        paths.append(run.path)
+    assert len(set(paths)) == 3
+    assert paths == sorted(paths)  # the newest comes last
+    assert all(path.parent == tmp_path / "x" for path in paths)
+    assert all(path.name.endswith("-seed0") for path in paths)
+
+
+def test_unfinished_run_of_the_same_config_is_taken_up(tmp_path):
+    with open_run(tmp_path) as first:
+        pass
+    with open_run(tmp_path) as second:
+        pass
+    assert (second.path, second.resumed) == (first.path, True)
+
+
+@pytest.mark.parametrize(
+    ("config", "seed"), [({**CONFIG, "data": {"missing": (8,)}}, 0), (CONFIG, 1)]
+)
+def test_other_config_or_seed_is_a_new_run(tmp_path, config, seed):
+    with open_run(tmp_path) as first, open_run(tmp_path, config, seed) as second:
+        assert not second.resumed
+        assert second.path != first.path
+
+
+def test_locked_run_is_left_alone(tmp_path):
+    with open_run(tmp_path) as first, open_run(tmp_path) as second:
+        assert not second.resumed
+        assert second.path != first.path
+
+
+def test_a_killed_process_lets_its_folder_go(tmp_path):
+    code = f"""
+import os, signal
+from ecogen_jax.run import writer
+run = writer.open_run({str(tmp_path)!r}, "x", 0, {CONFIG!r})
+print(run.path, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == -9
+    with open_run(tmp_path) as run:
+        assert run.resumed
+        assert str(run.path) == done.stdout.strip()
+
+
+def test_a_folder_without_config_is_ignored(tmp_path):
+    half_made = tmp_path / "x" / "20200101-000000-seed0"
+    half_made.mkdir(parents=True)
+    with open_run(tmp_path) as run:
+        assert run.path != half_made
+
+
+def test_find_runs_tells_finished_from_unfinished(tmp_path):
+    with open_run(tmp_path) as old:
+        finish(old)
+    with open_run(tmp_path) as new:
+        finish(new)
+    with open_run(tmp_path) as unfinished:
+        pass
+
+    def find(finished):
+        return list(writer.find_runs(tmp_path, "x", 0, CONFIG, finished=finished))
+
+    assert find(True) == [new.path, old.path]
+    assert find(False) == [unfinished.path]
+
+
+def test_write_json_leaves_the_old_file_when_it_fails(tmp_path):
+    path = tmp_path / "a.json"
+    values = {"a": np.float32(0.5), "b": jnp.int32(3), "c": (1, 2)}
+    writer.write_json(path, values)
+    assert json.loads(path.read_text()) == {"a": 0.5, "b": 3, "c": [1, 2]}
+    with pytest.raises(AttributeError):
+        writer.write_json(path, {"a": object()})
+    assert json.loads(path.read_text())["b"] == 3
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_truncated_metrics_hold_no_line_twice(tmp_path):
+    with open_run(tmp_path) as run:
+        assert writer.count_lines(run) == 0
+        for number in range(4):
+            writer.append_metrics(run, {"round": number})
+        assert writer.count_lines(run) == 4
+        writer.truncate_metrics(run, 2)
+        writer.append_metrics(run, {"round": 2})
+        lines = (run.path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["round"] for line in lines] == [0, 1, 2]
+
+
+def test_a_torn_last_line_is_dropped(tmp_path):
+    with open_run(tmp_path) as run:
+        writer.append_metrics(run, {"round": 0})
+        with (run.path / "metrics.jsonl").open("a") as file:
+            file.write('{"rou')
+        assert writer.count_lines(run) == 1
+        writer.truncate_metrics(run, 1)
+        assert (run.path / "metrics.jsonl").read_text() == '{"round": 0}\n'
+
+
+def test_lost_metrics_are_an_error(tmp_path):
+    with open_run(tmp_path) as run:
+        writer.append_metrics(run, {"round": 0})
+        with pytest.raises(ValueError, match=r"has 1 lines, but .* after 5"):
+            writer.truncate_metrics(run, 5)
+
+
+def test_manifest_says_how_to_run_it_again():
+    command = ["scripts/train.py", "--config", "a b.py"]
+    manifest = writer.manifest(7, command, True)
+    assert manifest["command"] == "python scripts/train.py --config 'a b.py'"
+    assert manifest["seed"] == 7
+    assert manifest["synthetic_data"] is True
+    assert set(manifest["versions"]) == set(writer.PACKAGES)
+    assert len(manifest["devices"]) == 8
+    json.dumps(manifest)
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run(["git", "-C", folder, *identity, *arguments], check=True)
+
+
+def test_git_state_of_the_source(tmp_path, monkeypatch):
+    source = tmp_path / "writer.py"
+    source.write_text("")
+    monkeypatch.setattr(writer, "__file__", str(source))
+    assert writer._git_state() == (None, None)  # no checkout
+    git(tmp_path, "init", "-q")
+    assert writer._git_state() == (None, None)  # somebody else's checkout
+    git(tmp_path, "add", "writer.py")
+    git(tmp_path, "commit", "-q", "-m", "a")
+    commit, dirty = writer._git_state()
+    assert len(commit) == 40
+    assert dirty is False
+    source.write_text("changed")
+    assert writer._git_state() == (commit, True)

@@ -83,11 +83,11 @@ class Learner(NamedTuple):
     """Training of one party as two pure functions.
 
     Attributes:
-      init: `init(key, variables) -> State`.
+      init: `init(variables) -> State`.
       step: `step(state, material, key) -> (State, metrics)`.
     """
 
-    init: Callable[[Key, Variables], State]
+    init: Callable[[Variables], State]
     step: Callable[[State, Material, Key], tuple[State, dict[str, jax.Array]]]
 
 
@@ -112,8 +112,7 @@ def learner(
     """
     tx = adam(learning_rate, total_steps=total_steps)
 
-    def init(key: Key, variables: Variables) -> State:
-        del key  # a learner starts from what the party knows
+    def init(variables: Variables) -> State:
         return State(variables, tx.init(variables.params))
 
     def objective(

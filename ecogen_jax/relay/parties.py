@@ -1,4 +1,4 @@
-"""The parties of all three tiers, and what they have last been sent."""
+"""The parties of all three tiers, and what they keep for the relay."""
 
 from typing import NamedTuple
 
@@ -47,19 +47,21 @@ class Parties:
       cloud: variables of the one cloud, `[1, ...]`.
       edge: variables of the edges, `[edges, ...]`.
       end: variables of the end devices, `[devices, ...]`.
-      from_cloud: what the cloud last sent down, `[1, ...]`.
-      from_edge: what each edge last sent down, `[edges, ...]`.
+      cloud_relay: the cloud's generator, and the student it keeps for the edges,
+        `[1, ...]`.
+      edge_relay: each edge's generator, and the student it keeps for its devices,
+        `[edges, ...]`.
     """
 
     cloud: Variables
     edge: Variables
     end: Variables
-    from_cloud: GeneratorAndStudent
-    from_edge: GeneratorAndStudent
+    cloud_relay: GeneratorAndStudent
+    edge_relay: GeneratorAndStudent
 
 
 def initialise(key: Key, nets: Nets, topology: Topology) -> Parties:
-    """Untrained parties, who have been sent nothing but untrained nets."""
+    """Untrained parties."""
 
     def some(net: Net, name: str, count: int) -> Variables:
         party_keys = jax.vmap(lambda i: keys.stream(key, name, i))(jnp.arange(count))
@@ -70,11 +72,11 @@ def initialise(key: Key, nets: Nets, topology: Topology) -> Parties:
         cloud=some(nets.cloud, "cloud", 1),
         edge=some(nets.edge, "edge", edges),
         end=some(nets.end, "end", topology.num_devices),
-        from_cloud=GeneratorAndStudent(
+        cloud_relay=GeneratorAndStudent(
             generator=some(nets.generator, "cloud/generator", 1),
             student=some(nets.edge, "cloud/student", 1),
         ),
-        from_edge=GeneratorAndStudent(
+        edge_relay=GeneratorAndStudent(
             generator=some(nets.generator, "edge/generator", edges),
             student=some(nets.end, "edge/student", edges),
         ),

@@ -37,11 +37,11 @@ class Distiller(NamedTuple):
     """The algorithm of a hop, for one receiver.
 
     Attributes:
-      init: `init(key, student) -> HopState`, with a new generator and an empty bank.
+      init: `init(student, generator) -> HopState`, with an empty bank.
       step: `step(state, teachers, key) -> (HopState, metrics)`: one generator step,
         a write to the bank and the student steps that go with it. The teachers are
         an argument, so no step can change them.
     """
 
-    init: Callable[[Key, Variables], HopState]
+    init: Callable[[Variables, Variables], HopState]
     step: Callable[[HopState, Teachers, Key], tuple[HopState, Metrics]]

@@ -20,7 +20,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 
 from ecogen_jax import keys, losses
 from ecogen_jax.nets.classifier import to_bytes, to_unit
@@ -107,8 +106,7 @@ def relay(
     train_student = _student_step(student, student_tx, study, generation.batch_size)
     objective = _generator_objective(student, teachers, generator, generation)
 
-    def init(key: Key, taught: Variables) -> HopState:
-        made = generator.init(keys.stream(key, "generator"))
+    def init(taught: Variables, made: Variables) -> HopState:
         return HopState(
             student=taught,
             student_optimizer=student_tx.init(taught.params),

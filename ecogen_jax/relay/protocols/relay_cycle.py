@@ -14,13 +14,13 @@ back, and a data-free relay stands between them. How each hop is built is ours:
 | up/end_edge | edge | edge | the devices' weights and label counts |
 | up/edge_cloud | cloud | cloud | the edges' weights and label counts |
 
-Downwards the sender trains, because its model does not fit below; a student goes on
-from where the sender left it a cycle before. Upwards the receiver trains, because it
+Downwards the sender trains, because its model does not fit below; generator and student
+go on from where the sender left them. Upwards the receiver trains, because it
 can; its net is one of its own teachers, weighted like the others by the label counts
 behind it, so that it keeps what only it knows.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -29,7 +29,7 @@ import numpy as np
 
 from ecogen_jax import keys
 from ecogen_jax.nets.classifier import to_bytes
-from ecogen_jax.nets.functional import Net, Variables
+from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay import learn
 from ecogen_jax.relay.distillers.base import Distiller, HopState
 from ecogen_jax.relay.distillers.relay import draw_labels
@@ -139,7 +139,7 @@ def relay_cycle(
 def _pretrain(images: Images, settings: LearnSettings) -> Stage:
     def begin(parties: Parties, key: Key, cycle: int) -> tuple[PyTree, PyTree]:
         material = learn.Material(data=images.public, replay=None)
-        return _start(settings.learner, key, parties.cloud), material
+        return _learn_start(settings, parties.cloud), material
 
     return Stage(
         name="pretrain",
@@ -161,7 +161,7 @@ def _local_only(
 ) -> Stage:
     def begin(parties: Parties, key: Key, cycle: int) -> tuple[PyTree, PyTree]:
         material = learn.Material(data=images.private, replay=None)
-        return _start(settings.learner, key, parties.end), material
+        return _learn_start(settings, parties.end), material
 
     return Stage(
         name="local_only",
@@ -192,10 +192,10 @@ def _local(
         known = _known(evidence, cycle)
         made = jax.jit(
             jax.vmap(lambda sent, key: _replay(nets, sent, known, key, replay))
-        )(parties.from_edge, jax.random.split(key, topology.num_edges))
+        )(parties.edge_relay, jax.random.split(key, topology.num_edges))
         made = jax.tree.map(lambda a: a[edge_of_device], made)
         material = learn.Material(data=images.private, replay=made)
-        return _start(settings.learner, key, parties.end), material
+        return _learn_start(settings, parties.end), material
 
     return Stage(
         name="local",
@@ -235,12 +235,12 @@ def _down_cloud_edge(
     def begin(parties: Parties, key: Key, cycle: int) -> tuple[PyTree, PyTree]:
         weights = _known(evidence, cycle)[None, None]
         teachers = Teachers((_as_members(parties.cloud),), weights)
-        return _start(settings.distiller, key, parties.from_cloud.student), teachers
+        return _hop_start(settings, parties.cloud_relay), teachers
 
     def end(parties: Parties, state: HopState) -> Parties:
         sender = np.zeros(topology.num_edges, np.int32)
         return parties.replace(
-            from_cloud=GeneratorAndStudent(state.generator, state.student),
+            cloud_relay=GeneratorAndStudent(state.generator, state.student),
             edge=_take(state.student, sender),
         )
 
@@ -256,7 +256,7 @@ def _down_cloud_edge(
         end=end,
         trained=_student,
         deliveries=lambda parties: [
-            Delivery("cloud_edge", "down", parties.from_cloud, topology.num_edges)
+            Delivery("cloud_edge", "down", parties.cloud_relay, topology.num_edges)
         ],
     )
 
@@ -271,11 +271,11 @@ def _down_edge_end(
         known = _known(evidence, cycle)
         weights = jnp.broadcast_to(known, (edges, 1, known.shape[0]))
         teachers = Teachers((_as_members(parties.edge),), weights)
-        return _start(settings.distiller, key, parties.from_edge.student), teachers
+        return _hop_start(settings, parties.edge_relay), teachers
 
     def end(parties: Parties, state: HopState) -> Parties:
         return parties.replace(
-            from_edge=GeneratorAndStudent(state.generator, state.student),
+            edge_relay=GeneratorAndStudent(state.generator, state.student),
             end=_take(state.student, edge_of_device),
         )
 
@@ -291,7 +291,7 @@ def _down_edge_end(
         end=end,
         trained=_student,
         deliveries=lambda parties: [
-            Delivery("edge_end", "down", parties.from_edge, topology.num_devices)
+            Delivery("edge_end", "down", parties.edge_relay, topology.num_devices)
         ],
     )
 
@@ -310,7 +310,12 @@ def _up_end_edge(
             lambda a: a.reshape(edges, below, *a.shape[1:]), parties.end
         )
         teachers = Teachers((groups, _as_members(parties.edge)), weights)
-        return _start(settings.distiller, key, parties.edge), teachers
+        relay = parties.edge_relay.replace(student=parties.edge)
+        return _hop_start(settings, relay), teachers
+
+    def end(parties: Parties, state: HopState) -> Parties:
+        relay = parties.edge_relay.replace(generator=state.generator)
+        return parties.replace(edge=state.student, edge_relay=relay)
 
     return Stage(
         name="up/end_edge",
@@ -321,7 +326,7 @@ def _up_end_edge(
         num_parties=edges,
         begin=begin,
         one=repeat(settings.distiller.step, settings.steps),
-        end=lambda parties, state: parties.replace(edge=state.student),
+        end=end,
         trained=_student,
         deliveries=lambda parties: [_up(parties.end, evidence.private, "edge_end")],
     )
@@ -338,7 +343,12 @@ def _up_edge_cloud(
     def begin(parties: Parties, key: Key, cycle: int) -> tuple[PyTree, PyTree]:
         group = jax.tree.map(lambda a: a[None], parties.edge)
         teachers = Teachers((group, _as_members(parties.cloud)), weights)
-        return _start(settings.distiller, key, parties.cloud), teachers
+        relay = parties.cloud_relay.replace(student=parties.cloud)
+        return _hop_start(settings, relay), teachers
+
+    def end(parties: Parties, state: HopState) -> Parties:
+        relay = parties.cloud_relay.replace(generator=state.generator)
+        return parties.replace(cloud=state.student, cloud_relay=relay)
 
     return Stage(
         name="up/edge_cloud",
@@ -349,7 +359,7 @@ def _up_edge_cloud(
         num_parties=1,
         begin=begin,
         one=repeat(settings.distiller.step, settings.steps),
-        end=lambda parties, state: parties.replace(cloud=state.student),
+        end=end,
         trained=_student,
         deliveries=lambda parties: [_up(parties.edge, below, "cloud_edge")],
     )
@@ -363,18 +373,19 @@ def _student(state: HopState) -> Variables:
     return state.student
 
 
-def _start(
-    algorithm: learn.Learner | Distiller, key: Key, variables: Variables
-) -> PyTree:
-    """The algorithm's initial state for every party."""
-    count = jax.tree.leaves(variables)[0].shape[0]
-    party_keys = jax.vmap(lambda i: keys.stream(key, "init", i))(jnp.arange(count))
-    init: Callable[[Key, Variables], PyTree] = algorithm.init
-    return jax.jit(jax.vmap(init))(party_keys, variables)
+def _learn_start(settings: LearnSettings, variables: Variables) -> learn.State:
+    """The learner's first state, for every party."""
+    return jax.jit(jax.vmap(settings.learner.init))(variables)
+
+
+def _hop_start(settings: HopSettings, relay: GeneratorAndStudent) -> HopState:
+    """The hop's first state, for every party that trains a generator."""
+    init = jax.vmap(settings.distiller.init)
+    return jax.jit(init)(relay.student, relay.generator)
 
 
 def _as_members(variables: Variables) -> Variables:
-    """`[parties, ...]` to `[parties, 1, ...]`: each party's only teacher of its kind."""
+    """`[parties, ...]` to `[parties, 1, ...]`: the only teacher of its kind."""
     return jax.tree.map(lambda a: a[:, None], variables)
 
 

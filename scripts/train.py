@@ -28,7 +28,9 @@ def main() -> int:
     prefix = "--config."
     unknown = [word for word in rest if not word.startswith(prefix)]
     if unknown:
-        parser.error(f"unknown: {' '.join(unknown)}; overrides are --config.FIELD=VALUE")
+        parser.error(
+            f"unknown: {' '.join(unknown)}; overrides are --config.FIELD=VALUE"
+        )
     console = Console()
     try:
         overrides = [word.removeprefix(prefix) for word in rest]

@@ -22,7 +22,7 @@ from ecogen_jax import keys, losses
 from ecogen_jax.nets.classifier import to_unit
 from ecogen_jax.nets.functional import Net, Variables
 from ecogen_jax.relay.optimizer import adam, descend
-from ecogen_jax.types import Key, PyTree
+from ecogen_jax.types import Key, Leaf, PyTree
 
 
 @struct.dataclass
@@ -35,9 +35,9 @@ class Data:
       size: int32 scalar, how many of them are real; the rest is padding.
     """
 
-    images: jax.Array
-    labels: jax.Array
-    size: jax.Array
+    images: Leaf
+    labels: Leaf
+    size: Leaf
 
 
 @struct.dataclass
@@ -49,8 +49,8 @@ class Replay:
       logits: float32 `[size, classes]`.
     """
 
-    images: jax.Array
-    logits: jax.Array
+    images: Leaf
+    logits: Leaf
 
 
 @struct.dataclass

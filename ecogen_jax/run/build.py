@@ -18,7 +18,7 @@ from ecogen_jax.relay.distillers import DISTILLERS
 from ecogen_jax.relay.distillers.relay import Generation, Study, Weights
 from ecogen_jax.relay.parties import Nets, Parties, Topology, initialise
 from ecogen_jax.relay.protocols import PROTOCOLS
-from ecogen_jax.relay.protocols.relay_cycle import (
+from ecogen_jax.relay.settings import (
     Evidence,
     HopSettings,
     Images,
@@ -162,9 +162,7 @@ def _topology(config: ConfigDict) -> Topology:
     return Topology(config.topology.num_edges, config.topology.devices_per_edge)
 
 
-def _share(
-    config: ConfigDict, dataset: sources.Dataset, topology: Topology
-) -> _Shares:
+def _share(config: ConfigDict, dataset: sources.Dataset, topology: Topology) -> _Shares:
     """Splits the training images into public, private and validation."""
     rng = np.random.default_rng(config.seed)
     labels = dataset.train_labels

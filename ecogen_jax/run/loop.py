@@ -135,12 +135,8 @@ class _Run:
             self.rounds[stage.name] = compile_round(stage, self.experiment.mapping)
         start = time.perf_counter()
         with self.clock("train"):
-            keys_ = party_keys(
-                stage, self.experiment.key, cycle, self.journal.round
-            )
-            state, metrics = self.rounds[stage.name](
-                state, inputs, self._placed(keys_)
-            )
+            keys_ = party_keys(stage, self.experiment.key, cycle, self.journal.round)
+            state, metrics = self.rounds[stage.name](state, inputs, self._placed(keys_))
             means = {name: float(np.mean(value)) for name, value in metrics.items()}
         self.journal.stage_host_s += time.perf_counter() - start
         self._check_finite(cycle, stage, means)

@@ -45,7 +45,8 @@ def first_files(
     synthetic = experiment.dataset.synthetic
     manifest = writer.manifest(config.seed, list(command), synthetic)
     writer.write_json(folder.path / "manifest.json", manifest)
-    np.savez_compressed(folder.path / "partition.npz", **experiment.partition)
+    arrays: dict[str, Any] = experiment.partition
+    np.savez_compressed(folder.path / "partition.npz", **arrays)
 
 
 def last_files(

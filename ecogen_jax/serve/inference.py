@@ -12,7 +12,7 @@ from ecogen_jax.nets.classifier import to_unit
 from ecogen_jax.nets.functional import Net, Variables
 
 CHUNK = 500
-"""Images in one call: every split is cut into such chunks, so one program serves all."""
+"""Images in one call: all splits are cut into such chunks, so one program serves."""
 
 Hits = Callable[[Variables, np.ndarray, np.ndarray], np.ndarray]
 
@@ -72,4 +72,6 @@ def flops_per_image(net: Net, shape: tuple[int, int, int]) -> float:
     """FLOPs of classifying one image of that shape."""
     variables = jax.eval_shape(net.init, jax.random.key(0))
     image = jax.ShapeDtypeStruct((1, *shape), np.float32)
-    return meter.cost(lambda v, x: net.apply(v, x, train=False).value, variables, image).flops
+    return meter.cost(
+        lambda v, x: net.apply(v, x, train=False).value, variables, image
+    ).flops

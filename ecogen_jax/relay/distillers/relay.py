@@ -14,7 +14,8 @@ recent images (CMI, Fang et al., IJCAI 2021), here a ring buffer in device memor
 Teachers may be an ensemble weighted by label counts (FedFTG, Zhang et al., CVPR 2022).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -117,16 +118,15 @@ def relay(
             ),
         )
 
-    def step(
-        state: HopState, received: Teachers, key: Key
-    ) -> tuple[HopState, Metrics]:
+    def step(state: HopState, received: Teachers, key: Key) -> tuple[HopState, Metrics]:
         grads, made = jax.grad(objective, has_aux=True)(
             state.generator.params, state, received, keys.stream(key, "generator")
         )
         params, optimizer = descend(
             generator_tx, grads, state.generator_optimizer, state.generator.params
         )
-        state = state.replace(
+        state = replace(
+            state,
             generator=Variables(params, made.stats),
             generator_optimizer=optimizer,
             bank=banks.write(
@@ -148,7 +148,15 @@ class _Made(NamedTuple):
     terms: Metrics
 
 
-def _generator_objective(student, teachers, generator, generation):
+GeneratorObjective = Callable[
+    [PyTree, HopState, Teachers, Key], tuple[jax.Array, _Made]
+]
+StudentStep = Callable[[HopState, Key], tuple[HopState, jax.Array]]
+
+
+def _generator_objective(
+    student: Net, teachers: Sequence[Net], generator: Net, generation: Generation
+) -> GeneratorObjective:
     """The generator's loss and what it made, as a function of its parameters."""
     batch, weights = generation.batch_size, generation.weights
 
@@ -179,7 +187,9 @@ def _generator_objective(student, teachers, generator, generation):
     return objective
 
 
-def _student_step(student, tx, study, batch_size):
+def _student_step(
+    student: Net, tx: optax.GradientTransformation, study: Study, batch_size: int
+) -> StudentStep:
     """One distillation step on images drawn from the bank."""
 
     def objective(
@@ -188,9 +198,7 @@ def _student_step(student, tx, study, batch_size):
         output = student.apply(
             Variables(params, stats), images, train=not study.keep_statistics
         )
-        loss = losses.distillation(
-            target, output.value, temperature=study.temperature
-        )
+        loss = losses.distillation(target, output.value, temperature=study.temperature)
         return loss, output.stats
 
     def step(state: HopState, key: Key) -> tuple[HopState, jax.Array]:
@@ -200,8 +208,8 @@ def _student_step(student, tx, study, batch_size):
             taught.params, taught.stats, to_unit(images), target
         )
         params, optimizer = descend(tx, grads, state.student_optimizer, taught.params)
-        state = state.replace(
-            student=Variables(params, stats), student_optimizer=optimizer
+        state = replace(
+            state, student=Variables(params, stats), student_optimizer=optimizer
         )
         return state, loss
 

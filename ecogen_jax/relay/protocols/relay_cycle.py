@@ -21,7 +21,7 @@ behind it, so that it keeps what only it knows.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ from ecogen_jax import keys
 from ecogen_jax.nets.classifier import to_bytes
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay import learn
-from ecogen_jax.relay.distillers.base import Distiller, HopState
+from ecogen_jax.relay.distillers.base import HopState
 from ecogen_jax.relay.distillers.relay import draw_labels
 from ecogen_jax.relay.ensemble import Teachers, label_count_weights
 from ecogen_jax.relay.messages import (
@@ -40,61 +40,15 @@ from ecogen_jax.relay.messages import (
     TeacherWeights,
 )
 from ecogen_jax.relay.parties import Nets, Parties, Topology
+from ecogen_jax.relay.settings import (
+    Evidence,
+    HopSettings,
+    Images,
+    LearnSettings,
+    ReplaySettings,
+)
 from ecogen_jax.relay.stage import Stage, no_messages, repeat
 from ecogen_jax.types import Key, PyTree
-
-
-class LearnSettings(NamedTuple):
-    """Size of a supervised or receiving phase: see `learn.learner`."""
-
-    rounds: int
-    steps: int
-    learner: learn.Learner
-
-
-class HopSettings(NamedTuple):
-    """Size of a hop.
-
-    Attributes:
-      rounds: rounds of the hop.
-      steps: generator steps in a round.
-      distiller: built for the hop's nets.
-    """
-
-    rounds: int
-    steps: int
-    distiller: Distiller
-
-
-class ReplaySettings(NamedTuple):
-    """What a device generates before it fine-tunes.
-
-    Attributes:
-      size: number of images.
-      latent_size: length of the generator's noise vector.
-    """
-
-    size: int
-    latent_size: int
-
-
-class Evidence(NamedTuple):
-    """The images behind each party's knowledge, by class.
-
-    Attributes:
-      public: the cloud's training images, `[classes]`.
-      private: each device's, `[devices, classes]`.
-    """
-
-    public: np.ndarray
-    private: np.ndarray
-
-
-class Images(NamedTuple):
-    """Training data, with a leading party axis on every leaf."""
-
-    public: learn.Data
-    private: learn.Data
 
 
 def relay_cycle(
@@ -150,15 +104,13 @@ def _pretrain(images: Images, settings: LearnSettings) -> Stage:
         num_parties=1,
         begin=begin,
         one=repeat(settings.learner.step, settings.steps),
-        end=lambda parties, state: parties.replace(cloud=state.variables),
+        end=lambda parties, state: replace(parties, cloud=state.variables),
         trained=_variables,
         deliveries=no_messages,
     )
 
 
-def _local_only(
-    topology: Topology, images: Images, settings: LearnSettings
-) -> Stage:
+def _local_only(topology: Topology, images: Images, settings: LearnSettings) -> Stage:
     def begin(parties: Parties, key: Key, cycle: int) -> tuple[PyTree, PyTree]:
         material = learn.Material(data=images.private, replay=None)
         return _learn_start(settings, parties.end), material
@@ -206,7 +158,7 @@ def _local(
         num_parties=topology.num_devices,
         begin=begin,
         one=repeat(settings.learner.step, settings.steps),
-        end=lambda parties, state: parties.replace(end=state.variables),
+        end=lambda parties, state: replace(parties, end=state.variables),
         trained=_variables,
         deliveries=no_messages,
     )
@@ -239,7 +191,8 @@ def _down_cloud_edge(
 
     def end(parties: Parties, state: HopState) -> Parties:
         sender = np.zeros(topology.num_edges, np.int32)
-        return parties.replace(
+        return replace(
+            parties,
             cloud_relay=GeneratorAndStudent(state.generator, state.student),
             edge=_take(state.student, sender),
         )
@@ -274,7 +227,8 @@ def _down_edge_end(
         return _hop_start(settings, parties.edge_relay), teachers
 
     def end(parties: Parties, state: HopState) -> Parties:
-        return parties.replace(
+        return replace(
+            parties,
             edge_relay=GeneratorAndStudent(state.generator, state.student),
             end=_take(state.student, edge_of_device),
         )
@@ -310,12 +264,12 @@ def _up_end_edge(
             lambda a: a.reshape(edges, below, *a.shape[1:]), parties.end
         )
         teachers = Teachers((groups, _as_members(parties.edge)), weights)
-        relay = parties.edge_relay.replace(student=parties.edge)
+        relay = replace(parties.edge_relay, student=parties.edge)
         return _hop_start(settings, relay), teachers
 
     def end(parties: Parties, state: HopState) -> Parties:
-        relay = parties.edge_relay.replace(generator=state.generator)
-        return parties.replace(edge=state.student, edge_relay=relay)
+        relay = replace(parties.edge_relay, generator=state.generator)
+        return replace(parties, edge=state.student, edge_relay=relay)
 
     return Stage(
         name="up/end_edge",
@@ -343,12 +297,12 @@ def _up_edge_cloud(
     def begin(parties: Parties, key: Key, cycle: int) -> tuple[PyTree, PyTree]:
         group = jax.tree.map(lambda a: a[None], parties.edge)
         teachers = Teachers((group, _as_members(parties.cloud)), weights)
-        relay = parties.cloud_relay.replace(student=parties.cloud)
+        relay = replace(parties.cloud_relay, student=parties.cloud)
         return _hop_start(settings, relay), teachers
 
     def end(parties: Parties, state: HopState) -> Parties:
-        relay = parties.cloud_relay.replace(generator=state.generator)
-        return parties.replace(cloud=state.student, cloud_relay=relay)
+        relay = replace(parties.cloud_relay, generator=state.generator)
+        return replace(parties, cloud=state.student, cloud_relay=relay)
 
     return Stage(
         name="up/edge_cloud",

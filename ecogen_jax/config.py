@@ -65,10 +65,10 @@ def default() -> ConfigDict:
             },
             "pretrain": _pretrain(),
             "local": _local(),
-            "down_cloud_edge": _hop(learning_rate=2e-3),
-            "down_edge_end": _hop(learning_rate=2e-3),
-            "up_end_edge": _hop(learning_rate=5e-4),
-            "up_edge_cloud": _hop(learning_rate=5e-4),
+            "down_cloud_edge": _hop(),
+            "down_edge_end": _hop(),
+            "up_end_edge": _upward_hop(learning_rate=1e-3),
+            "up_edge_cloud": _upward_hop(learning_rate=5e-4),
             "generator": {
                 "latent_size": 64,  # length of the noise vector
                 "width": 16,  # channels of its last hidden layer
@@ -100,14 +100,14 @@ def _pretrain() -> dict[str, Any]:
         "rounds": 10,
         "steps": 100,  # per round
         "batch_size": 128,
-        "learning_rate": 1e-3,
+        "learning_rate": 2e-3,
     }
 
 
 def _local() -> dict[str, Any]:
     return {  # each end device on its private data
         "rounds": 5,
-        "steps": 40,  # per round
+        "steps": 60,  # per round
         "batch_size": 32,
         "learning_rate": 1e-3,
         "replay_weight": 1.0,  # of the loss on generated images
@@ -116,15 +116,15 @@ def _local() -> dict[str, Any]:
     }
 
 
-def _hop(*, learning_rate: float) -> dict[str, Any]:
+def _hop() -> dict[str, Any]:
     return {
         "distiller": "relay",  # the algorithm of the hop
-        "rounds": 10,
-        "steps": 20,  # generator steps per round
+        "rounds": 8,
+        "steps": 40,  # generator steps per round
         "student_steps": 4,  # per generator step
         "batch_size": 128,
         "bank_size": 4096,  # generated images kept for the student
-        "learning_rate": learning_rate,  # of the student
+        "learning_rate": 2e-3,  # of the student
         "generator_learning_rate": 2e-2,
         "temperature": 4.0,  # softens the teacher's and the student's logits
         "weights": {  # of the generator's loss terms
@@ -135,6 +135,14 @@ def _hop(*, learning_rate: float) -> dict[str, Any]:
         },
         "adversarial_mask": "none",  # adversarial term only where the two agree, or not
     }
+
+
+def _upward_hop(*, learning_rate: float) -> dict[str, Any]:
+    hop = _hop() | {"rounds": 5, "temperature": 2.0, "learning_rate": learning_rate}
+    # The statistics of several teachers contradict each other, and a class that only
+    # some of them know is found by its cross-entropy alone.
+    hop["weights"] |= {"batchnorm": 0.1, "adversarial": 2.0}
+    return hop
 
 
 def _energy() -> dict[str, Any]:

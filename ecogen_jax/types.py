@@ -5,9 +5,6 @@ from typing import Any
 import jaxtyping
 from jaxtyping import Array, Float, Int
 
-Images = Float[Array, "batch height width channels"]
-"""A batch of images, channels last, scaled by the data source."""
-
 Labels = Int[Array, " batch"]
 """A batch of class indices in [0, num_classes)."""
 

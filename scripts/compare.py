@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
@@ -42,6 +43,7 @@ def parse_args() -> argparse.Namespace:
         "field such as data.alpha",
     )
     parser.add_argument("--csv", metavar="FILE", help="write both tables to a file")
+    parser.add_argument("--markdown", metavar="FILE", help="the same as Markdown")
     return parser.parse_args()
 
 
@@ -65,15 +67,18 @@ def main() -> None:
         groups, pairs = compare_all(found, args.quantity, args.by)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"error: {error}")
-    console = Console()
-    console.print(tables.to_rich(tables.from_frame("Groups", groups)))
+    shown = [tables.from_frame("Groups", groups)]
     if not pairs.empty:
         title = "Paired by seed: group minus reference, 95 % interval"
-        console.print(tables.to_rich(tables.from_frame(title, pairs)))
-        if (pairs["n"] < 2).any():
-            console.print("One seed gives no interval and no p: run at least 2.")
+        shown.append(tables.from_frame(title, pairs))
+    console = Console()
+    console.print(*map(tables.to_rich, shown))
+    if not pairs.empty and (pairs["n"] < 2).any():
+        console.print("One seed gives no interval and no p: run at least 2.")
     if args.csv:
         pd.concat([groups, pairs]).to_csv(args.csv, index=False)
+    if args.markdown:
+        Path(args.markdown).write_text("\n".join(map(tables.to_markdown, shown)))
 
 
 if __name__ == "__main__":

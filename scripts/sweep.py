@@ -1,6 +1,7 @@
 """Runs a config over seeds and a grid; run it again to go on where it stopped."""
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -51,7 +52,8 @@ def run_with_progress(cells: Sequence[sweep.Cell]) -> Iterator[sweep.Result]:
         def name(cell: sweep.Cell) -> None:
             progress.update(task, description=" ".join(cell.overrides))
 
-        train = Path(__file__).with_name("train.py")
+        # Relative, so that a manifest's command holds no path of one machine.
+        train = Path(os.path.relpath(Path(__file__).with_name("train.py")))
         for result in sweep.run(cells, train, name):
             progress.advance(task)
             yield result

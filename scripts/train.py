@@ -51,6 +51,8 @@ def report(config: configs.ConfigDict, console: Console) -> int:
     finished = runs.read(path)
     plots.write_all(finished)
     page = html.write(finished)
+    if finished.summary["synthetic_data"]:
+        console.print("[bold yellow]SYNTHETIC DATA: these numbers show nothing[/]")
     console.print(tables.phase_table(finished.summary))
     console.print(tables.ledger_table(finished.summary))
     console.print(f"run folder  {path}\nreport      {page}", soft_wrap=True)

@@ -121,9 +121,13 @@ def run_script(monkeypatch, *arguments):
 def test_script_prints_and_writes(tmp_path, monkeypatch, capsys):
     make_runs(tmp_path, "b", [0.5, 0.7])
     make_runs(tmp_path, "a", [0.9, 0.8])
-    csv = tmp_path / "out.csv"
-    run_script(monkeypatch, tmp_path / "b", tmp_path / "a", "--csv", csv)
+    csv, markdown = tmp_path / "out.csv", tmp_path / "out.md"
+    to = ("--csv", csv, "--markdown", markdown)
+    run_script(monkeypatch, tmp_path / "b", tmp_path / "a", *to)
     assert "Paired by seed" in capsys.readouterr().out
+    lines = markdown.read_text().splitlines()
+    assert "| phases.-1.accuracy.end | b | 0.6 | 0.1414 | 0.5 | 2 | 0 1 |" in lines
+    assert lines.count("") == 3  # below each title, and between the tables
     frame = pd.read_csv(csv)
     assert frame["group"].tolist() == ["b", "a", "a"]
     assert frame["mean_difference"].iloc[2] == pytest.approx(0.25)

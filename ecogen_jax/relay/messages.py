@@ -38,10 +38,13 @@ class GeneratorAndStudent:
       generator: makes the images that the student was distilled on; the receiver
         replays them.
       student: the receiver's net, distilled from the sender's.
+      label_counts: how many training images of each class stand behind them,
+        `[classes]`; the receiver draws no class that nobody has seen.
     """
 
     generator: Variables
     student: Variables
+    label_counts: Leaf
 
 
 Message = TeacherWeights | GeneratorAndStudent

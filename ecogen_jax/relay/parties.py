@@ -60,7 +60,9 @@ class Parties:
     edge_relay: GeneratorAndStudent
 
 
-def initialise(key: Key, nets: Nets, topology: Topology) -> Parties:
+def initialise(
+    key: Key, nets: Nets, topology: Topology, *, num_classes: int
+) -> Parties:
     """Untrained parties."""
 
     def some(net: Net, name: str, count: int) -> Variables:
@@ -75,9 +77,11 @@ def initialise(key: Key, nets: Nets, topology: Topology) -> Parties:
         cloud_relay=GeneratorAndStudent(
             generator=some(nets.generator, "cloud/generator", 1),
             student=some(nets.edge, "cloud/student", 1),
+            label_counts=jnp.zeros((1, num_classes), jnp.int32),
         ),
         edge_relay=GeneratorAndStudent(
             generator=some(nets.generator, "edge/generator", edges),
             student=some(nets.end, "edge/student", edges),
+            label_counts=jnp.zeros((edges, num_classes), jnp.int32),
         ),
     )

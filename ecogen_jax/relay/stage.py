@@ -39,13 +39,15 @@ class Stage(NamedTuple):
       student: the tier whose net is trained.
       rounds: number of rounds.
       num_parties: parties that work side by side.
-      begin: `begin(parties, key, cycle) -> (state, inputs)`, leaves with a leading
+      begin: `begin(parties, key) -> (state, inputs)`, leaves with a leading
         party axis; the state is what a checkpoint holds, the inputs are rebuilt.
       one: `one(state, inputs, key) -> (state, metrics)`, a round of one party.
       end: `end(parties, state) -> parties`.
       trained: the student's variables inside the state, `[num_parties, ...]`.
       deliveries: the messages that crossed links for this stage, given the parties
         after it.
+      setup_flops: FLOPs of all parties before the first round, given the parties
+        before it.
     """
 
     name: str
@@ -54,11 +56,12 @@ class Stage(NamedTuple):
     student: str
     rounds: int
     num_parties: int
-    begin: Callable[[Parties, Key, int], tuple[PyTree, PyTree]]
+    begin: Callable[[Parties, Key], tuple[PyTree, PyTree]]
     one: Callable[[PyTree, PyTree, Key], tuple[PyTree, Metrics]]
     end: Callable[[Parties, PyTree], Parties]
     trained: Callable[[PyTree], Variables]
     deliveries: Callable[[Parties], list[Delivery]]
+    setup_flops: Callable[[Parties], float] = lambda parties: 0.0
 
 
 def no_messages(parties: Parties) -> list[Delivery]:
@@ -108,10 +111,12 @@ def party_keys(stage: Stage, key: Key, cycle: int, number: int) -> jax.Array:
 
 def round_flops(stage: Stage, state: PyTree, inputs: PyTree) -> float:
     """FLOPs of one round, all parties, from the program of one party."""
-
-    def one_party(leaf: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
-
-    shapes = jax.tree.map(one_party, (state, inputs))
-    cost = meter.cost(stage.one, *shapes, jax.random.key(0))
+    cost = meter.cost(stage.one, *one_party((state, inputs)), jax.random.key(0))
     return cost.flops * stage.num_parties
+
+
+def one_party(tree: PyTree) -> PyTree:
+    """Shapes of one party's part of arrays with a leading party axis."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree
+    )

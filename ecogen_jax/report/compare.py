@@ -54,9 +54,6 @@ def values(
     """
     rows = []
     for run in runs:
-        value = _follow(run.summary, quantity, f"{run.path}/summary.json")
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"quantity {quantity!r} is {value!r} in {run.path}")
         rows.append(
             {
                 "path": str(run.path),
@@ -64,10 +61,30 @@ def values(
                 "experiment": run.summary["experiment"],
                 "dataset": run.summary["dataset"],
                 "seed": run.summary["seed"],
-                "value": float(value),
+                "value": number(run.summary, quantity, f"{run.path}/summary.json"),
             }
         )
     return pd.DataFrame(rows)
+
+
+def number(tree: Any, path: str, where: str) -> float:
+    """Reads one number.
+
+    Args:
+        tree: nested dictionaries and lists.
+        path: dotted path into it; a number is a position in a list.
+        where: what an error calls the tree.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: the path leads to nothing, or not to a number.
+    """
+    value = _follow(tree, path, where)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{path!r} is {value!r} in {where}, not a number")
+    return float(value)
 
 
 def group_name(run: Run, by: Sequence[str]) -> str:

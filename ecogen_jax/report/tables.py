@@ -100,6 +100,13 @@ def to_rich(table: TextTable) -> Table:
     return shown
 
 
+def to_markdown(table: TextTable) -> str:
+    """Returns `table` as Markdown, below its title."""
+    rule = ("---", *["---:"] * (len(table.header) - 1))
+    lines = [f"| {' | '.join(row)} |" for row in (table.header, rule, *table.rows)]
+    return "\n".join([table.title, "", *lines, ""])
+
+
 def from_frame(title: str, frame: pd.DataFrame) -> TextTable:
     """Returns a frame's rows, numbers with four digits; a dash where one is missing."""
     rows = [tuple(map(_cell, row)) for row in frame.itertuples(index=False)]

@@ -121,7 +121,7 @@ def build(config: ConfigDict) -> Experiment:
         validation=shares.validation,
         topology=topology,
         nets=nets,
-        parties=untrained(config, nets),
+        parties=untrained(config, nets, dataset.num_classes),
         plan=[Plan(0, stage) for stage in start]
         + [Plan(number, stage) for number in range(1, cycles + 1) for stage in cycle],
         cycles=cycles,
@@ -152,10 +152,10 @@ def build_nets(config: ConfigDict, shape: Shape, num_classes: int) -> Nets:
     )
 
 
-def untrained(config: ConfigDict, nets: Nets) -> Parties:
+def untrained(config: ConfigDict, nets: Nets, num_classes: int) -> Parties:
     """All parties before the first round."""
     key = keys.stream(keys.root(config.seed), "parties")
-    return initialise(key, nets, _topology(config))
+    return initialise(key, nets, _topology(config), num_classes=num_classes)
 
 
 def _topology(config: ConfigDict) -> Topology:

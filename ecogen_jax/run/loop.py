@@ -100,6 +100,7 @@ class _Run:
         journal = self.journal
         state, inputs = self._begin(cycle, stage)
         flops = round_flops(stage, state, inputs)
+        setup_flops = stage.setup_flops(self.parties)
         with stage_bar(self.bars, cycle, stage, journal.round) as advance:
             while journal.round < stage.rounds:
                 state, metrics = self._round(cycle, stage, state, inputs)
@@ -110,7 +111,8 @@ class _Run:
                 if journal.round < stage.rounds:
                     self._save(state)
                     continue
-                self._end(cycle, stage, to_host(state), flops * stage.rounds)
+                total = setup_flops + flops * stage.rounds
+                self._end(cycle, stage, to_host(state), total)
                 self._save(None)
                 return
 
@@ -123,7 +125,7 @@ class _Run:
     def _begin(self, cycle: int, stage: Stage) -> tuple[PyTree, PyTree]:
         with self.clock("train"):
             key = self._stage_key(cycle, stage)
-            state, inputs = stage.begin(self.parties, key, cycle)
+            state, inputs = stage.begin(self.parties, key)
             if self.state is not None:  # taken up in the middle of the stage
                 state, self.state = self.state, None
             return self._placed(state), self._placed(inputs)
@@ -286,7 +288,7 @@ class _Run:
         if self.journal.round:  # only its shapes are needed
             cycle, stage = self.experiment.plan[self.journal.index]
             key = self._stage_key(cycle, stage)
-            state = stage.begin(self.parties, key, cycle)[0]
+            state = stage.begin(self.parties, key)[0]
         self.parties, self.state = self.checkpoints.restore(
             saved.step, (self.parties, state)
         )

@@ -103,7 +103,9 @@ def load_run(path: str | Path) -> LoadedRun:
         saved = checkpoints.latest()
         if saved is None:
             raise FileNotFoundError(f"{path / 'checkpoints'} is empty")
-        abstract = jax.eval_shape(lambda: untrained(config, nets))
+        abstract = jax.eval_shape(
+            lambda: untrained(config, nets, summary["num_classes"])
+        )
         parties, _ = checkpoints.restore(saved.step, (abstract, None))
     return LoadedRun(config, nets, parties, summary)
 

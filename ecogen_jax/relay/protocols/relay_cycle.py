@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ecogen_jax import keys
+from ecogen_jax.energy import meter
 from ecogen_jax.nets.classifier import to_bytes
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay import learn
@@ -47,7 +48,7 @@ from ecogen_jax.relay.settings import (
     LearnSettings,
     ReplaySettings,
 )
-from ecogen_jax.relay.stage import Stage, no_messages, repeat
+from ecogen_jax.relay.stage import Stage, no_messages, one_party, repeat
 from ecogen_jax.types import Key, PyTree
 
 
@@ -77,23 +78,27 @@ def relay_cycle(
       The stages that run once at the start, and those of every cycle.
     """
     start = [
-        _pretrain(images, learning["pretrain"]),
+        _pretrain(images, evidence.public, learning["pretrain"]),
         _local_only(topology, images, learning["local_only"]),
     ]
     cycle = [
-        _down_cloud_edge(topology, evidence, hops["down_cloud_edge"]),
-        _down_edge_end(topology, evidence, hops["down_edge_end"]),
-        _local(nets, topology, images, evidence, learning["local"], replay),
-        _up_end_edge(topology, evidence, hops["up_end_edge"]),
+        _down_cloud_edge(topology, hops["down_cloud_edge"]),
+        _down_edge_end(topology, hops["down_edge_end"]),
+        _local(nets, topology, images, learning["local"], replay),
+        _up_end_edge(topology, evidence.private, hops["up_end_edge"]),
         _up_edge_cloud(topology, evidence, hops["up_edge_cloud"]),
     ]
     return start, cycle
 
 
-def _pretrain(images: Images, settings: LearnSettings) -> Stage:
-    def begin(parties: Parties, key: Key, cycle: int) -> tuple[PyTree, PyTree]:
+def _pretrain(images: Images, public: np.ndarray, settings: LearnSettings) -> Stage:
+    def begin(parties: Parties, key: Key) -> tuple[PyTree, PyTree]:
         material = learn.Material(data=images.public, replay=None)
         return _learn_start(settings, parties.cloud), material
+
+    def end(parties: Parties, state: learn.State) -> Parties:
+        relay = replace(parties.cloud_relay, label_counts=_as_counts(public[None]))
+        return replace(parties, cloud=state.variables, cloud_relay=relay)
 
     return Stage(
         name="pretrain",
@@ -104,14 +109,14 @@ def _pretrain(images: Images, settings: LearnSettings) -> Stage:
         num_parties=1,
         begin=begin,
         one=repeat(settings.learner.step, settings.steps),
-        end=lambda parties, state: replace(parties, cloud=state.variables),
+        end=end,
         trained=_variables,
         deliveries=no_messages,
     )
 
 
 def _local_only(topology: Topology, images: Images, settings: LearnSettings) -> Stage:
-    def begin(parties: Parties, key: Key, cycle: int) -> tuple[PyTree, PyTree]:
+    def begin(parties: Parties, key: Key) -> tuple[PyTree, PyTree]:
         material = learn.Material(data=images.private, replay=None)
         return _learn_start(settings, parties.end), material
 
@@ -134,20 +139,27 @@ def _local(
     nets: Nets,
     topology: Topology,
     images: Images,
-    evidence: Evidence,
     settings: LearnSettings,
     replay: ReplaySettings,
 ) -> Stage:
     edge_of_device = np.arange(topology.num_devices) // topology.devices_per_edge
 
-    def begin(parties: Parties, key: Key, cycle: int) -> tuple[PyTree, PyTree]:
-        known = _known(evidence, cycle)
-        made = jax.jit(
-            jax.vmap(lambda sent, key: _replay(nets, sent, known, key, replay))
-        )(parties.edge_relay, jax.random.split(key, topology.num_edges))
-        made = jax.tree.map(lambda a: a[edge_of_device], made)
+    def one_edge(sent: GeneratorAndStudent, key: Key) -> learn.Replay:
+        return _replay(nets, sent, key, replay)
+
+    def begin(parties: Parties, key: Key) -> tuple[PyTree, PyTree]:
+        # Devices below one edge would draw the same images from the same key, so they
+        # are made once here; the ledger counts them for every device.
+        edge_keys = jax.random.split(key, topology.num_edges)
+        made = jax.jit(jax.vmap(one_edge))(parties.edge_relay, edge_keys)
+        made = _take(made, edge_of_device)
         material = learn.Material(data=images.private, replay=made)
         return _learn_start(settings, parties.end), material
+
+    def setup_flops(parties: Parties) -> float:
+        sent = one_party(parties.edge_relay)
+        cost = meter.cost(one_edge, sent, jax.random.key(0))
+        return cost.flops * topology.num_devices
 
     return Stage(
         name="local",
@@ -161,18 +173,19 @@ def _local(
         end=lambda parties, state: replace(parties, end=state.variables),
         trained=_variables,
         deliveries=no_messages,
+        setup_flops=setup_flops,
     )
 
 
 def _replay(
     nets: Nets,
     sent: GeneratorAndStudent,
-    known: jax.Array,
     key: Key,
     settings: ReplaySettings,
 ) -> learn.Replay:
     """Images of the generator that was sent, with the logits of the student sent."""
-    labels = draw_labels(keys.stream(key, "labels"), known[None], settings.size)
+    known = (sent.label_counts > 0).astype(jnp.float32)[None]
+    labels = draw_labels(keys.stream(key, "labels"), known, settings.size)
     latent = jax.random.normal(
         keys.stream(key, "latent"), (settings.size, settings.latent_size)
     )
@@ -181,20 +194,23 @@ def _replay(
     return learn.Replay(to_bytes(made), logits)
 
 
-def _down_cloud_edge(
-    topology: Topology, evidence: Evidence, settings: HopSettings
-) -> Stage:
-    def begin(parties: Parties, key: Key, cycle: int) -> tuple[PyTree, PyTree]:
-        weights = _known(evidence, cycle)[None, None]
-        teachers = Teachers((_as_members(parties.cloud),), weights)
+def _down_cloud_edge(topology: Topology, settings: HopSettings) -> Stage:
+    def begin(parties: Parties, key: Key) -> tuple[PyTree, PyTree]:
+        known = _known(parties.cloud_relay)
+        teachers = Teachers((_as_members(parties.cloud),), known[:, None])
         return _hop_start(settings, parties.cloud_relay), teachers
 
     def end(parties: Parties, state: HopState) -> Parties:
         sender = np.zeros(topology.num_edges, np.int32)
+        sent = replace(
+            parties.cloud_relay, generator=state.generator, student=state.student
+        )
+        heard = _take(sent.label_counts, sender)
         return replace(
             parties,
-            cloud_relay=GeneratorAndStudent(state.generator, state.student),
-            edge=_take(state.student, sender),
+            cloud_relay=sent,
+            edge=_take(sent.student, sender),
+            edge_relay=replace(parties.edge_relay, label_counts=heard),
         )
 
     return Stage(
@@ -214,23 +230,21 @@ def _down_cloud_edge(
     )
 
 
-def _down_edge_end(
-    topology: Topology, evidence: Evidence, settings: HopSettings
-) -> Stage:
+def _down_edge_end(topology: Topology, settings: HopSettings) -> Stage:
     edges = topology.num_edges
     edge_of_device = np.arange(topology.num_devices) // topology.devices_per_edge
 
-    def begin(parties: Parties, key: Key, cycle: int) -> tuple[PyTree, PyTree]:
-        known = _known(evidence, cycle)
-        weights = jnp.broadcast_to(known, (edges, 1, known.shape[0]))
-        teachers = Teachers((_as_members(parties.edge),), weights)
+    def begin(parties: Parties, key: Key) -> tuple[PyTree, PyTree]:
+        known = _known(parties.edge_relay)
+        teachers = Teachers((_as_members(parties.edge),), known[:, None])
         return _hop_start(settings, parties.edge_relay), teachers
 
     def end(parties: Parties, state: HopState) -> Parties:
+        sent = replace(
+            parties.edge_relay, generator=state.generator, student=state.student
+        )
         return replace(
-            parties,
-            edge_relay=GeneratorAndStudent(state.generator, state.student),
-            end=_take(state.student, edge_of_device),
+            parties, edge_relay=sent, end=_take(sent.student, edge_of_device)
         )
 
     return Stage(
@@ -251,18 +265,18 @@ def _down_edge_end(
 
 
 def _up_end_edge(
-    topology: Topology, evidence: Evidence, settings: HopSettings
+    topology: Topology, private: np.ndarray, settings: HopSettings
 ) -> Stage:
     edges, below = topology.num_edges, topology.devices_per_edge
-    devices = evidence.private.reshape(edges, below, -1)
-    own = np.broadcast_to(evidence.public, (edges, 1, evidence.public.shape[0]))
-    counts = jnp.asarray(np.concatenate([devices, own], axis=1))
-    weights = jax.vmap(label_count_weights)(counts)
+    devices = _as_counts(private.reshape(edges, below, -1))
 
-    def begin(parties: Parties, key: Key, cycle: int) -> tuple[PyTree, PyTree]:
+    def begin(parties: Parties, key: Key) -> tuple[PyTree, PyTree]:
         groups = jax.tree.map(
             lambda a: a.reshape(edges, below, *a.shape[1:]), parties.end
         )
+        came_down = parties.edge_relay.label_counts[:, None]
+        counts = jnp.concatenate([devices, came_down], axis=1)
+        weights = jax.vmap(label_count_weights)(counts)
         teachers = Teachers((groups, _as_members(parties.edge)), weights)
         relay = replace(parties.edge_relay, student=parties.edge)
         return _hop_start(settings, relay), teachers
@@ -282,26 +296,32 @@ def _up_end_edge(
         one=repeat(settings.distiller.step, settings.steps),
         end=end,
         trained=_student,
-        deliveries=lambda parties: [_up(parties.end, evidence.private, "edge_end")],
+        deliveries=lambda parties: [_up(parties.end, private, "edge_end")],
     )
 
 
 def _up_edge_cloud(
     topology: Topology, evidence: Evidence, settings: HopSettings
 ) -> Stage:
-    edges = topology.num_edges
-    below = evidence.private.reshape(edges, topology.devices_per_edge, -1).sum(axis=1)
-    counts = np.concatenate([below, evidence.public[None]])
-    weights = label_count_weights(jnp.asarray(counts))[None]
+    devices = evidence.private.reshape(
+        topology.num_edges, topology.devices_per_edge, -1
+    )
+    below = _as_counts(devices.sum(axis=1))
 
-    def begin(parties: Parties, key: Key, cycle: int) -> tuple[PyTree, PyTree]:
+    def begin(parties: Parties, key: Key) -> tuple[PyTree, PyTree]:
         group = jax.tree.map(lambda a: a[None], parties.edge)
+        counts = jnp.concatenate([below, parties.cloud_relay.label_counts])
+        weights = label_count_weights(counts)[None]
         teachers = Teachers((group, _as_members(parties.cloud)), weights)
         relay = replace(parties.cloud_relay, student=parties.cloud)
         return _hop_start(settings, relay), teachers
 
     def end(parties: Parties, state: HopState) -> Parties:
-        relay = replace(parties.cloud_relay, generator=state.generator)
+        relay = replace(
+            parties.cloud_relay,
+            generator=state.generator,
+            label_counts=_as_counts(evidence.public + below.sum(axis=0))[None],
+        )
         return replace(parties, cloud=state.student, cloud_relay=relay)
 
     return Stage(
@@ -343,23 +363,20 @@ def _as_members(variables: Variables) -> Variables:
     return jax.tree.map(lambda a: a[:, None], variables)
 
 
-def _take(variables: Variables, sender: np.ndarray) -> Variables:
+def _take(sent: PyTree, sender: np.ndarray) -> PyTree:
     """What each receiver's sender sent, `[senders, ...]` to `[receivers, ...]`."""
-    return jax.tree.map(lambda a: a[sender], variables)
+    return jax.tree.map(lambda a: a[sender], sent)
 
 
-def _known(evidence: Evidence, cycle: int) -> jax.Array:
-    """1 for the classes that the teachers above know, `[classes]`, else 0.
+def _known(relay: GeneratorAndStudent) -> jax.Array:
+    """1 for the classes that a sender has heard of, `[senders, classes]`, else 0."""
+    return jnp.asarray(np.asarray(relay.label_counts) > 0, jnp.float32)
 
-    The cloud starts with the public classes; after a cycle it has heard of every
-    class that some device has.
-    """
-    seen = evidence.public > 0
-    if cycle > 1:
-        seen = seen | (evidence.private.sum(axis=0) > 0)
-    return jnp.asarray(seen, jnp.float32)
+
+def _as_counts(counts: np.ndarray) -> np.ndarray:
+    return counts.astype(np.int32)
 
 
 def _up(variables: Variables, counts: np.ndarray, link: str) -> Delivery:
-    messages = TeacherWeights(variables, jnp.asarray(counts, jnp.int32))
+    messages = TeacherWeights(variables, _as_counts(counts))
     return Delivery(link, "up", messages, counts.shape[0])

@@ -1,0 +1,254 @@
+"""The bars of an experiment: what was asked for, beside what the runs gave.
+
+A file of bars has one bar a row: which runs it is about (`experiment`, `dataset`), an
+`expression` over a run's summary, and the `bar` that its mean or worst over seeds has
+to reach.
+"""
+
+import functools
+import math
+import operator
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ecogen_jax.report import compare, tables
+from ecogen_jax.report.runs import Run
+
+COLUMNS = (
+    "id",
+    "experiment",
+    "dataset",
+    "quantity",
+    "unit",
+    "published",
+    "locator",
+    "standing",
+    "ours_mean",
+    "ours_std",
+    "ours_worst",
+    "seeds",
+    "direction",
+    "bar",
+    "judged",
+    "aim",
+    "deviation",
+    "verdict",
+    "kind",
+    "sort",
+    "command",
+    "commit",
+)
+"""Of a judged table; those that neither the bars nor the runs have stay blank."""
+
+ALLOWED = {"direction": (">=", "<=", "="), "judged": ("mean", "worst")}
+
+_REQUIRED = ("id", "experiment", "dataset", "expression", "bar", *ALLOWED)
+_OPERATORS = {"+": operator.add, "-": operator.sub, "/": operator.truediv}
+_VERDICTS = {">=": operator.ge, "<=": operator.le, "=": operator.eq}
+
+
+def read(path: str | Path) -> pd.DataFrame:
+    """Reads a file of bars.
+
+    Args:
+        path: a CSV with at least the columns id, experiment, dataset, expression (see
+            `evaluate`), direction (`>=`, `<=` or `=`), bar (blank: print only) and
+            judged (`mean` or `worst`: which of them is held against the bar).
+
+    Returns:
+        One row a bar.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a column is missing, an id is there twice, a direction or judged
+            is none of those, or a bar with `=` is blank.
+    """
+    bars = pd.read_csv(path)
+    missing = [name for name in _REQUIRED if name not in bars]
+    if missing:
+        raise ValueError(f"{path} lacks the columns {', '.join(missing)}; add them")
+    twice = bars["id"][bars["id"].duplicated()].tolist()
+    if twice:
+        raise ValueError(f"{path} has the ids {twice} twice; give each bar its own")
+    for name, allowed in ALLOWED.items():
+        wrong = bars[~bars[name].isin(allowed)]
+        if not wrong.empty:
+            raise ValueError(
+                f"{name} of bar {wrong['id'].iloc[0]} is {wrong[name].iloc[0]!r} in "
+                f"{path}; allowed: {', '.join(allowed)}"
+            )
+    aimless = bars["id"][(bars["direction"] == "=") & bars["bar"].isna()].tolist()
+    if aimless:
+        raise ValueError(f"bars {aimless} of {path} have '=' but no number; give one")
+    return bars
+
+
+def judge(bars: pd.DataFrame, found: Sequence[Run]) -> pd.DataFrame:
+    """Fills in what the runs gave, and whether it meets each bar.
+
+    Args:
+        bars: from `read`.
+        found: finished runs; a bar takes those of its experiment and dataset.
+
+    Returns:
+        One row a bar, with `COLUMNS`. The verdict is `met`, `missed`, `no bar` (it is
+        blank) or `not run`; std has n - 1, and is NaN for one seed.
+
+    Raises:
+        ValueError: an expression cannot be evaluated, or the runs of a bar differ in
+            more than the seed or share one.
+    """
+    rows = [{**bar, **_ours(bar, found)} for bar in bars.to_dict("records")]
+    return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+
+
+def evaluate(expression: str, run: Run) -> float:
+    """Evaluates one number of a run.
+
+    Args:
+        expression: a dotted path into the summary, or paths joined from left to right
+            by one of `+`, `-` and `/`, with spaces around it. Besides the summary's
+            own names there is `accuracy.<phase>.<tier>`, the phase being `start` or,
+            with its cycle, such as `down_1`.
+        run: a finished run.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: the expression is none, or a path leads to no number.
+    """
+    words = expression.split()
+    signs = set(words[1::2]) or {"+"}
+    if len(words) % 2 == 0 or len(signs) > 1 or not signs <= _OPERATORS.keys():
+        raise ValueError(
+            f"expression {expression!r} is not a path, or paths joined by one of "
+            f"{', '.join(_OPERATORS)}, such as 'seconds.train + seconds.compile'"
+        )
+    tree = {**run.summary, "accuracy": _by_phase(run.summary)}
+    where = f"{run.path}/summary.json"
+    numbers = [compare.number(tree, path, where) for path in words[::2]]
+    return functools.reduce(_OPERATORS[signs.pop()], numbers)
+
+
+def write(table: pd.DataFrame, folder: Path) -> Path:
+    """Writes `bars.csv`, and `bars.md` printed from it.
+
+    Args:
+        table: from `judge`.
+        folder: made where it is missing.
+
+    Returns:
+        The Markdown.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / "bars.csv", index=False)
+    printed = readable(pd.read_csv(folder / "bars.csv"))
+    title = "Mean, std and worst are over seeds; commands and commits are in bars.csv."
+    markdown = folder / "bars.md"
+    markdown.write_text(tables.to_markdown(tables.from_frame(title, printed)))
+    return markdown
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns a judged table's columns for reading, the bar as "mean >= 0.85"."""
+    same = ("id", "dataset", "quantity", "unit")
+    ours = {name: table[f"ours_{name}"] for name in ("mean", "std", "worst")}
+    return table[list(same)].assign(
+        **ours,
+        seeds=table["seeds"],
+        bar=[_in_words(bar) for bar in table.to_dict("records")],
+        aim=table["aim"],
+        verdict=table["verdict"],
+    )
+
+
+def _in_words(bar: dict[Any, Any]) -> str:
+    if math.isnan(bar["bar"]):
+        return tables.BLANK
+    return f"{bar['judged']} {bar['direction']} {bar['bar']:g}"
+
+
+def _by_phase(summary: dict[str, Any]) -> dict[str, Any]:
+    """Accuracies by phase; every cycle has a start, and the first one is meant."""
+    named: dict[str, Any] = {}
+    for phase in summary["phases"]:
+        name = tables.phase_name(phase).replace(" ", "_")
+        named.setdefault(name, phase["accuracy"])
+    return named
+
+
+def _ours(bar: dict[Any, Any], found: Sequence[Run]) -> dict[str, Any]:
+    """The columns of one row that come from runs."""
+    runs = [
+        run
+        for run in found
+        if run.summary["experiment"] == bar["experiment"]
+        and run.summary["dataset"] == bar["dataset"]
+    ]
+    if not runs:
+        return {"verdict": "not run"}
+    _check_seeds_alone_differ(bar["id"], runs)
+    runs.sort(key=lambda run: run.summary["seed"])
+    values = pd.Series([evaluate(bar["expression"], run) for run in runs])
+    ours = {"mean": values.mean(), "worst": _worst(values, bar)}
+    return {
+        "ours_mean": ours["mean"],
+        "ours_std": values.std(),
+        "ours_worst": ours["worst"],
+        "seeds": " ".join(str(run.summary["seed"]) for run in runs),
+        "verdict": _verdict(ours[bar["judged"]], bar),
+        "command": "; ".join(dict.fromkeys(map(_command, runs))),
+        "commit": " ".join(dict.fromkeys(map(_commit, runs))),
+    }
+
+
+def _check_seeds_alone_differ(name: str, runs: Sequence[Run]) -> None:
+    paths = ", ".join(str(run.path) for run in runs)
+    seeds = [run.summary["seed"] for run in runs]
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"bar {name}: one seed twice among {paths}; leave one out")
+    # As text, since lists cannot be compared by `nunique`.
+    configs = pd.json_normalize([run.config for run in runs]).map(str)
+    differing = [
+        field
+        for field in map(str, configs)
+        if field not in ("seed", "run.workdir") and configs[field].nunique() > 1
+    ]
+    if differing:
+        raise ValueError(
+            f"bar {name}: the configs differ in {', '.join(differing)} among {paths}; "
+            "name runs that differ in the seed alone"
+        )
+
+
+def _worst(values: "pd.Series[float]", bar: dict[Any, Any]) -> float:
+    if bar["direction"] == ">=":
+        return values.min()
+    if bar["direction"] == "<=":
+        return values.max()
+    return values[(values - bar["bar"]).abs().idxmax()]
+
+
+def _verdict(value: float, bar: dict[Any, Any]) -> str:
+    if math.isnan(bar["bar"]):
+        return "no bar"
+    return "met" if _VERDICTS[bar["direction"]](value, bar["bar"]) else "missed"
+
+
+def _command(run: Run) -> str:
+    """The command without what differs from seed to seed and machine to machine."""
+    _, script, *words = shlex.split(run.manifest["command"])
+    own = ("--config.seed=", "--config.run.workdir=")
+    kept = [word for word in words if not word.startswith(own)]
+    # A sweep calls the script by its full path.
+    return shlex.join(["python", f"scripts/{Path(script).name}", *kept])
+
+
+def _commit(run: Run) -> str:
+    commit = run.manifest["git_commit"] or "unknown"
+    return f"{commit}-dirty" if run.manifest["git_dirty"] else commit

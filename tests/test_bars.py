@@ -1,0 +1,237 @@
+import math
+import pathlib
+import sys
+
+import pandas as pd
+import pytest
+
+from ecogen_jax.report import bars, runs, tables
+from scripts import table as script
+from tests.run_folders import make_run
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BARS = sorted((ROOT / "papers_repro").glob("*/bars.csv"))
+BAR = {
+    "id": "A",
+    "experiment": "relay_cycle",
+    "dataset": "mnist",
+    "expression": "seconds.train",
+    "direction": "<=",
+    "bar": 240,
+    "judged": "mean",
+    "aim": math.nan,
+    "quantity": "training time, in seconds",
+    "unit": "s",
+}
+
+
+def frame(*changes):
+    return pd.DataFrame([{**BAR, **change} for change in changes])
+
+
+def found(workdir, seconds=(100.0,), **kwargs):
+    """One run a seed, whose `seconds.train` is given."""
+    for seed, train in enumerate(seconds):
+        make_run(workdir, seed=seed, seconds={"train": train}, **kwargs)
+    return [runs.read(path) for path in runs.find([workdir])]
+
+
+def judged(workdir, seconds, **change):
+    (row,) = bars.judge(frame(change), found(workdir, seconds)).to_dict("records")
+    return row
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("phases.1.accuracy.edge", 0.955),
+        ("accuracy.down_1.edge / accuracy.start.cloud", 0.955 / 0.98),
+        ("accuracy.local_1.end - baselines.local_only.end", 0.86 - 0.56),
+        ("seconds.compile + seconds.train + seconds.evaluate", 177.45),
+        ("ledger.link.cloud_edge.up_bytes", 1_200_000),
+    ],
+)
+def test_an_expression_is_a_path_or_paths_with_one_sign(tmp_path, expression, value):
+    assert bars.evaluate(expression, runs.read(make_run(tmp_path))) == (
+        pytest.approx(value)
+    )
+
+
+def test_the_start_is_the_first_cycles(tmp_path):
+    phases = [
+        {"cycle": cycle, "phase": "start", "accuracy": {"cloud": accuracy}}
+        for cycle, accuracy in ((1, 0.9), (2, 0.8))
+    ]
+    run = runs.read(make_run(tmp_path, phases=phases))
+    assert bars.evaluate("accuracy.start.cloud", run) == 0.9
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("seconds.train -", "is not a path"),
+        ("seconds.train - seconds.compile / seed", "joined by one of"),
+        ("seconds.train * seed", "joined by one of"),
+        ("accuracy.down_3.edge", "no 'down_3'; there are start, down_1"),
+        ("dataset", "is 'mnist' in .*summary.json, not a number"),
+    ],
+)
+def test_a_wrong_expression_says_what_is_wrong(tmp_path, expression, message):
+    with pytest.raises(ValueError, match=message):
+        bars.evaluate(expression, runs.read(make_run(tmp_path)))
+
+
+def test_mean_spread_and_worst_are_over_seeds(tmp_path):
+    row = judged(tmp_path, (200.0, 260.0, 230.0))
+    assert (row["ours_mean"], row["ours_std"], row["ours_worst"]) == (230, 30, 260)
+    assert row["seeds"] == "0 1 2"
+
+
+@pytest.mark.parametrize(
+    ("change", "worst", "verdict"),
+    [
+        ({"direction": "<="}, 260, "met"),
+        ({"direction": "<=", "judged": "worst"}, 260, "missed"),
+        ({"direction": ">="}, 200, "missed"),
+        ({"direction": ">=", "bar": 200, "judged": "worst"}, 200, "met"),
+        ({"direction": "=", "bar": 230}, 200, "met"),
+        ({"direction": "=", "bar": 230, "judged": "worst"}, 200, "missed"),
+        ({"bar": math.nan}, 260, "no bar"),
+        ({"dataset": "usps"}, None, "not run"),
+        ({"experiment": "other"}, None, "not run"),
+    ],
+)
+def test_the_verdict_is_computed(tmp_path, change, worst, verdict):
+    row = judged(tmp_path, (200.0, 260.0, 230.0), **change)
+    assert row["verdict"] == verdict
+    if worst is None:
+        assert math.isnan(row["ours_worst"])
+    else:
+        assert row["ours_worst"] == worst
+
+
+def test_a_table_has_the_columns_of_every_table_and_blanks(tmp_path):
+    table = bars.judge(frame({}), found(tmp_path))
+    assert tuple(table) == bars.COLUMNS
+    assert table[["published", "locator", "deviation", "sort"]].isna().all(axis=None)
+    assert math.isnan(table["ours_std"].iloc[0])  # one seed has no spread
+
+
+def test_commands_lose_seed_machine_and_repetition(tmp_path):
+    made = found(tmp_path, (1.0, 2.0))
+    words = "--config configs/x.py --config.data.alpha=0.1 --config.run.workdir=/tmp/w"
+    for run in made:
+        seed = f"--config.seed={run.summary['seed']}"
+        run.manifest["command"] = f"python /home/a/scripts/train.py {words} {seed}"
+    table = bars.judge(frame({}), made)
+    assert table["command"].tolist() == [
+        "python scripts/train.py --config configs/x.py --config.data.alpha=0.1"
+    ]
+
+
+def test_commits_are_all_named_and_say_whether_they_are_dirty(tmp_path):
+    made = found(tmp_path, (1.0, 2.0, 3.0))
+    made[1].manifest.update(git_commit="abc", git_dirty=False)
+    made[2].manifest.update(git_commit=None, git_dirty=None)
+    (commits,) = bars.judge(frame({}), made)["commit"]
+    dirty = "0123456789abcdef0123456789abcdef01234567-dirty"
+    assert commits == f"{dirty} abc unknown"
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_refused(tmp_path):
+    made = found(tmp_path / "a", config={"data": {"alpha": 0.1}, "run": {"workdir": 1}})
+    made += [runs.read(make_run(tmp_path / "b", seed=1))]
+    with pytest.raises(ValueError, match=r"bar A: the configs differ in data.alpha am"):
+        bars.judge(frame({}), made)
+
+
+def test_two_runs_of_a_seed_are_refused(tmp_path):
+    made = found(tmp_path / "a") + found(tmp_path / "b")
+    with pytest.raises(ValueError, match=r"bar A: one seed twice among .*; leave one"):
+        bars.judge(frame({}), made)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ([{}, {}], r"has the ids \['A'\] twice"),
+        ([{"direction": ">"}], "direction of bar A is '>' .*; allowed: >=, <=, ="),
+        ([{"judged": "best"}], "judged of bar A is 'best' .*; allowed: mean, worst"),
+        ([{"direction": "=", "bar": math.nan}], "have '=' but no number"),
+    ],
+)
+def test_a_wrong_file_of_bars_is_refused(tmp_path, changes, message):
+    frame(*changes).to_csv(tmp_path / "bars.csv")
+    with pytest.raises(ValueError, match=message):
+        bars.read(tmp_path / "bars.csv")
+
+
+def test_a_missing_column_is_named(tmp_path):
+    frame({}).drop(columns=["judged", "bar"]).to_csv(tmp_path / "bars.csv")
+    with pytest.raises(ValueError, match="lacks the columns bar, judged; add them"):
+        bars.read(tmp_path / "bars.csv")
+
+
+@pytest.mark.parametrize("path", BARS, ids=lambda path: path.parent.name)
+def test_every_bar_in_the_repository_can_be_judged(tmp_path, path):
+    rows = bars.read(path)
+    named = rows[["experiment", "dataset"]].drop_duplicates()
+    for number, (experiment, dataset) in enumerate(named.values.tolist()):
+        assert (ROOT / "configs" / f"{experiment}.py").exists()
+        make_run(tmp_path / str(number), experiment, dataset=dataset)
+    table = bars.judge(rows, [runs.read(path) for path in runs.find([tmp_path])])
+    assert set(table["verdict"]) <= {"met", "missed", "no bar"}
+    assert (table["verdict"] == "no bar").equals(rows["bar"].isna())
+
+
+@pytest.mark.parametrize("path", BARS, ids=lambda path: path.parent.name)
+def test_a_committed_table_is_the_one_that_its_csv_prints(tmp_path, path):
+    kept = path.parent / "tables"
+    if not kept.exists():
+        pytest.skip("no table was written yet")
+    written = bars.write(pd.read_csv(kept / "bars.csv"), tmp_path)
+    assert written.read_text() == (kept / "bars.md").read_text()
+
+
+def run_script(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["table.py", *map(str, arguments)])
+    monkeypatch.setenv("COLUMNS", "100")
+    script.main()
+
+
+def test_the_script_prints_and_writes_both_forms(tmp_path, monkeypatch, capsys):
+    found(tmp_path / "runs", (200.0, 260.0, 230.0))
+    others = {"id": "B", "bar": math.nan}, {"id": "C", "dataset": "usps", "aim": 0.3}
+    frame({}, *others).to_csv(tmp_path / "bars.csv", index=False)
+    run_script(monkeypatch, tmp_path / "bars.csv", tmp_path / "runs")
+    out = capsys.readouterr().out
+    assert "mean <= 240" in out
+    assert "supports no claim" not in out
+    table = pd.read_csv(tmp_path / "tables" / "bars.csv")
+    assert table["verdict"].tolist() == ["met", "no bar", "not run"]
+    shared = "training time, in seconds | s"
+    assert (tmp_path / "tables" / "bars.md").read_text().splitlines()[4:] == [
+        f"| A | mnist | {shared} | 230 | 30 | 260 | 0 1 2 | mean <= 240 | - | met |",
+        f"| B | mnist | {shared} | 230 | 30 | 260 | 0 1 2 | - | - | no bar |",
+        f"| C | usps | {shared} | - | - | - | - | mean <= 240 | 0.3 | not run |",
+    ]
+
+
+def test_the_script_says_that_few_seeds_support_nothing(tmp_path, monkeypatch, capsys):
+    found(tmp_path / "runs", (1.0, 2.0))
+    frame({}).to_csv(tmp_path / "bars.csv")
+    run_script(monkeypatch, tmp_path / "bars.csv", tmp_path / "runs")
+    assert "fewer than 3 seeds" in capsys.readouterr().out
+
+
+def test_the_script_ends_on_bad_input(tmp_path, monkeypatch):
+    found(tmp_path / "runs")
+    with pytest.raises(SystemExit, match=r"error: .*bars.csv"):
+        run_script(monkeypatch, tmp_path / "bars.csv", tmp_path / "runs")
+
+
+def test_markdown_has_the_numbers_to_the_right():
+    table = tables.TextTable("Title", ("a", "b"), [("x", "1")])
+    assert tables.to_markdown(table) == (
+        "Title\n\n| a | b |\n| --- | ---: |\n| x | 1 |\n"
+    )

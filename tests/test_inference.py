@@ -1,0 +1,72 @@
+"""Task inference: the same hits as one image after the other, whatever the chunks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ecogen_jax.serve import inference as serve
+from tests import toy_nets
+
+NET = toy_nets.classifier(5)
+
+
+def parties(count):
+    return jax.vmap(NET.init)(jax.random.split(jax.random.key(0), count))
+
+
+def labelled(count):
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (count, *toy_nets.SHAPE), dtype=np.uint8)
+    return images, rng.integers(0, 3, count)
+
+
+def by_hand(variables, images, labels, party):
+    one = jax.tree.map(lambda a: a[party], variables)
+    logits = NET.apply(one, jnp.asarray(images / 255, jnp.float32), train=False).value
+    right = labels[np.argmax(logits, axis=1) == labels]
+    return np.bincount(right, minlength=3)
+
+
+@pytest.mark.parametrize("count", [3, 4, 9])
+def test_hits_are_those_of_the_images_and_not_of_the_padding(monkeypatch, count):
+    monkeypatch.setattr(serve, "CHUNK", 4)
+    hits = serve.inference(NET, backend="vmap", num_devices=1)
+    variables, (images, labels) = parties(2), labelled(count)
+    got = hits(variables, images, labels)
+    assert got.shape == (2, 3)
+    for party in range(2):
+        np.testing.assert_array_equal(
+            got[party], by_hand(variables, images, labels, party)
+        )
+
+
+def test_all_splits_share_one_program(monkeypatch):
+    traces = 0
+
+    def counted(*arguments, train):
+        nonlocal traces
+        traces += 1
+        return NET.apply(*arguments, train=train)
+
+    monkeypatch.setattr(serve, "CHUNK", 8)
+    hits = serve.inference(NET._replace(apply=counted), backend="vmap", num_devices=1)
+    for count in (3, 8, 17):
+        hits(parties(2), *labelled(count))
+    assert traces == 1
+
+
+@pytest.mark.parametrize("mapping", [("loop", 1), ("shard_map", 2), ("pmap", 2)])
+def test_every_mapping_gives_the_same_hits(mapping):
+    backend, num_devices = mapping
+    variables, some = parties(2), labelled(30)
+    expected = serve.inference(NET, backend="vmap", num_devices=1)(variables, *some)
+    got = serve.inference(NET, backend=backend, num_devices=num_devices)
+    np.testing.assert_array_equal(got(variables, *some), expected)
+    assert expected.sum() > 0
+
+
+def test_flops_of_one_image_are_those_of_its_matrix_products_and_little_more():
+    products = 2 * 5 * (toy_nets.PIXELS + toy_nets.CLASSES)
+    counted = serve.flops_per_image(NET, toy_nets.SHAPE)
+    assert products < counted < products + 60

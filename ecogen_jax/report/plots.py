@@ -56,7 +56,7 @@ def write_all(run: Run) -> list[Path]:
 def accuracy(run: Run) -> Figure:
     """Draws test accuracy by tier over the phases, beside local training alone."""
     figure, axes = _figure(run, "Test accuracy by tier", height_in=3.8)
-    phases = run.summary["phases"]
+    phases = tables.shown_phases(run.summary)
     labels = [tables.phase_name(phase) for phase in phases]
     for name, label in tables.COLUMNS.items():
         heights = [_percent(phase["accuracy"].get(name)) for phase in phases]

@@ -41,7 +41,7 @@ def phases(summary: Mapping[str, Any]) -> TextTable:
             phase["accuracy"],
             None if phase["phase"] == "start" else alone,
         )
-        for phase in summary["phases"]
+        for phase in shown_phases(summary)
     ]
     rows += [
         _accuracy_row(f"baseline: {name.replace('_', ' ')}", accuracy, None)
@@ -111,6 +111,12 @@ def from_frame(title: str, frame: pd.DataFrame) -> TextTable:
     """Returns a frame's rows, numbers with four digits; a dash where one is missing."""
     rows = [tuple(map(_cell, row)) for row in frame.itertuples(index=False)]
     return TextTable(title, tuple(map(str, frame.columns)), rows)
+
+
+def shown_phases(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The phases, without a later cycle's start: it is the end of the one before."""
+    first, *later = summary["phases"]
+    return [first, *(phase for phase in later if phase["phase"] != "start")]
 
 
 def phase_name(phase: Mapping[str, Any]) -> str:

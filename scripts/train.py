@@ -49,13 +49,14 @@ def report(config: configs.ConfigDict, console: Console) -> int:
 
     path = run(config)
     finished = runs.read(path)
-    plots.write_all(finished)
+    drawn = plots.write_all(finished)
     page = html.write(finished)
     if finished.summary["synthetic_data"]:
         console.print("[bold yellow]SYNTHETIC DATA: these numbers show nothing[/]")
     console.print(tables.phase_table(finished.summary))
     console.print(tables.ledger_table(finished.summary))
-    console.print(f"run folder  {path}\nreport      {page}", soft_wrap=True)
+    for name, file in (("run folder", path), ("plot", drawn[0]), ("report", page)):
+        console.print(f"{name:<12}{file}", soft_wrap=True, highlight=False)
     return 0
 
 

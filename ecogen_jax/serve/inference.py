@@ -37,23 +37,25 @@ def inference(net: Net, *, backend: str, num_devices: int) -> Hits:
         logits = net.apply(variables, to_unit(images), train=False).value
         return class_hits(logits, labels)
 
-    chunk_hits = jax.jit(
-        mesh.map_clients(one_party, backend=backend, num_devices=num_devices)
-    )
+    @jax.jit
+    def chunk_hits(
+        variables: Variables, images: jax.Array, labels: jax.Array
+    ) -> jax.Array:
+        answer = mesh.map_clients(
+            lambda one: one_party(one, images, labels),  # all see the same images
+            backend=backend,
+            num_devices=num_devices,
+        )
+        return answer(variables)
 
     def hits(
         variables: Variables, images: np.ndarray, labels: np.ndarray
     ) -> np.ndarray:
-        parties = jax.tree.leaves(variables)[0].shape[0]
         variables = mesh.place(variables, num_devices=num_devices)
         total = []
         for start in range(0, len(labels), CHUNK):
-            some = _padded(images[start : start + CHUNK], labels[start : start + CHUNK])
-            shared = jax.tree.map(
-                lambda a: np.broadcast_to(a, (parties, *a.shape)), some
-            )
-            shared = mesh.place(shared, num_devices=num_devices)
-            total.append(chunk_hits(variables, *shared))
+            some = slice(start, start + CHUNK)
+            total.append(chunk_hits(variables, *_padded(images[some], labels[some])))
         return np.sum([np.asarray(part) for part in total], axis=0)
 
     return hits

@@ -8,10 +8,10 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 READY := .venv/ready-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all format clean clean-all
+.PHONY: help quickstart reproduce-energy test test-all format clean clean-all
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml constraints.txt
 	@echo "Installing into .venv (takes a minute or more) ..."
@@ -23,6 +23,9 @@ $(READY): pyproject.toml constraints.txt
 
 quickstart: $(READY) ## one virtuous cycle on real images, in minutes
 	@$(BIN)/python scripts/train.py --config configs/quickstart.py
+
+reproduce-energy: $(READY) ## the published energy tables, in seconds
+	@$(BIN)/python -m papers_repro.energy.reproduce
 
 test: $(READY) ## lint, format check, types and the fast tests
 	@$(BIN)/ruff check .

@@ -152,6 +152,9 @@ def _energy() -> dict[str, Any]:
         "end_device": "jetson_nano",
         "cloud_edge_link": "fibre",  # profile that turns bytes into joules
         "edge_end_link": "wifi",
+        "link_view": "average",  # all energy over all bytes; or "marginal": one more
+        "include_idle": False,  # joules of parties that wait while another tier works
+        "cloud_water": "none",  # whose litres per kWh the cloud's site has
         "country": "World",  # row of the grid intensity table
         "cloud_contracted_share": 0.0,  # carbon-free energy bought; market-based only
         "edge_contracted_share": 0.0,

@@ -45,9 +45,13 @@ def main() -> int:
 def report(config: configs.ConfigDict, console: Console) -> int:
     """Runs, then prints tables and writes plots and the report."""
     from ecogen_jax.report import html, plots, runs, tables
-    from ecogen_jax.run.loop import run
+    from ecogen_jax.run.loop import DivergedError, run
 
-    path = run(config)
+    try:
+        path = run(config)
+    except DivergedError as error:
+        console.print(f"[bold red]error:[/] {error}", soft_wrap=True, highlight=False)
+        return 3
     finished = runs.read(path)
     drawn = plots.write_all(finished)
     page = html.write(finished)

@@ -2,8 +2,12 @@
 
 import os
 import pathlib
+import subprocess
+import sys
+from typing import NamedTuple
 
-CACHE = pathlib.Path(__file__).resolve().parent.parent / ".cache"
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache"
 
 # Through the environment, so that runs which a test starts as a process have it too.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -18,9 +22,39 @@ os.environ["XLA_FLAGS"] = (
 )
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+class Finished(NamedTuple):
+    """A finished run: its folder, and what the script printed."""
+
+    path: pathlib.Path
+    printed: str
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Finished:
+    """One smoke run of the main job, two cycles, for every test that reads a run.
+
+    A process of its own, as a user's: the number of simulated devices changes how XLA
+    rounds, so that only such a run is equal to others to the last digit.
+    """
+    workdir = tmp_path_factory.mktemp("runs")
+    spec = ["--config", "configs/relay_cycle.py:smoke"]
+    done = subprocess.run(
+        [sys.executable, "scripts/train.py", *spec, f"--config.run.workdir={workdir}"],
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = workdir.glob("*/*")
+    return Finished(path, done.stdout)

@@ -4,7 +4,7 @@ import pytest
 
 from ecogen_jax.energy import constants
 
-TABLES = ("devices", "links", "grid", "pue")
+TABLES = ("devices", "links", "grid", "pue", "lifetime", "wue")
 KINDS = {"measured", "modelled", "assumed"}
 
 
@@ -78,6 +78,59 @@ def test_grid_and_pue():
     assert constants.pue("end").unit == "1"
 
 
+def test_lifetime_and_water():
+    assert constants.lifetime("cloud").value == pytest.approx(4 * 365.25 * 86400)
+    assert constants.lifetime("cloud").unit == "s"
+    assert constants.wue("google")[:4] == (1.15, 0.92, 1.38, "L/kWh")
+
+
+def test_cells_of_a_device():
+    assert constants.device_cell("h100", "peak_bf16_flops").value == 989e12
+    assert constants.device_cell("h100", "bandwidth").value == 3.35e12
+    assert constants.device_cell("t4", "bandwidth").unit == "B/s"
+    assert constants.device("v100").embodied == constants.device_cell(
+        "v100", "embodied"
+    )
+
+
+def test_a_cell_that_nobody_has_sourced_is_an_error_with_a_way_out():
+    message = "'t4' has no idle_power.*Choose a device that has it.*tpu_v4.*devices.csv"
+    with pytest.raises(ValueError, match=message):
+        constants.device_cell("t4", "idle_power")
+    with pytest.raises(ValueError, match="'tpu_v5e' has no achieved_flops"):
+        constants.device("tpu_v5e")
+    assert "tpu_v5e" in constants.names("devices")
+    assert "tpu_v5e" not in constants.names("devices", constants.TRAINING)
+
+
+def test_no_device_draws_less_under_load_than_idle_or_beats_its_peak():
+    for name in constants.names("devices", ("idle_power",)):
+        assert (
+            constants.device_cell(name, "idle_power").high
+            < constants.device(name).power_w.value
+        )
+    for name in constants.names("devices", ("achieved_flops", "peak_bf16_flops")):
+        peak = constants.device_cell(name, "peak_bf16_flops").value
+        assert 0.15 * peak < constants.device(name).achieved_flops.value < 0.6 * peak
+
+
+def test_average_and_marginal_view_of_wifi_differ_by_the_published_factor():
+    # One GB at 20 Mbit/s: 31.5 Wh by the average, 0.111 Wh by the margin.
+    wifi = constants.link("wifi")
+    assert 1e9 * wifi.energy_j_per_byte.value / 3600 == pytest.approx(31.5)
+    assert 1e9 * wifi.marginal_j_per_byte.value / 3600 == pytest.approx(0.111, rel=0.01)
+    for name in constants.names("links"):
+        link = constants.link(name)
+        assert link.marginal_j_per_byte.value < link.energy_j_per_byte.value / 20
+
+
+def test_the_grid_covers_the_world_and_says_of_which_year():
+    assert len(constants.names("grid")) > 150
+    frame = constants.table("grid")
+    assert set(frame["date"]) == {"2023", "2024"}
+    assert frame["source"].str.contains("Ember.*CC-BY-4.0").all()
+
+
 def test_clean_grids_have_the_wider_interval():
     for name in constants.names("grid"):
         grid = constants.grid(name)
@@ -86,9 +139,10 @@ def test_clean_grids_have_the_wider_interval():
 
 
 def test_names_list_every_row_once():
-    assert constants.names("links") == ("fibre", "wifi", "lte")
-    assert set(constants.names("pue")) == {"cloud", "edge", "end"}
-    for name in constants.names("devices"):
+    assert constants.names("links") == ("fibre", "wifi", "lte", "5g", "core")
+    tiers = {"cloud", "edge", "end"}
+    assert set(constants.names("pue")) == set(constants.names("lifetime")) == tiers
+    for name in constants.names("devices", constants.TRAINING):
         assert constants.device(name).name == name
     for name in constants.names("links"):
         assert constants.link(name).name == name
@@ -101,6 +155,7 @@ def test_names_list_every_row_once():
         (constants.link, "wi-fi", "wifi"),
         (constants.grid, "world", "World"),
         (constants.pue, "clod", "cloud"),
+        (constants.wue, "microsft", "microsoft"),
     ],
 )
 def test_unknown_names_get_the_nearest_one(lookup, wrong, nearest):

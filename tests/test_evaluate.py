@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ecogen_jax.data.sources import Dataset
-from ecogen_jax.energy import ledger
+from ecogen_jax.energy import rates
 from ecogen_jax.nets.functional import Net, Output, Variables
 from ecogen_jax.relay.messages import GeneratorAndStudent
 from ecogen_jax.relay.parties import Nets, Parties, Topology
@@ -42,11 +42,11 @@ def labelled(*counts):
 
 NO_RELAY = GeneratorAndStudent(always(0), always(0), np.zeros((1, 3), np.int32))
 PARTIES = Parties(always(0), always(1, 2), always(0, 2), NO_RELAY, NO_RELAY)
-RATES = ledger.rates(
-    devices=dict.fromkeys(ledger.TIERS, "t4"),
-    links=dict.fromkeys(ledger.LINKS, "wifi"),
+RATES = rates.rates(
+    devices=dict.fromkeys(rates.TIERS, "t4"),
+    links=dict.fromkeys(rates.LINKS, "wifi"),
     country="World",
-    contracted_share=dict.fromkeys(ledger.TIERS, 0.0),
+    contracted_share=dict.fromkeys(rates.TIERS, 0.0),
 )
 NETS = Nets(*[Net(init, answer)] * 4)
 

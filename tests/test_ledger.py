@@ -5,14 +5,31 @@ import json
 import numpy as np
 import pytest
 
-from ecogen_jax.energy import constants, ledger
+from ecogen_jax.energy import constants, ledger, rates
 
-RATES = ledger.rates(
+RATES = rates.rates(
     devices={"cloud": "tpu_v3", "edge": "t4", "end": "jetson_nano"},
     links={"cloud_edge": "fibre", "edge_end": "wifi"},
     country="World",
     contracted_share={"cloud": 0.75, "edge": 0.0, "end": 1.0},
 )
+
+
+WAITING = rates.rates(
+    devices={"cloud": "tpu_v4", "edge": "server_cpu", "end": "raspberry_pi_4"},
+    links={"cloud_edge": "fibre", "edge_end": "wifi"},
+    country="World",
+    contracted_share={"cloud": 0.0, "edge": 0.0, "end": 0.0},
+    link_view="marginal",
+    include_idle=True,
+    cloud_water="google",
+)
+
+
+def wait(tier, wait_s=5.0):
+    return ledger.idle_entry(
+        WAITING, cycle=1, phase="up", stage="up", tier=tier, wait_s=wait_s
+    )
 
 
 def compute(tier="cloud", flops=1e15, host_s=2.0, **changes):
@@ -84,6 +101,58 @@ def test_transfer_energy_and_time_by_hand():
     assert entry.carbon_location_g == pytest.approx(1e6 * per_byte / 3.6e6 * 472.94)
 
 
+def test_parts_add_up_to_the_energy():
+    for entry in (compute(), compute("end"), transfer(up_bytes=9), wait("edge")):
+        parts = entry.dynamic_j + entry.idle_j + entry.overhead_j
+        assert entry.energy_j == pytest.approx(parts)
+    busy = compute()
+    assert busy.overhead_j == pytest.approx(0.10 * busy.dynamic_j)
+    assert busy.idle_j == transfer(up_bytes=9).overhead_j == 0
+
+
+def test_waiting_by_hand():
+    entry = wait("end", wait_s=100.0)
+    power = constants.device_cell("raspberry_pi_4", "idle_power")
+    assert entry.idle_j == entry.energy_j == pytest.approx(100 * power.value)
+    assert entry.energy_low_j == pytest.approx(100 * power.low)
+    assert entry.energy_high_j == pytest.approx(100 * power.high * 1.2)
+    assert (entry.flops, entry.dynamic_j, entry.device_s) == (0, 0, 0)
+    with pytest.raises(ValueError, match=r"no idle_power of edge.*include_idle=True"):
+        ledger.idle_entry(
+            RATES, cycle=1, phase="up", stage="up", tier="edge", wait_s=1.0
+        )
+
+
+def test_making_a_device_is_shared_out_over_its_life():
+    entry = compute()
+    lifetime_s = 4 * 365.25 * 86400
+    grams = 150 * 1000 * entry.device_s / lifetime_s
+    assert entry.embodied_g == pytest.approx(grams)
+    waited = wait("cloud", wait_s=7.0)
+    assert waited.embodied_g == pytest.approx(150 * 1000 * 7 / lifetime_s)
+    assert transfer(up_bytes=9).embodied_g == 0
+
+
+def test_what_nobody_knows_is_not_nothing():
+    entry = wait("end")
+    assert constants.device("raspberry_pi_4").embodied is None
+    assert entry.embodied_g is None
+    assert ledger.summarise([entry])["end"]["embodied_g"] is None
+    assert ledger.summarise([entry])["cloud"]["embodied_g"] == 0
+
+
+def test_water_evaporates_for_the_devices_of_the_cloud_alone():
+    entry = wait("cloud", wait_s=3600.0)
+    assert entry.water_l == pytest.approx(entry.idle_j / 3.6e6 * 1.15)
+    assert wait("edge").water_l == compute().water_l == 0
+
+
+def test_the_marginal_view_takes_the_marginal_joules_of_a_byte():
+    marginal = WAITING.link_energy["edge_end"]
+    assert marginal == constants.link("wifi").marginal_j_per_byte
+    assert marginal.value < RATES.link_energy["edge_end"].value / 100
+
+
 def test_links_are_uncontracted():
     entry = transfer(up_bytes=10**9)
     assert entry.carbon_market_g == entry.carbon_location_g > 0
@@ -106,6 +175,7 @@ def test_summary_has_every_tier_and_link_and_zeros_where_nothing_happened():
     assert set(summary["link"]) == {"cloud_edge", "edge_end"}
     sums = {"host_s", "device_s", "energy_j", "energy_low_j", "energy_high_j"}
     sums |= {"carbon_location_g", "carbon_market_g", "kind"}
+    sums |= {"dynamic_j", "idle_j", "overhead_j", "embodied_g", "water_l"}
     assert set(summary["cloud"]) == sums | {"flops"}
     assert set(summary["link"]["edge_end"]) == sums | {"up_bytes", "down_bytes"}
     assert summary["link"]["edge_end"]["up_bytes"] == 7
@@ -161,6 +231,9 @@ def test_bad_amounts_and_places_are_refused(call, message):
         ({"devices": {"cloud": "tpu_v3"}}, "devices has the keys.*cloud, edge, end"),
         ({"links": {"cloud_edge": "fibre"}}, "links has the keys"),
         ({"country": "Wrold"}, "did you mean 'World'"),
+        ({"link_view": "mean"}, "link_view 'mean': allowed are average, marginal"),
+        ({"cloud_water": "gogle"}, "did you mean 'google'"),
+        ({"include_idle": True}, "device 'a100' has no idle_power.*tpu_v4"),
         (
             {"contracted_share": {"cloud": 0.0, "edge": 1.5, "end": 0.0}},
             "edge is 1.5: allowed is 0",
@@ -174,6 +247,6 @@ def test_bad_rates_are_refused(changes, message):
         "country": "France",
         "contracted_share": {"cloud": 0.0, "edge": 0.0, "end": 0.0},
     }
-    ledger.rates(**good)
+    rates.rates(**good)
     with pytest.raises(ValueError, match=message):
-        ledger.rates(**good | changes)
+        rates.rates(**good | changes)

@@ -331,3 +331,38 @@ def test_work_that_no_output_needs_is_left_out():
     count = meter.cost(program, array(8, 8))
     assert count.by_class["matmul"] == 0
     assert count.flops == 3 * 64
+
+
+def test_flops_by_class_and_dtype():
+    def program(x, w):
+        product = x.astype(jnp.bfloat16) @ w
+        return (product.astype(jnp.float32) > 0.0).sum(), product.argmax(1)
+
+    count = meter.cost(program, array(M, K), array(K, N, dtype=jnp.bfloat16))
+    assert count.by_class_and_dtype == {
+        ("matmul", "bfloat16"): MATMUL,
+        ("elementwise", "float32"): M * N,
+        ("reduction", "int32"): M * N,
+        ("reduction", "bfloat16"): M * N,
+    }
+    assert count.by_dtype["bfloat16"] == MATMUL + M * N
+    assert sum(count.by_dtype.values()) == sum(count.by_class.values()) == count.flops
+
+
+def test_products_count_at_the_dtype_of_the_operands_not_of_the_sum():
+    def program(a, b):
+        return lax.dot(a, b, preferred_element_type=jnp.int32)
+
+    args = array(M, K, dtype=jnp.int8), array(K, N, dtype=jnp.int8)
+    assert meter.cost(program, *args).by_dtype == {"int8": MATMUL}
+
+
+def test_attention_and_mlp_gradient_agree_with_xla():
+    def attention(q, k, v):
+        return (jax.nn.relu(q @ k.T) @ v).sum()
+
+    args = [array(64, 64)] * 3
+    for fn in (attention, jax.grad(attention, (0, 1, 2))):
+        assert meter.cost(fn, *args).flops == pytest.approx(
+            xla_flops(fn, *args), rel=0.01
+        )

@@ -134,6 +134,31 @@ def load(name: str, *, folder: str = "", cache: str = "") -> Dataset:
     return _load_cached(name, folder, _cache_root(cache) / name)
 
 
+def outline(name: str) -> Dataset:
+    """Describes a dataset without fetching it: blank images, labels by their counts.
+
+    Args:
+        name: one of `NAMES`.
+
+    Returns:
+        Arrays of the true shapes and types; the images take no memory.
+    """
+    if name == "fake":  # generated anyway, and as fast
+        return load(name)
+    spec = _SPECS[name]
+    halves = [_blank(spec.shape, counts) for counts in spec[1:3]]
+    return Dataset(
+        name, *halves[0], *halves[1], len(spec.train_counts), True, "outline"
+    )
+
+
+def _blank(
+    shape: tuple[int, int, int], counts: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    return np.broadcast_to(np.uint8(0), (len(labels), *shape)), labels
+
+
 def _checked(name: str, arrays: Arrays, provider: str) -> Dataset:
     """Returns the arrays as a dataset, or raises ValueError with what is wrong."""
     spec = _SPECS[name]

@@ -1,4 +1,30 @@
 """What a run costs: sourced constants, a FLOP meter and the ledger of joules and grams.
 
-Only the meter needs JAX, so reports can read constants and ledgers without it.
+Only what counts FLOPs or draws samples needs JAX, so reports can read constants and
+ledgers without it.
 """
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ecogen_jax.energy.program import Estimate
+
+
+def estimate(
+    fn: Callable[..., Any], *args: Any, device: str = "h100", country: str = "World"
+) -> "Estimate":
+    """Predicts what one call of a JAX function costs, before it runs.
+
+    Args:
+        fn: any function that JAX can trace.
+        *args: its arguments; `jax.ShapeDtypeStruct` will do for arrays.
+        device: a device of ``tables/devices.csv`` with speed and power.
+        country: a row of ``tables/grid.csv``.
+
+    Returns:
+        See `ecogen_jax.energy.program.Estimate`.
+    """
+    from ecogen_jax.energy import program
+
+    return program.estimate(fn, *args, device=device, country=country)

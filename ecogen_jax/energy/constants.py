@@ -8,6 +8,7 @@ the source column). ``low`` and ``high`` bound what a careful reader would accep
 
 import difflib
 import functools
+from collections.abc import Sequence
 from importlib import resources
 from typing import NamedTuple
 
@@ -20,9 +21,17 @@ _SI = {
     "TFLOP/s": (1e12, "FLOP/s"),
     "GFLOP/s": (1e9, "FLOP/s"),
     "Mbit/s": (1e6 / 8, "B/s"),
+    "GB/s": (1e9, "B/s"),
+    "TB/s": (1e12, "B/s"),
     "ms": (1e-3, "s"),
+    "year": (365.25 * 86400, "s"),
     "kWh/GB": (JOULES_PER_KWH / 1e9, "J/B"),
+    # A watt at one Mbit/s is a joule for each Mbit.
+    "W/Mbit/s": (8 / 1e6, "J/B"),
 }
+
+TRAINING = ("achieved_flops", "power_w")
+"""What a device needs so that a ledger can turn FLOPs into joules."""
 
 
 class Constant(NamedTuple):
@@ -48,17 +57,19 @@ class Constant(NamedTuple):
 
 
 class Device(NamedTuple):
-    """Speed and power of one device while it trains.
+    """Speed and power of one device while it trains; see `device_cell` for the rest.
 
     Attributes:
         name: key in ``tables/devices.csv``.
         achieved_flops: FLOP/s that a training program reaches, not the peak.
         power_w: power drawn meanwhile, in W; the boundary is stated in its source.
+        embodied: emissions of its making, in kg; None where no source gives them.
     """
 
     name: str
     achieved_flops: Constant
     power_w: Constant
+    embodied: Constant | None
 
 
 class Link(NamedTuple):
@@ -69,12 +80,15 @@ class Link(NamedTuple):
         rate_bytes_per_s: payload rate of either direction, in B/s.
         latency_s: delay before the first byte, in s.
         energy_j_per_byte: average view: all network energy over all traffic, in J/B.
+        marginal_j_per_byte: marginal view: what one more byte adds to the power of a
+            network that runs anyway, in J/B; a small part of the average.
     """
 
     name: str
     rate_bytes_per_s: Constant
     latency_s: Constant
     energy_j_per_byte: Constant
+    marginal_j_per_byte: Constant
 
 
 @functools.cache
@@ -82,7 +96,7 @@ def table(stem: str) -> pd.DataFrame:
     """Reads one packaged table.
 
     Args:
-        stem: ``devices``, ``links``, ``grid`` or ``pue``.
+        stem: ``devices``, ``links``, ``grid``, ``pue``, ``lifetime`` or ``wue``.
 
     Returns:
         A frame with the columns name, quantity and those of `Constant`, in the
@@ -93,16 +107,21 @@ def table(stem: str) -> pd.DataFrame:
         return pd.read_csv(file, dtype={"date": str, "unit": str})
 
 
-def names(stem: str) -> tuple[str, ...]:
+def names(stem: str, having: Sequence[str] = ()) -> tuple[str, ...]:
     """Names that a table knows, in its order.
 
     Args:
-        stem: ``devices``, ``links``, ``grid`` or ``pue``.
+        stem: as for `table`.
+        having: quantities that a name must have all of, such as `TRAINING`.
 
     Returns:
         The names without repeats.
     """
-    return tuple(table(stem)["name"].unique())
+    known = table(stem)[["name", "quantity"]]
+    found = dict(tuple(known.groupby("name", sort=False)["quantity"]))
+    return tuple(
+        str(name) for name, quantities in found.items() if {*having} <= {*quantities}
+    )
 
 
 def device(name: str) -> Device:
@@ -115,10 +134,36 @@ def device(name: str) -> Device:
         Its achieved FLOP/s and its power in W.
 
     Raises:
-        ValueError: the name is unknown.
+        ValueError: the name is unknown, or no source gives its speed or power.
+    """
+    speed, power = (device_cell(name, quantity) for quantity in TRAINING)
+    return Device(name, speed, power, _rows("devices", name).get("embodied"))
+
+
+def device_cell(name: str, quantity: str) -> Constant:
+    """Looks up one quantity of a device.
+
+    Args:
+        name: one of ``names("devices")``.
+        quantity: ``achieved_flops``, ``power_w``, ``idle_power``, ``full_power`` (W),
+            ``peak_bf16_flops`` and its like for fp16, fp32 and int8 (FLOP/s),
+            ``bandwidth`` (B/s) or ``embodied`` (kg).
+
+    Returns:
+        The constant, in SI units.
+
+    Raises:
+        ValueError: the device is unknown, or no source gives it this quantity.
     """
     rows = _rows("devices", name)
-    return Device(name, rows["achieved_flops"], rows["power_w"])
+    if quantity not in rows:
+        others = ", ".join(names("devices", having=(quantity,))) or "none"
+        raise ValueError(
+            f"device {name!r} has no {quantity} in table devices, only "
+            f"{', '.join(rows)}. Choose a device that has it ({others}), or add a "
+            "row with its source to ecogen_jax/energy/tables/devices.csv"
+        )
+    return rows[quantity]
 
 
 def link(name: str) -> Link:
@@ -128,15 +173,13 @@ def link(name: str) -> Link:
         name: one of ``names("links")``.
 
     Returns:
-        Its rate in B/s, latency in s and energy in J/B.
+        Its rate in B/s, latency in s and energy in J/B by both views.
 
     Raises:
         ValueError: the name is unknown.
     """
     rows = _rows("links", name)
-    return Link(
-        name, rows["rate_bytes_per_s"], rows["latency_s"], rows["energy_j_per_byte"]
-    )
+    return Link(name, *(rows[field] for field in Link._fields[1:]))
 
 
 def grid(name: str) -> Constant:
@@ -173,6 +216,37 @@ def pue(tier: str) -> Constant:
     return _rows("pue", tier)["pue"]
 
 
+def lifetime(tier: str) -> Constant:
+    """Looks up how long the devices of a tier are in use.
+
+    Args:
+        tier: ``cloud``, ``edge`` or ``end``.
+
+    Returns:
+        The lifetime, in s.
+
+    Raises:
+        ValueError: the tier is unknown.
+    """
+    return _rows("lifetime", tier)["lifetime"]
+
+
+def wue(site: str) -> Constant:
+    """Looks up the water usage effectiveness of an operator's data centres.
+
+    Args:
+        site: one of ``names("wue")``.
+
+    Returns:
+        Litres that evaporate on site for a kWh of IT energy.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    return _rows("wue", site)["wue"]
+
+
+@functools.cache
 def _rows(stem: str, name: str) -> dict[str, Constant]:
     """Constants of one name, by quantity, in SI units."""
     frame = table(stem)

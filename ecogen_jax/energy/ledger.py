@@ -8,14 +8,24 @@ Computation on a tier (modelled):
     grams   = location-based x (1 - contracted carbon-free share)   (market-based)
 
 as Patterson et al. 2021 (arXiv 2104.10350) account for training: hours x chips x
-measured power x PUE x intensity. A transfer on a link (modelled, average view):
+measured power x PUE x intensity. A transfer on a link (modelled):
 
     seconds = sum over the directions used of latency + bytes / rate
-    joules  = bytes x joules per byte
+    joules  = bytes x joules per byte, in the average or the marginal view
+
+Joules have three parts, named as in Luccioni et al. 2022 (arXiv 2211.02001): dynamic
+(all power while computing, or carrying), idle (power while waiting for another tier,
+where the run includes it) and overhead, (PUE - 1) times both. Beside the grams of
+operation stands a share of those of making the device,
+
+    grams = embodied kg x 1000 x seconds in use / lifetime in seconds
+
+(ISO/IEC 21031:2024, the M of SCI) and, where asked for, the water that evaporates on
+the cloud's site: litres = kWh of IT energy x WUE.
 
 Links count as uncontracted. The interval of each product comes from the corners of
-the intervals of its factors. Left out: idle power, embodied carbon, water, storage.
-The seconds of the machine that simulates the network are reported and never enter.
+the intervals of its factors. Left out: storage, and what networks are made of. The
+seconds of the machine that simulates the network are reported and never enter.
 """
 
 import math
@@ -25,9 +35,8 @@ from typing import Any, NamedTuple, SupportsFloat
 import pandas as pd
 
 from ecogen_jax.energy import constants
+from ecogen_jax.energy.rates import LINKS, TIERS, Rates, check_place
 
-TIERS = ("cloud", "edge", "end")
-LINKS = ("cloud_edge", "edge_end")
 KIND = "modelled"
 
 _SUMS = (
@@ -36,8 +45,13 @@ _SUMS = (
     "energy_j",
     "energy_low_j",
     "energy_high_j",
+    "dynamic_j",
+    "idle_j",
+    "overhead_j",
     "carbon_location_g",
     "carbon_market_g",
+    "embodied_g",
+    "water_l",
 )
 
 
@@ -47,25 +61,6 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
-
-
-class Rates(NamedTuple):
-    """All that turns FLOPs and bytes into joules and grams.
-
-    Attributes:
-        devices: device of each tier.
-        links: profile of each link.
-        pue: power usage effectiveness of each tier.
-        intensity: location-based grid intensity, g/kWh.
-        contracted_share: share of carbon-free energy that each tier has contracted,
-            0 to 1: an assumption of the config.
-    """
-
-    devices: dict[str, constants.Device]
-    links: dict[str, constants.Link]
-    pue: dict[str, constants.Constant]
-    intensity: constants.Constant
-    contracted_share: dict[str, float]
 
 
 class Entry(NamedTuple):
@@ -85,10 +80,16 @@ class Entry(NamedTuple):
         energy_j: joules, with PUE; and the ends of the interval.
         energy_low_j: see ``energy_j``.
         energy_high_j: see ``energy_j``.
+        dynamic_j: the part of ``energy_j`` drawn while computing or carrying.
+        idle_j: the part drawn while waiting.
+        overhead_j: the part of the building: cooling and power supply.
         carbon_location_g: gCO2e by the grid's mean; and the ends of the interval.
         carbon_location_low_g: see ``carbon_location_g``.
         carbon_location_high_g: see ``carbon_location_g``.
         carbon_market_g: gCO2e after contracts for carbon-free energy.
+        embodied_g: gCO2e of making the device, its share for the seconds in use; None
+            where no source gives the device's, 0 on a link.
+        water_l: litres that evaporated on the cloud's site.
         kind: ``measured``, ``modelled`` or ``assumed``.
     """
 
@@ -104,50 +105,16 @@ class Entry(NamedTuple):
     energy_j: float
     energy_low_j: float
     energy_high_j: float
+    dynamic_j: float
+    idle_j: float
+    overhead_j: float
     carbon_location_g: float
     carbon_location_low_g: float
     carbon_location_high_g: float
     carbon_market_g: float
+    embodied_g: float | None
+    water_l: float
     kind: str
-
-
-def rates(
-    *,
-    devices: Mapping[str, str],
-    links: Mapping[str, str],
-    country: str,
-    contracted_share: Mapping[str, float],
-) -> Rates:
-    """Looks up every constant of a run, once.
-
-    Args:
-        devices: tier -> name in ``constants.names("devices")``.
-        links: link -> name in ``constants.names("links")``.
-        country: name in ``constants.names("grid")``.
-        contracted_share: tier -> share of contracted carbon-free energy, 0 to 1.
-
-    Returns:
-        The rates of all tiers and links.
-
-    Raises:
-        ValueError: a name is unknown, a tier or link is missing, or a share is not
-            between 0 and 1.
-    """
-    _check_keys("devices", devices, TIERS)
-    _check_keys("links", links, LINKS)
-    _check_keys("contracted_share", contracted_share, TIERS)
-    for tier, share in contracted_share.items():
-        if not 0 <= share <= 1:
-            raise ValueError(
-                f"contracted_share of {tier} is {share}: allowed is 0 (none) to 1 (all)"
-            )
-    return Rates(
-        devices={tier: constants.device(devices[tier]) for tier in TIERS},
-        links={name: constants.link(links[name]) for name in LINKS},
-        pue={tier: constants.pue(tier) for tier in TIERS},
-        intensity=constants.grid(country),
-        contracted_share=dict(contracted_share),
-    )
 
 
 def compute_entry(
@@ -177,21 +144,67 @@ def compute_entry(
     Raises:
         ValueError: the tier is unknown, or a number is negative or not finite.
     """
-    _check_place("tier", tier, TIERS)
+    check_place("tier", tier, TIERS)
     operations = _amount("flops", flops)
     device = rates.devices[tier]
     seconds_per_flop = _inverse(device.achieved_flops)
-    return _entry(
+    seconds = operations * seconds_per_flop.value
+    return _tier_entry(
         rates,
-        energy=_interval(operations, seconds_per_flop, device.power_w, rates.pue[tier]),
-        contracted_share=rates.contracted_share[tier],
+        tier,
+        "dynamic_j",
+        _interval(operations, seconds_per_flop, device.power_w),
+        seconds,
         cycle=cycle,
         phase=phase,
         stage=stage,
-        place=tier,
         flops=operations,
         host_s=_amount("host_s", host_s),
-        device_s=operations * seconds_per_flop.value,
+        device_s=seconds,
+    )
+
+
+def idle_entry(
+    rates: Rates,
+    *,
+    cycle: int,
+    phase: str,
+    stage: str,
+    tier: str,
+    wait_s: SupportsFloat,
+) -> Entry:
+    """Accounts for the parties of one tier that wait for another.
+
+    Args:
+        rates: from `rates.rates`, with ``include_idle``.
+        cycle: number of the cycle.
+        phase: phase of the cycle.
+        stage: finer name of the phase.
+        tier: ``cloud``, ``edge`` or ``end``.
+        wait_s: seconds of waiting, all parties of the tier together.
+
+    Returns:
+        A modelled entry.
+
+    Raises:
+        ValueError: the tier is unknown, waiting is not part of the rates, or the
+            seconds are negative or not finite.
+    """
+    check_place("tier", tier, TIERS)
+    if tier not in rates.idle_power:
+        raise ValueError(
+            f"rates have no idle_power of {tier}: make them with include_idle=True"
+        )
+    seconds = _amount("wait_s", wait_s)
+    return _tier_entry(
+        rates,
+        tier,
+        "idle_j",
+        _interval(seconds, rates.idle_power[tier]),
+        seconds,
+        cycle=cycle,
+        phase=phase,
+        stage=stage,
     )
 
 
@@ -222,14 +235,16 @@ def transfer_entry(
     Raises:
         ValueError: the link is unknown, or a number is negative or not finite.
     """
-    _check_place("link", link, LINKS)
+    check_place("link", link, LINKS)
     up, down = _amount("up_bytes", up_bytes), _amount("down_bytes", down_bytes)
     profile = rates.links[link]
     directions = (up > 0) + (down > 0)
     seconds = (up + down) / profile.rate_bytes_per_s.value
+    energy = _interval(up + down, rates.link_energy[link])
     return _entry(
         rates,
-        energy=_interval(up + down, profile.energy_j_per_byte),
+        energy=energy,
+        dynamic_j=energy.value,
         contracted_share=0.0,
         cycle=cycle,
         phase=phase,
@@ -276,24 +291,50 @@ def from_json(rows: Iterable[Mapping[str, Any]]) -> list[Entry]:
     return [Entry(**row) for row in rows]
 
 
-def _entry(
+def _tier_entry(
     rates: Rates,
-    *,
-    energy: Interval,
-    contracted_share: float,
-    flops: float = 0.0,
-    up_bytes: int = 0,
-    down_bytes: int = 0,
-    host_s: float = 0.0,
-    **where: Any,
+    tier: str,
+    part: str,
+    it_energy: Interval,
+    used_s: float,
+    **counts: Any,
 ) -> Entry:
-    """Adds joules and grams to what was counted."""
+    """Adds what the building, the making of the device and the water come to."""
+    pue, wue = rates.pue[tier], rates.wue.get(tier)
+    it_kwh = it_energy.value / constants.JOULES_PER_KWH
+    return _entry(
+        rates,
+        energy=_interval(1.0, it_energy, pue),
+        overhead_j=it_energy.value * (pue.value - 1),
+        embodied_g=_embodied_g(rates, tier, used_s),
+        water_l=it_kwh * wue.value if wue else 0.0,
+        contracted_share=rates.contracted_share[tier],
+        place=tier,
+        **{part: it_energy.value},
+        **counts,
+    )
+
+
+_BLANK: dict[str, Any] = {"up_bytes": 0, "down_bytes": 0} | dict.fromkeys(
+    ("flops", "host_s", "device_s", "dynamic_j", "idle_j", "overhead_j"), 0.0
+)
+_BLANK |= {"embodied_g": 0.0, "water_l": 0.0}
+
+
+def _embodied_g(rates: Rates, tier: str, used_s: float) -> float | None:
+    embodied = rates.devices[tier].embodied
+    if embodied is None:
+        return None
+    return embodied.value * 1000 * used_s / rates.lifetime[tier].value
+
+
+def _entry(
+    rates: Rates, *, energy: Interval, contracted_share: float, **values: Any
+) -> Entry:
+    """Adds joules and grams to what was counted; what is not named is nothing."""
     carbon = _interval(1 / constants.JOULES_PER_KWH, energy, rates.intensity)
     return Entry(
-        flops=flops,
-        up_bytes=up_bytes,
-        down_bytes=down_bytes,
-        host_s=host_s,
+        **_BLANK | values,
         energy_j=energy.value,
         energy_low_j=energy.low,
         energy_high_j=energy.high,
@@ -302,7 +343,6 @@ def _entry(
         carbon_location_high_g=carbon.high,
         carbon_market_g=carbon.value * (1 - contracted_share),
         kind=KIND,
-        **where,
     )
 
 
@@ -323,10 +363,20 @@ def _sums(
     entries: Sequence[Entry], place: str, fields: Sequence[str]
 ) -> dict[str, Any]:
     here = [entry for entry in entries if entry.place == place]
-    sums = {field: sum(getattr(entry, field) for entry in here) for field in fields}
+    sums = {field: _sum(getattr(entry, field) for entry in here) for field in fields}
     # Kinds are never mixed without a label; an empty sum has the ledger's kind.
     kinds = sorted({entry.kind for entry in here}) or [KIND]
     return {**sums, "kind": "+".join(kinds)}
+
+
+def _sum(values: Iterable[float | int | None]) -> float | int | None:
+    """Sum; None where a part of it is unknown."""
+    total: float | int = 0
+    for value in values:
+        if value is None:
+            return None
+        total += value
+    return total
 
 
 def _amount(name: str, value: SupportsFloat) -> float:
@@ -335,18 +385,3 @@ def _amount(name: str, value: SupportsFloat) -> float:
     if not (math.isfinite(number) and number >= 0):
         raise ValueError(f"{name} is {value}: allowed are finite numbers from 0 up")
     return number
-
-
-def _check_place(field: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ValueError(f"unknown {field} {value!r}: allowed are {', '.join(allowed)}")
-
-
-def _check_keys(
-    field: str, mapping: Mapping[str, object], wanted: Sequence[str]
-) -> None:
-    if set(mapping) != set(wanted):
-        raise ValueError(
-            f"{field} has the keys {sorted(mapping)}: needed are exactly "
-            f"{', '.join(wanted)}"
-        )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jinja2
 
-from ecogen_jax.report import tables
+from ecogen_jax.report import energy, tables
 from ecogen_jax.report.runs import Run
 
 # What stands below each plot; a plot without a line here has none.
@@ -14,6 +14,7 @@ CAPTIONS = {
     "accuracy": "Test accuracy after each phase; dashed: local training alone.",
     "samples": "What the generators made; no real image was used in a hop.",
     "energy": "Energy of the simulated devices and links, with its interval.",
+    "tornado": "What each constant alone does to the total, over its whole interval.",
     "partition": "How the private images are spread over the end devices.",
     "training": "Accuracy on the validation splits, on which everything is chosen.",
 }
@@ -37,7 +38,11 @@ def write(run: Run) -> Path:
         manifest=run.manifest,
         config=json.dumps(run.config, indent=2),
         headline=_headline(run),
-        tables=[tables.phases(run.summary), tables.ledger(run.summary)],
+        tables=[
+            tables.phases(run.summary),
+            tables.ledger(run.summary),
+            *energy.all_tables(run.summary),
+        ],
         plots=[(name, text, _inline(run, name)) for name, text in _plots(run)],
     )
     path = run.path / "report.html"

@@ -1,5 +1,6 @@
 """The plots of a run, legible on a phone and without colour vision."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ IMAGES_PER_ROW = 10
 # Above this ratio of largest to smallest, the small ones vanish on a linear axis.
 LOG_RATIO = 30
 MAX_NUMBERED_DEVICES = 20
+MAX_BARS = 10
 MAX_NUMBERED_CLASSES = 10
 
 
@@ -115,6 +117,29 @@ def energy(run: Run) -> Figure:
     return figure
 
 
+def tornado(run: Run) -> Figure | None:
+    """Draws what each constant does to the total carbon; None in an older run."""
+    file = run.path / "uncertainty.json"
+    if not file.exists():
+        return None
+    found = json.loads(file.read_text())
+    bars = found["inputs"][:MAX_BARS]
+    height_in = 1.8 + 0.3 * len(bars)
+    figure, axes = _figure(run, "What the total CO2e depends on", height_in)
+    for number, bar in enumerate(bars):
+        ends = bar["carbon_g"]
+        axes.barh(number, ends["high"] - ends["low"], left=ends["low"], color="#56B4E9")
+    best = found["carbon_g"]
+    axes.axvline(best["value"], color="k")
+    axes.axvspan(best["low"], best["high"], color="k", alpha=0.1, label="90 % interval")
+    axes.set_yticks(range(len(bars)), [bar["name"] for bar in bars], fontsize="small")
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter(EngFormatter("g"))
+    axes.set_xlabel("location-based CO2e of the run, modelled")
+    figure.legend(loc="outside lower center", frameon=False)
+    return figure
+
+
 def partition(run: Run) -> Figure | None:
     """Draws how many images of each class a device holds; None without a split."""
     file = run.path / "partition.npz"
@@ -164,6 +189,7 @@ DRAWINGS: dict[str, Callable[[Run], Figure | None]] = {
     "accuracy": accuracy,
     "samples": samples,
     "energy": energy,
+    "tornado": tornado,
     "partition": partition,
     "training": training,
 }

@@ -1,5 +1,6 @@
 """From a config to everything a run needs: the only reader of configs."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,8 @@ from ml_collections import ConfigDict
 from ecogen_jax import keys, mesh
 from ecogen_jax.config import HOPS, ConfigError, check
 from ecogen_jax.data import partition, sources
-from ecogen_jax.energy import constants, ledger
+from ecogen_jax.energy import constants
+from ecogen_jax.energy import rates as energy_rates
 from ecogen_jax.nets.classifier import SIZES, classifier
 from ecogen_jax.nets.functional import Net
 from ecogen_jax.nets.generator import generator
@@ -33,12 +35,13 @@ CHOICES = {
     "nets.cloud": tuple(SIZES),
     "nets.edge": tuple(SIZES),
     "nets.end": tuple(SIZES),
-    "energy.cloud_device": constants.names("devices"),
-    "energy.edge_device": constants.names("devices"),
-    "energy.end_device": constants.names("devices"),
+    "energy.cloud_device": constants.names("devices", constants.TRAINING),
+    "energy.edge_device": constants.names("devices", constants.TRAINING),
+    "energy.end_device": constants.names("devices", constants.TRAINING),
     "energy.cloud_edge_link": constants.names("links"),
     "energy.edge_end_link": constants.names("links"),
     "energy.country": constants.names("grid"),
+    "energy.cloud_water": (energy_rates.NO_WATER, *constants.names("wue")),
 } | {f"{hop}.distiller": tuple(DISTILLERS) for hop in HOPS}
 """The names that a config may use, from the registries."""
 
@@ -61,7 +64,7 @@ class Experiment(NamedTuple):
       validation: images and labels that choices are made on.
       topology: how many parties there are.
       nets: the classifier of each tier.
-      parties: everybody, untrained.
+      parties: everybody, untrained; shapes alone in an outline.
       plan: the stages in order.
       cycles: number of cycles.
       mapping: how parties are mapped to devices.
@@ -79,7 +82,7 @@ class Experiment(NamedTuple):
     plan: list[Plan]
     cycles: int
     mapping: Mapping
-    rates: ledger.Rates
+    rates: energy_rates.Rates
     partition: dict[str, np.ndarray]
     label_counts: np.ndarray
     key: jax.Array
@@ -102,6 +105,31 @@ def build(config: ConfigDict) -> Experiment:
     """
     check(config, CHOICES)
     dataset = sources.load(config.data.name, folder=config.data.folder)
+    return _assemble(config, dataset, untrained)
+
+
+def outline(config: ConfigDict) -> Experiment:
+    """Builds what a forecast needs of an experiment: no data fetched, nothing drawn.
+
+    Images are blank and labels have the counts of the true ones; so shapes, sizes and
+    the number of parties are those that `build` gives, and values are not.
+
+    Raises:
+      ConfigError: as `build`.
+    """
+    check(config, CHOICES)
+
+    def shapes(config: ConfigDict, nets: Nets, num_classes: int) -> Parties:
+        return jax.eval_shape(lambda: untrained(config, nets, num_classes))
+
+    return _assemble(config, sources.outline(config.data.name), shapes)
+
+
+def _assemble(
+    config: ConfigDict,
+    dataset: sources.Dataset,
+    parties: Callable[[ConfigDict, Nets, int], Parties],
+) -> Experiment:
     topology = _topology(config)
     shares = _share(config, dataset, topology)
     shape = dataset.train_images.shape[1:]
@@ -121,7 +149,7 @@ def build(config: ConfigDict) -> Experiment:
         validation=shares.validation,
         topology=topology,
         nets=nets,
-        parties=untrained(config, nets, dataset.num_classes),
+        parties=parties(config, nets, dataset.num_classes),
         plan=[Plan(0, stage) for stage in start]
         + [Plan(number, stage) for number in range(1, cycles + 1) for stage in cycle],
         cycles=cycles,
@@ -306,13 +334,16 @@ def _hops(
     }
 
 
-def _rates(config: ConfigDict) -> ledger.Rates:
+def _rates(config: ConfigDict) -> energy_rates.Rates:
     energy = config.energy
-    return ledger.rates(
-        devices={tier: energy[f"{tier}_device"] for tier in ledger.TIERS},
-        links={link: energy[f"{link}_link"] for link in ledger.LINKS},
+    return energy_rates.rates(
+        devices={tier: energy[f"{tier}_device"] for tier in energy_rates.TIERS},
+        links={link: energy[f"{link}_link"] for link in energy_rates.LINKS},
         country=energy.country,
         contracted_share={
-            tier: energy[f"{tier}_contracted_share"] for tier in ledger.TIERS
+            tier: energy[f"{tier}_contracted_share"] for tier in energy_rates.TIERS
         },
+        link_view=energy.link_view,
+        include_idle=energy.include_idle,
+        cloud_water=energy.cloud_water,
     )

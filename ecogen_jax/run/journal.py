@@ -59,6 +59,31 @@ def work_entry(
     )
 
 
+def stage_entries(
+    experiment: Experiment, cycle: int, stage: Stage, *, flops: float, host_s: float
+) -> list[ledger.Entry]:
+    """The ledger's entries for what a stage computed, and for who waited meanwhile.
+
+    Parties of the working tier work side by side, those of the others wait for them.
+    Nobody is reserved before the first cycle, and transfers are waited for by none.
+    """
+    work = work_entry(experiment, cycle, stage, flops=flops, host_s=host_s)
+    rates, topology = experiment.rates, experiment.topology
+    waiting = [tier for tier in rates.idle_power if tier != stage.tier and cycle > 0]
+    stage_s = work.device_s / stage.num_parties
+    return [work] + [
+        ledger.idle_entry(
+            rates,
+            cycle=cycle,
+            phase=stage.phase,
+            stage=stage.name,
+            tier=tier,
+            wait_s=stage_s * topology.size(tier),
+        )
+        for tier in waiting
+    ]
+
+
 def message_entries(
     experiment: Experiment, cycle: int, stage: Stage, deliveries: list[Delivery]
 ) -> list[ledger.Entry]:
@@ -97,3 +122,9 @@ def inference_entries(experiment: Experiment, cycle: int) -> list[ledger.Entry]:
             )
         )
     return entries
+
+
+def inferences(experiment: Experiment) -> int:
+    """Images that all parties answer in all cycles, see `inference_entries`."""
+    parties = sum(experiment.topology.size(tier) for tier in TIERS)
+    return experiment.cycles * parties * len(experiment.dataset.test_labels)

@@ -23,7 +23,7 @@ from ecogen_jax.relay.messages import audit, fingerprints
 from ecogen_jax.relay.parties import Parties
 from ecogen_jax.relay.stage import Stage, compile_round, party_keys, round_flops
 from ecogen_jax.run import journal as journals
-from ecogen_jax.run import results, writer
+from ecogen_jax.run import measure, results, writer
 from ecogen_jax.run.build import Experiment, build
 from ecogen_jax.run.checkpoint import Checkpoints
 from ecogen_jax.run.clock import Clock
@@ -58,10 +58,11 @@ def run(config: ConfigDict) -> Path:
         Checkpoints(folder.path / "checkpoints") as checkpoints,
         progress() as bars,
     ):
-        one = _Run(config, experiment, folder, checkpoints, bars)
-        for cycle, stage in experiment.plan[one.journal.index :]:
-            one.stage(cycle, stage)
-        one.finish()
+        with measure.host() as host:
+            one = _Run(config, experiment, folder, checkpoints, bars)
+            for cycle, stage in experiment.plan[one.journal.index :]:
+                one.stage(cycle, stage)
+        one.finish(host)
     return folder.path
 
 
@@ -116,11 +117,13 @@ class _Run:
                 self._save(None)
                 return
 
-    def finish(self) -> None:
+    def finish(self, host: measure.HostEnergy) -> None:
         """Waits for the last checkpoint and writes the results."""
         self.checkpoints.wait()
         self.journal.clock = self.clock.state()
-        results.last_files(self.config, self.experiment, self.folder, self.journal)
+        results.last_files(
+            self.config, self.experiment, self.folder, self.journal, host
+        )
 
     def _begin(self, cycle: int, stage: Stage) -> tuple[PyTree, PyTree]:
         with self.clock("train"):
@@ -188,13 +191,13 @@ class _Run:
         """Ends a stage: parties, messages, ledger, samples, test accuracy."""
         journal = self.journal
         self.parties = to_host(stage.end(self.parties, state))
-        work = journals.work_entry(
+        entries = journals.stage_entries(
             self.experiment, cycle, stage, flops=flops, host_s=journal.stage_host_s
         )
         if stage.phase == "local_only":  # a baseline is no part of the relay's cost
-            self._baseline(stage.trained(state), work)
+            self._baseline(stage.trained(state), entries[0])
         else:
-            journal.ledger += ledger.to_json([work])
+            journal.ledger += ledger.to_json(entries)
             self._deliver(cycle, stage)
         add_samples(self.folder.path, cycle, stage.name, state)
         journal.index += 1

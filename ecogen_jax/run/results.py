@@ -11,12 +11,14 @@ import pandas as pd
 from ml_collections import ConfigDict
 
 from ecogen_jax import config as configs
-from ecogen_jax.energy import ledger
+from ecogen_jax.energy import ledger, uncertainty
+from ecogen_jax.energy.sci import sci
 from ecogen_jax.relay.parties import Nets, Parties
 from ecogen_jax.run import writer
 from ecogen_jax.run.build import Experiment, build_nets, untrained
 from ecogen_jax.run.checkpoint import Checkpoints
-from ecogen_jax.run.journal import Journal
+from ecogen_jax.run.journal import Journal, inferences
+from ecogen_jax.run.measure import HostEnergy
 
 
 class LoadedRun(NamedTuple):
@@ -54,11 +56,24 @@ def last_files(
     experiment: Experiment,
     folder: writer.RunFolder,
     journal: Journal,
+    host: HostEnergy,
 ) -> None:
-    """Writes the results; `summary.json` comes last and marks the run as finished."""
+    """Writes the results; `summary.json` comes last and marks the run as finished.
+
+    Args:
+      config: of the run.
+      experiment: built from it.
+      folder: of the run.
+      journal: all that happened.
+      host: what the simulating machine used, in the last process of a resumed run.
+    """
     entries = ledger.from_json(journal.ledger)
     pd.DataFrame(journal.parties).to_csv(folder.path / "parties.csv", index=False)
     ledger.to_frame(entries).to_csv(folder.path / "ledger.csv", index=False)
+    rates = experiment.rates
+    found = uncertainty.analyse(rates, uncertainty.count(entries, rates))
+    spread = uncertainty.to_json(found)
+    writer.write_json(folder.path / "uncertainty.json", spread)
     summary = {
         "experiment": config.experiment,
         "seed": config.seed,
@@ -69,6 +84,14 @@ def last_files(
         "phases": journal.phases,
         "baselines": journal.baselines,
         "ledger": ledger.summarise(entries),
+        "total": {name: spread[name] for name in ("energy_j", "carbon_g")},
+        "sci": sci(
+            entries,
+            cycles=experiment.cycles,
+            inferences=inferences(experiment),
+            includes_idle=bool(rates.idle_power),
+        ),
+        "host_energy": host.summary(),
         "seconds": journal.clock,
         "raw_samples_on_links": journal.raw_samples,
         "resumed": journal.resumed,

@@ -370,7 +370,7 @@ def _take(sent: PyTree, sender: np.ndarray) -> PyTree:
 
 def _known(relay: GeneratorAndStudent) -> jax.Array:
     """1 for the classes that a sender has heard of, `[senders, classes]`, else 0."""
-    return jnp.asarray(np.asarray(relay.label_counts) > 0, jnp.float32)
+    return (jnp.asarray(relay.label_counts) > 0).astype(jnp.float32)
 
 
 def _as_counts(counts: np.ndarray) -> np.ndarray:

@@ -1,0 +1,49 @@
+"""What a program costs before any hardware is chosen: plain numbers, without JAX."""
+
+from typing import NamedTuple
+
+CLASSES = ("matmul", "conv", "elementwise", "reduction")
+
+
+class Cost(NamedTuple):
+    """What one call of a program costs, over all its shards.
+
+    Attributes:
+        flops: operations in total, with the dearest branch of each ``cond`` and the
+            stated bound of each ``while``: an upper bound where a program has those,
+            exact where it has none.
+        flops_low: the same with the cheapest branches and no trip of such a
+            ``while``.
+        by_class_and_dtype: parts of ``flops``, keyed by (class, dtype).
+        bytes: operands read and results written by every operation on its own, in B:
+            an upper bound, since a compiler fuses operations and keeps data on chip.
+        bytes_low: what is left after perfect fusion, in B; see `memory.fused_bytes`.
+        peak_bytes: most memory that is alive at once, in B: an upper bound; see
+            `memory.peak_bytes`.
+        wire_bytes: what collectives send between shards, in B.
+    """
+
+    flops: float
+    flops_low: float
+    by_class_and_dtype: dict[tuple[str, str], float]
+    bytes: float
+    bytes_low: float
+    peak_bytes: float
+    wire_bytes: float
+
+    @property
+    def by_class(self) -> dict[str, float]:
+        """FLOPs of ``matmul``, ``conv``, ``elementwise`` and ``reduction``."""
+        parts = self.by_class_and_dtype
+        return {
+            kind: float(sum(parts[key] for key in parts if key[0] == kind))
+            for kind in CLASSES
+        }
+
+    @property
+    def by_dtype(self) -> dict[str, float]:
+        """FLOPs by the dtype that is computed in."""
+        total: dict[str, float] = {}
+        for (_, dtype), flops in self.by_class_and_dtype.items():
+            total[dtype] = total.get(dtype, 0.0) + flops
+        return total

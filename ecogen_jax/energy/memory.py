@@ -1,0 +1,209 @@
+"""Bytes that a program must move after fusion, and bytes that are alive at once.
+
+Both read the jaxpr in its order, with plain calls put in place of their call.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from jax.extend import core
+
+from ecogen_jax.energy import loops, primitives
+
+
+class _Op(NamedTuple):
+    """An equation with numbers for its arrays; literals are left out as None."""
+
+    eqn: core.JaxprEqn
+    ins: list[int | None]
+    outs: list[int]
+
+
+class _Program(NamedTuple):
+    """A jaxpr without calls.
+
+    Attributes:
+        inputs: constants and arguments.
+        ops: primitive operations and `loops.CONTROL`, in order.
+        outputs: results.
+        sizes: bytes of every array, by its number.
+    """
+
+    inputs: list[int]
+    ops: list[_Op]
+    outputs: list[int | None]
+    sizes: list[int]
+
+
+def fused_bytes(jaxpr: core.Jaxpr, while_trips: loops.WhileTrips = None) -> int:
+    """Bytes that cross the memory bus if everything between two loops is one kernel.
+
+    A program, and each trip of a loop, reads each of its inputs once and writes each
+    of its results once; all that lies between stays on chip. Of an array that is only
+    sliced or gathered from, the slices are read; of one that is only updated in
+    place, the updates are written. The carry of a loop goes through memory once a
+    trip, which is what makes this no bound for a loop whose state fits on chip.
+    ``cond`` takes the cheapest branch, a ``while`` with a stated bound no trip.
+
+    Args:
+        jaxpr: the program.
+        while_trips: as in `loops.trips`.
+
+    Returns:
+        Bytes read and written, over all shards.
+    """
+    program = _flatten(jaxpr)
+    straight = [op for op in program.ops if not _inner(op.eqn)]
+    total = _read(program, straight) + _written(program, straight)
+    for op in program.ops:
+        bodies = _inner(op.eqn)
+        if not bodies:
+            continue
+        each = [fused_bytes(body, while_trips) for body in bodies]
+        if op.eqn.primitive.name == "cond":
+            total += min(each)
+        else:
+            total += _fewest(op.eqn, while_trips) * sum(each)
+    return total
+
+
+def peak_bytes(jaxpr: core.Jaxpr) -> int:
+    """Most bytes alive at once, if operations run in order and nothing is fused.
+
+    Arguments and constants are held throughout, as without donation; an intermediate
+    is held from its operation to its last use; a loop holds its carry twice. An upper
+    bound on the data itself: workspaces and padding of kernels are not in it.
+
+    Args:
+        jaxpr: the program.
+
+    Returns:
+        Bytes, over all shards.
+    """
+    program = _flatten(jaxpr)
+    sizes, kept = program.sizes, {*program.inputs, *program.outputs}
+    last: dict[int | None, int] = {}
+    for position, op in enumerate(program.ops):
+        last.update(dict.fromkeys([*op.ins, *op.outs], position))
+    alive = peak = sum(sizes[i] for i in program.inputs)
+    for position, op in enumerate(program.ops):
+        alive += _total(sizes, op.outs)
+        peak = max(peak, alive + _within(op, sizes))
+        touched = {*op.ins, *op.outs} - kept
+        alive -= _total(sizes, [i for i in touched if last[i] == position])
+    return peak
+
+
+def _flatten(jaxpr: core.Jaxpr) -> _Program:
+    """Numbers every array and puts bodies in place of their calls."""
+    program = _Program(inputs=[], ops=[], outputs=[], sizes=[])
+    known = {var: _number(program, var) for var in jaxpr.invars}
+    program.inputs.extend(known.values())
+    program.outputs.extend(_inline(program, jaxpr, known))
+    return program
+
+
+def _inline(
+    program: _Program, jaxpr: core.Jaxpr, known: Mapping[Any, int | None]
+) -> list[int | None]:
+    """Appends the operations of a body to a program; numbers of its results."""
+    constants = {var: _number(program, var) for var in jaxpr.constvars}
+    program.inputs.extend(constants.values())
+    numbers = {**known, **constants}
+    for eqn in jaxpr.eqns:
+        ins = _look_up(numbers, eqn.invars)
+        body = _call(eqn)
+        if eqn.primitive.name in primitives.ALIASES:
+            numbers.update(zip(eqn.outvars, ins, strict=True))
+        elif body is None:
+            made = [_number(program, var) for var in eqn.outvars]
+            program.ops.append(_Op(eqn, ins, made))
+            numbers.update(zip(eqn.outvars, made, strict=True))
+        else:
+            given = dict(zip(body.invars, ins, strict=True))
+            outs = _inline(program, body, given)
+            numbers.update(zip(eqn.outvars, outs, strict=True))
+    return _look_up(numbers, jaxpr.outvars)
+
+
+def _number(program: _Program, var: Any) -> int:
+    """A new number for an array."""
+    program.sizes.append(primitives.num_bytes(var))
+    return len(program.sizes) - 1
+
+
+def _look_up(numbers: Mapping[Any, int | None], variables: Any) -> list[int | None]:
+    return [None if isinstance(v, core.Literal) else numbers[v] for v in variables]
+
+
+def _call(eqn: core.JaxprEqn) -> core.Jaxpr | None:
+    """Body of a plain call; None for anything else."""
+    if eqn.primitive.name in loops.CONTROL:
+        return None
+    bodies = loops.call_bodies(eqn)
+    return bodies[0] if len(bodies) == 1 else None
+
+
+def _inner(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
+    """Bodies that are programs of their own."""
+    name, params = eqn.primitive.name, eqn.params
+    if name == "while":
+        return [params["cond_jaxpr"].jaxpr, params["body_jaxpr"].jaxpr]
+    if name in loops.CONTROL:
+        return list(core.jaxprs_in_params(params))
+    return []
+
+
+def _fewest(eqn: core.JaxprEqn, while_trips: loops.WhileTrips) -> int:
+    if eqn.primitive.name == "shard_map":
+        return loops.shards(eqn)
+    return loops.trips(eqn, while_trips)[0]
+
+
+def _read(program: _Program, ops: list[_Op]) -> int:
+    """Bytes of the program's inputs that operations read."""
+    sizes, read = program.sizes, Counter[int]()
+    for op in ops:
+        name = op.eqn.primitive.name
+        for place, i in enumerate(op.ins):
+            if i is None or (place == 0 and name in primitives.PUTS):
+                continue
+            picks = place == 0 and name in primitives.PICKS
+            read[i] += sizes[op.outs[0]] if picks else sizes[i]
+    return sum(min(read[i], sizes[i]) for i in program.inputs)
+
+
+def _written(program: _Program, ops: list[_Op]) -> int:
+    """Bytes of the program's results that operations write."""
+    in_place, total = set[int | None](program.inputs), 0
+    for op in ops:
+        place = primitives.PUTS.get(op.eqn.primitive.name)
+        if place is not None and op.ins[0] in in_place:
+            total += primitives.num_bytes(op.eqn.invars[place])
+            in_place.update(op.outs)
+        else:
+            total += _total(program.sizes, set(op.outs) & set(program.outputs))
+    return total
+
+
+def _within(op: _Op, sizes: list[int]) -> int:
+    """Bytes that the bodies of an operation need beside its operands and results."""
+    eqn, params = op.eqn, op.eqn.params
+    name, bodies = eqn.primitive.name, _inner(op.eqn)
+    if not bodies:
+        bodies = loops.call_bodies(eqn)  # several bodies of one call: the largest
+    if not bodies:
+        return 0
+    peak = max(peak_bytes(body) for body in bodies)
+    if name == "scan":
+        held = params["num_consts"] + params["num_carry"]
+        return peak - _total(sizes, op.ins[:held])
+    if name == "while":
+        return max(peak - _total(sizes, op.ins[params["cond_nconsts"] :]), 0)
+    own = _total(sizes, op.ins) + _total(sizes, op.outs)
+    return max((loops.shards(eqn) if name == "shard_map" else 1) * peak - own, 0)
+
+
+def _total(sizes: list[int], arrays: Iterable[int | None]) -> int:
+    return sum(sizes[i] for i in arrays if i is not None)

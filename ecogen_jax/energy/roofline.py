@@ -1,0 +1,255 @@
+"""Time and power of a program on a device, before it runs.
+
+    seconds = max(sum of FLOPs / (peak x fraction), bytes / (bandwidth x fraction))
+    watts   = idle + (full - idle) x utilisation
+    clock   = ((cap - idle) / (full - idle)) ^ (1 / 3)
+
+Time: the roofline of Williams, Waterman and Patterson 2009 (CACM 52(4)), with the
+share of each peak that programs reach. Power: linear in utilisation, as Fan, Weber and
+Barroso 2007 (ISCA) measured for servers. Under a cap the clock falls until the power
+fits: dynamic power goes as voltage^2 x clock, and voltage about as clock, so power goes
+as clock^3. A slower clock slows arithmetic; the memory has its own clock.
+
+Products run at the peak of their operands' dtype. All else runs on the vector units,
+at the fp32 peak or, where a device has none, at the lowest peak that it has.
+"""
+
+import json
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ecogen_jax.energy import constants
+from ecogen_jax.energy.constants import Constant
+from ecogen_jax.energy.counts import Cost
+from ecogen_jax.energy.ledger import Interval
+
+# Name of a dtype -> name of its peak in tables/devices.csv.
+PEAKS = {
+    "bfloat16": "bf16",
+    "float16": "fp16",
+    "float32": "fp32",
+    "int8": "int8",
+    "uint8": "int8",
+}
+COMPUTE_FRACTION = Constant(
+    0.34,
+    0.197,
+    0.565,
+    "1",
+    "Patterson et al. 2021 (arXiv 2104.10350) Table 4, measured over peak: Meena "
+    "42.3 / 123 TFLOP/s; low: GPT-3 24.6 / 125; high: LaMDA (arXiv 2201.08239) "
+    "section 10, 56.5 %",
+    "2021-04",
+    "measured",
+)
+MEMORY_FRACTION = Constant(
+    0.8,
+    0.5,
+    1.0,
+    "1",
+    "assumed: streaming kernels come near the datasheet (high), strided reach half",
+    "2024",
+    "assumed",
+)
+
+
+class Machine(NamedTuple):
+    """What the roofline needs of a device.
+
+    Attributes:
+        name: key in ``tables/devices.csv``, or what a calibration was called.
+        peak_flops: peak FLOP/s by ``bf16``, ``fp16``, ``fp32``, ``int8``.
+        bandwidth: peak of the memory, in B/s.
+        compute_fraction: share of a peak of FLOP/s that programs reach.
+        memory_fraction: share of the bandwidth that programs reach.
+    """
+
+    name: str
+    peak_flops: dict[str, Constant]
+    bandwidth: Constant
+    compute_fraction: Constant = COMPUTE_FRACTION
+    memory_fraction: Constant = MEMORY_FRACTION
+
+
+def machine(name: str) -> Machine:
+    """Looks up the datasheet peaks of a device.
+
+    Args:
+        name: one of ``constants.names("devices")``.
+
+    Returns:
+        Its peaks, with the sourced default of what programs reach of them.
+
+    Raises:
+        ValueError: the device is unknown, or its table has no bandwidth.
+    """
+    bandwidth = constants.device_cell(name, "bandwidth")
+    frame = constants.table("devices")
+    known = set(frame.loc[frame["name"] == name, "quantity"])
+    peaks = {
+        peak: constants.device_cell(name, f"peak_{peak}_flops")
+        for peak in dict.fromkeys(PEAKS.values())
+        if f"peak_{peak}_flops" in known
+    }
+    return Machine(name, peaks, bandwidth)
+
+
+def calibrated(path: str | pathlib.Path) -> Machine:
+    """Reads what ``scripts/calibrate.py`` measured.
+
+    Args:
+        path: the JSON file that it wrote.
+
+    Returns:
+        A machine whose peaks are the measured rates, of which programs reach all:
+        what a large matrix product reaches bounds what a program reaches.
+
+    Raises:
+        ValueError: the file is no calibration.
+    """
+    record = json.loads(pathlib.Path(path).read_text())
+    if not {"name", "flops_per_s", "bytes_per_s", "date"} <= record.keys():
+        raise ValueError(
+            f"{path} has the keys {sorted(record)}: no calibration; make one with "
+            "scripts/calibrate.py"
+        )
+
+    name, date = record["name"], record["date"]
+    peaks = {
+        PEAKS[dtype]: _measured(rate, "FLOP/s", name, date)
+        for dtype, rate in record["flops_per_s"].items()
+    }
+    bandwidth = _measured(record["bytes_per_s"], "B/s", name, date)
+    whole = _measured({"value": 1.0, "low": 1.0, "high": 1.0}, "1", name, date)
+    return Machine(name, peaks, bandwidth, whole, whole)
+
+
+def time_s(cost: Cost, machine: Machine, *, clock: float = 1.0) -> Interval:
+    """Seconds that a program takes on a device.
+
+    The interval has the fused bytes, cheapest branches and best rates at its low end
+    and the unfused bytes, dearest branches and worst rates at its high end; the value
+    takes the geometric mean of both counts of bytes.
+
+    Args:
+        cost: from `meter.cost`.
+        machine: from `machine` or `calibrated`.
+        clock: clock of the arithmetic over its full clock, 0 to 1; see `capped_clock`.
+
+    Returns:
+        Seconds, with bounds.
+
+    Raises:
+        ValueError: the device has no peak for a dtype, or the clock is not in (0, 1].
+    """
+    if not 0 < clock <= 1:
+        raise ValueError(f"clock is {clock}: allowed is above 0 up to 1 (uncapped)")
+    share, memory = machine.compute_fraction, machine.memory_fraction
+    cheapest = cost.flops_low / cost.flops if cost.flops else 1.0
+
+    def seconds(rate: str, reached: float, bytes_: float, part: float) -> float:
+        """Seconds at the ``value``, ``low`` or ``high`` of the machine's peaks."""
+        peaks = {name: getattr(peak, rate) for name, peak in machine.peak_flops.items()}
+        arithmetic = part * compute_s(cost, peaks, machine.name) / (reached * clock)
+        return max(arithmetic, bytes_ / getattr(machine.bandwidth, rate))
+
+    middle = math.sqrt(cost.bytes * cost.bytes_low)
+    return Interval(
+        value=seconds("value", share.value, middle / memory.value, 1.0),
+        low=seconds("high", share.high, cost.bytes_low / memory.high, cheapest),
+        high=seconds("low", share.low, cost.bytes / memory.low, 1.0),
+    )
+
+
+def compute_s(cost: Cost, peaks: Mapping[str, float], name: str) -> float:
+    """Seconds of the arithmetic alone, at the peaks.
+
+    Args:
+        cost: from `meter.cost`.
+        peaks: FLOP/s by ``bf16``, ``fp16``, ``fp32``, ``int8``.
+        name: of the device, for the error.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        ValueError: the device has no peak for the dtype of a product.
+    """
+    seconds = 0.0
+    for (kind, dtype), flops in cost.by_class_and_dtype.items():
+        product = kind in ("matmul", "conv")
+        peak = PEAKS.get(dtype, dtype) if product else _vector_peak(peaks)
+        if peak not in peaks:
+            known = [dtype for dtype, peak in PEAKS.items() if peak in peaks]
+            raise ValueError(
+                f"dtype {dtype} of {kind}: device {name!r} has peaks for {known} only; "
+                "cast the operands to one of them or choose another device"
+            )
+        seconds += flops / peaks[peak]
+    return seconds
+
+
+def power_w(utilisation: float, idle_w: float, full_w: float) -> float:
+    """Power between idle and full.
+
+    Args:
+        utilisation: share of the time, or of the peak, that is used, 0 to 1.
+        idle_w: power when idle, in W.
+        full_w: power under full load, in W.
+
+    Returns:
+        W.
+
+    Raises:
+        ValueError: the utilisation is not in 0 to 1, or not 0 <= idle_w <= full_w.
+    """
+    _check_powers(idle_w, full_w)
+    if not 0 <= utilisation <= 1:
+        raise ValueError(
+            f"utilisation is {utilisation}: allowed is 0 to 1; divide percent by 100"
+        )
+    return idle_w + (full_w - idle_w) * utilisation
+
+
+def capped_clock(cap_w: float, idle_w: float, full_w: float) -> float:
+    """Clock at which a fully loaded device keeps a power cap, over its full clock.
+
+    Args:
+        cap_w: most power that is allowed, in W.
+        idle_w: power when idle, in W: no clock goes below it.
+        full_w: power under full load without a cap, in W.
+
+    Returns:
+        Above 0, up to 1; 1 where the cap does not bind.
+
+    Raises:
+        ValueError: the cap is not above idle, or not 0 <= idle_w <= full_w.
+    """
+    _check_powers(idle_w, full_w)
+    if cap_w <= idle_w:
+        raise ValueError(
+            f"cap_w is {cap_w}, idle power is {idle_w} W: a cap must leave power to "
+            "compute with; raise it"
+        )
+    return 1.0 if cap_w >= full_w else ((cap_w - idle_w) / (full_w - idle_w)) ** (1 / 3)
+
+
+def _vector_peak(peaks: Mapping[str, float]) -> str:
+    if "fp32" in peaks or not peaks:
+        return "fp32"
+    return min(peaks, key=lambda peak: peaks[peak])
+
+
+def _measured(rate: Mapping[str, float], unit: str, name: str, date: str) -> Constant:
+    source = f"scripts/calibrate.py on {name}: median, minimum and maximum"
+    return Constant(**rate, unit=unit, source=source, date=date, kind="measured")
+
+
+def _check_powers(idle_w: float, full_w: float) -> None:
+    if not 0 <= idle_w <= full_w:
+        raise ValueError(
+            f"idle_w is {idle_w} and full_w is {full_w}: allowed is "
+            "0 <= idle_w <= full_w, both in W (not kW)"
+        )

@@ -1,0 +1,128 @@
+"""Joules that the counters of the simulating machine saw, where it has any.
+
+Only counters count: a tool that has none and prints an estimate would print another
+model. They are read through zeus (the extra `measure`), which knows RAPL of CPUs and
+NVML of GPUs.
+"""
+
+import contextlib
+import dataclasses
+import importlib.util
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ecogen_jax.energy import constants
+
+# Part of a JAX device's name -> the table's device whose power is the model.
+PROFILES = {
+    "H100": "h100",
+    "A100": "a100",
+    "V100": "v100",
+    "P100": "p100",
+    "T4": "t4",
+    "TPU v2": "tpu_v2",
+    "TPU v3": "tpu_v3",
+    "TPU v4": "tpu_v4",
+    "cpu": "server_cpu",
+}
+
+
+Monitor = Any  # zeus.monitor.ZeusMonitor, which the extra alone installs
+
+
+@dataclasses.dataclass
+class HostEnergy:
+    """What the host used while a block ran.
+
+    Attributes:
+      seconds: wall time of the block.
+      measured_j: joules of all counters; None where nothing was measured.
+      reason: what was measured, or why nothing was.
+    """
+
+    seconds: float = 0.0
+    measured_j: float | None = None
+    reason: str = ""
+
+    def summary(self) -> dict[str, Any]:
+        """The `host_energy` of `summary.json`; the model is seconds x power."""
+        name = profile(jax.devices()[0].device_kind)
+        modelled_j = name and self.seconds * constants.device(name).power_w.value
+        ratio = None
+        if self.measured_j is not None and modelled_j:
+            ratio = self.measured_j / modelled_j
+        return {
+            "measured_j": self.measured_j,
+            "modelled_j": modelled_j,
+            "modelled_as": name,
+            "ratio": ratio,
+            "seconds": self.seconds,
+            "kind": "modelled" if self.measured_j is None else "measured",
+            "reason": self.reason,
+        }
+
+
+@contextlib.contextmanager
+def host(
+    start: Callable[[], tuple[Monitor | None, str]] | None = None,
+) -> Iterator[HostEnergy]:
+    """Measures a block; a host without counters gets the reason instead.
+
+    Args:
+      start: gives the monitor, or None and why there is none; `monitor` by default.
+
+    Yields:
+      Filled in when the block ends.
+    """
+    found, reason = (start or monitor)()
+    energy = HostEnergy(reason=reason)
+    begun = time.perf_counter()
+    if found is not None:
+        found.begin_window("run", sync_execution=False)
+    try:
+        yield energy
+    finally:
+        energy.seconds = time.perf_counter() - begun
+        if found is not None:
+            _read(energy, found.end_window("run", sync_execution=False))
+
+
+def _read(energy: HostEnergy, window: Any) -> None:
+    """Adds the counters up; a counter that may not be read gives nothing."""
+    joules = [*window.gpu_energy.values(), *(window.cpu_energy or {}).values()]
+    if sum(joules) > 0:
+        energy.measured_j = sum(joules)
+    else:
+        energy.reason = "not measured: no counter could be read"
+
+
+def monitor() -> tuple[Monitor | None, str]:
+    """The host's monitor and its counters by name, or None and why there is none."""
+    found = counters()
+    if not found:
+        return None, "not measured: no counter"
+    if importlib.util.find_spec("zeus") is None:
+        return None, (
+            f"not measured: {' and '.join(found)} found, but no zeus to read them; "
+            "pip install 'ecogen_jax[measure]'"
+        )
+    from zeus.monitor import ZeusMonitor
+
+    return ZeusMonitor(sync_execution_with="jax"), f"measured by {' and '.join(found)}"
+
+
+def counters(root: Path = Path("/")) -> list[str]:
+    """Names of the counters that this process may read, below a root folder."""
+    zones = (root / "sys/class/powercap").glob("intel-rapl:*/energy_uj")
+    found = ["RAPL"] if any(os.access(zone, os.R_OK) for zone in zones) else []
+    return found + (["NVML"] if (root / "dev/nvidia0").exists() else [])
+
+
+def profile(device_kind: str) -> str | None:
+    """The device of the table that a JAX device is, or None."""
+    return next((name for part, name in PROFILES.items() if part in device_kind), None)

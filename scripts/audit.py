@@ -1,0 +1,55 @@
+"""Holds a table of jobs against itself: do its inputs give its energy and carbon?"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from ecogen_jax.energy import audit
+
+EXAMPLE = f"""columns, all optional: {", ".join((*audit.WORDS, *audit.NUMBERS))}
+
+example:
+  name,chip_hours,power_w,pue,intensity_g_per_kwh,energy_kwh,carbon_kg
+  7B,82432,400,1.1,385,36270,13964
+
+exits with 1 if a row contradicts itself, with 2 if the file cannot be read
+"""
+
+
+def main() -> int:
+    """Prints the contradictions; returns 1 if there are any, 2 on a bad file."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", type=Path, help="CSV with one job a row")
+    file = parser.parse_args().file
+    try:
+        table = pd.read_csv(file)
+        findings = audit.audit(table)
+    except (OSError, ValueError) as error:
+        print(f"error: {file}: {error}", file=sys.stderr)
+        return 2
+    if findings:
+        Console().print(show(findings))
+    print(f"{len(table)} rows, {len(findings)} contradictions")
+    return 1 if findings else 0
+
+
+def show(findings: list[audit.Finding]) -> Table:
+    """Lays findings out as a table."""
+    shown = Table("name", "field", "printed", "expected", "reason")
+    for finding in findings:
+        numbers = (finding.printed, finding.expected)
+        cells = ("" if number is None else f"{number:.6g}" for number in numbers)
+        shown.add_row(finding.name, finding.field, *cells, finding.reason)
+    return shown
+
+
+if __name__ == "__main__":
+    sys.exit(main())

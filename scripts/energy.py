@@ -1,0 +1,65 @@
+"""Forecasts what a config would cost: nothing is fetched, trained or written.
+
+  python scripts/energy.py --config configs/relay_cycle.py
+  python scripts/energy.py --config configs/relay_cycle.py --config.data.name=cifar10
+
+FLOPs and bytes are those of the run; joules and grams are modelled, with intervals.
+Any field of the schema (ecogen_jax/config.py: default) can be overridden with
+--config.FIELD=VALUE. What the images are does not matter, so no data is needed.
+"""
+
+import argparse
+import sys
+
+from rich.console import Console
+
+from ecogen_jax import config as configs
+from ecogen_jax import mesh
+
+
+def main() -> int:
+    """Parses the command line and forecasts."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, metavar="FILE[:ARG]")
+    arguments, rest = parser.parse_known_args()
+    prefix = "--config."
+    unknown = [word for word in rest if not word.startswith(prefix)]
+    if unknown:
+        parser.error(
+            f"unknown: {' '.join(unknown)}; overrides are --config.FIELD=VALUE"
+        )
+    console = Console()
+    try:
+        overrides = [word.removeprefix(prefix) for word in rest]
+        config = configs.load(arguments.config, overrides)
+        mesh.start(config.mesh.num_devices)
+        report(config, console)
+    except ValueError as error:
+        console.print(f"[bold red]error:[/] {error}", soft_wrap=True, highlight=False)
+        return 2
+    return 0
+
+
+def report(config: configs.ConfigDict, console: Console) -> None:
+    """Forecasts and prints the table by phase and place, and the totals."""
+    from ecogen_jax.energy import ledger, uncertainty
+    from ecogen_jax.report import energy, tables
+    from ecogen_jax.run.preflight import forecast
+
+    experiment, entries = forecast(config)
+    rates = experiment.rates
+    found = uncertainty.analyse(rates, uncertainty.count(entries, rates))
+    frame = ledger.to_frame(entries)
+    console.print(tables.to_rich(energy.forecast(frame)))
+    console.print(tables.to_rich(energy.totals(uncertainty.to_json(found))))
+    console.print(
+        f"{config.experiment} on {config.data.name}, modelled; grid: "
+        f"{config.energy.country}; links: {rates.link_view} view",
+        soft_wrap=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""The measuring script on tiny sizes: what it writes can be read back."""
+
+import json
+import sys
+
+import pytest
+
+from ecogen_jax.energy import roofline
+from scripts import calibrate
+
+
+def run(monkeypatch, *args):
+    monkeypatch.setattr(sys, "argv", ["calibrate.py", *map(str, args)])
+    calibrate.main()
+
+
+def test_it_writes_what_a_preflight_reads(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "calibration.json"
+    dtypes = ["float32", "bfloat16"]
+    run(monkeypatch, "--size", 32, "--output", path, "--dtype", *dtypes)
+    machine = roofline.calibrated(path)
+    assert set(machine.peak_flops) == {"fp32", "bf16"}
+    for rate in (*machine.peak_flops.values(), machine.bandwidth):
+        assert 0 < rate.low <= rate.value <= rate.high
+    printed = capsys.readouterr().out
+    assert "GFLOP/s" in printed
+    assert str(path) in printed.replace("\n", "")
+
+
+def test_with_a_device_it_prints_the_share_of_the_peak(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "calibration.json"
+    run(monkeypatch, "--size", 16, "--output", path, "--device", "h100")
+    assert json.loads(path.read_text())["name"] == "h100"
+    assert capsys.readouterr().out.count("% of the peak") == 2
+
+
+def test_rates_are_the_amount_over_the_seconds(monkeypatch):
+    clock = iter([0, 2, 10, 14, 20, 21, 30, 32, 40, 42])
+    monkeypatch.setattr(calibrate.time, "perf_counter", lambda: next(clock))
+    assert calibrate._rates(8, lambda: calibrate.jnp.zeros(())) == {
+        "value": 4,
+        "low": 2,
+        "high": 8,
+    }
+
+
+def test_the_amounts_are_those_of_the_programs(monkeypatch):
+    monkeypatch.setattr(calibrate, "_rates", lambda amount, call: (amount, call()))
+    flops, product = calibrate.matmul_rate("float32", 4)
+    assert flops == 2 * 4**3
+    assert product.shape == (4, 4)
+    moved, result = calibrate.stream_rate(10)
+    assert moved == 3 * 40
+    assert result.tolist() == [1.0] * 10
+
+
+@pytest.mark.parametrize(
+    ("args", "match"),
+    [(["--device", "h1000"], "h100"), (["--size", "0"], "--size is 0")],
+)
+def test_bad_arguments_are_one_line(tmp_path, monkeypatch, args, match):
+    with pytest.raises(SystemExit, match=match):
+        run(monkeypatch, "--output", tmp_path / "c.json", *args)
+    assert not (tmp_path / "c.json").exists()

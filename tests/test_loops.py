@@ -1,0 +1,62 @@
+"""Loops and branches that only a stated bound or an interval can count."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+from ecogen_jax.energy import meter
+
+
+def array(*shape, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def scanned(layers):
+    def run(x, w):
+        return lax.scan(lambda h, _: (h @ w, None), x, None, length=layers)[0]
+
+    return run
+
+
+def test_cond_is_an_interval():
+    def branches(flag, x):
+        return lax.cond(flag, lambda x: x @ x, lambda x: x, x)
+
+    count = meter.cost(branches, array(dtype=jnp.bool_), array(8, 8))
+    assert count.flops_low == 0
+    assert count.flops == 2 * 8**3
+
+
+def halving(x, w):
+    def go_on(carry):
+        return carry[0].sum() > 1.0
+
+    def shrink(carry):
+        state, weights = carry
+        return state @ weights, weights
+
+    return lax.while_loop(go_on, shrink, (x, w))[0]
+
+
+@pytest.mark.parametrize("bound", [7, {"shrink": 7, "other": 1}])
+def test_while_with_a_stated_bound_is_an_interval(bound):
+    args = array(8, 8), array(8, 8)
+    count = meter.cost(halving, *args, while_trips=bound)
+    assert count.by_class["matmul"] == 7 * 2 * 8**3
+    assert count.by_class["reduction"] == 7 * 64
+    assert count.flops_low == count.bytes_low == 0
+
+
+@pytest.mark.parametrize(
+    ("bound", "match"),
+    [(None, r"\{'shrink': 100\}"), ({"other": 3}, "'other': 3"), (-1, "is -1")],
+)
+def test_while_without_a_bound_says_how_to_state_one(bound, match):
+    with pytest.raises(ValueError, match=match):
+        meter.cost(halving, array(8, 8), array(8, 8), while_trips=bound)
+
+
+def test_static_loops_take_no_bound_and_have_no_interval():
+    count = meter.cost(scanned(16), array(8, 8), array(8, 8), while_trips=1)
+    assert count.flops == count.flops_low == 16 * 2 * 8**3

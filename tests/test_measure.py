@@ -1,0 +1,102 @@
+"""Counters of the host are read where there are any; else the reason is told."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from ecogen_jax.energy import constants
+from ecogen_jax.run import measure
+
+
+class FakeMonitor:
+    def __init__(self, gpu=None, cpu=None):
+        self.gpu, self.cpu, self.calls = gpu or {}, cpu, []
+
+    def begin_window(self, key, sync_execution=True):
+        self.calls.append(("begin", key))
+
+    def end_window(self, key, sync_execution=True):
+        self.calls.append(("end", key))
+        return SimpleNamespace(gpu_energy=self.gpu, cpu_energy=self.cpu)
+
+
+def test_all_counters_are_added_up_beside_the_model(monkeypatch):
+    monkeypatch.setattr(measure.time, "perf_counter", iter([10.0, 14.0]).__next__)
+    monitor = FakeMonitor(gpu={0: 300.0, 1: 50.0}, cpu={0: 98.0})
+    with measure.host(lambda: (monitor, "measured by RAPL and NVML")) as energy:
+        assert monitor.calls == [("begin", "run")]
+    assert monitor.calls[-1] == ("end", "run")
+    summary = energy.summary()
+    modelled_j = 4.0 * constants.device("server_cpu").power_w.value
+    assert summary == {
+        "measured_j": 448.0,
+        "modelled_j": pytest.approx(modelled_j),
+        "modelled_as": "server_cpu",
+        "ratio": pytest.approx(448.0 / modelled_j),
+        "seconds": 4.0,
+        "kind": "measured",
+        "reason": "measured by RAPL and NVML",
+    }
+
+
+def test_without_counters_the_host_is_modelled_and_says_so():
+    with measure.host(lambda: (None, "not measured: no counter")) as energy:
+        pass
+    summary = energy.summary()
+    assert (summary["measured_j"], summary["ratio"]) == (None, None)
+    assert summary["kind"] == "modelled"
+    assert summary["reason"] == "not measured: no counter"
+    assert summary["modelled_j"] > 0
+
+
+def test_a_counter_that_gives_nothing_is_no_measurement_of_zero():
+    with measure.host(lambda: (FakeMonitor(), "measured by NVML")) as energy:
+        pass
+    assert energy.measured_j is None
+    assert energy.reason == "not measured: no counter could be read"
+
+
+def test_an_error_inside_ends_the_window_and_passes_on():
+    monitor = FakeMonitor(cpu={0: 1.0})
+    with pytest.raises(KeyError), measure.host(lambda: (monitor, "")) as energy:
+        raise KeyError
+    assert energy.measured_j == 1.0
+
+
+def test_counters_are_found_by_what_the_system_shows(tmp_path):
+    assert measure.counters(tmp_path) == []
+    zone = tmp_path / "sys/class/powercap/intel-rapl:0"
+    zone.mkdir(parents=True)
+    assert measure.counters(tmp_path) == []
+    (zone / "energy_uj").write_text("12345")
+    assert measure.counters(tmp_path) == ["RAPL"]
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/nvidia0").touch()
+    assert measure.counters(tmp_path) == ["RAPL", "NVML"]
+
+
+def test_no_counter_and_no_reader_are_told_apart(monkeypatch):
+    monkeypatch.setattr(measure, "counters", lambda: [])
+    assert measure.monitor() == (None, "not measured: no counter")
+    monkeypatch.setattr(measure, "counters", lambda: ["RAPL"])
+    monkeypatch.setattr(measure.importlib.util, "find_spec", lambda name: None)
+    found, reason = measure.monitor()
+    assert found is None
+    assert "RAPL found" in reason
+    assert "ecogen_jax[measure]" in reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("Tesla T4", "t4"),
+        ("TPU v4", "tpu_v4"),
+        ("cpu", "server_cpu"),
+        ("Apple M9", None),
+    ],
+)
+def test_the_model_of_a_host_is_known_by_its_device(kind, name):
+    assert measure.profile(kind) == name
+    if name:
+        assert name in constants.names("devices", constants.TRAINING)

@@ -1,0 +1,189 @@
+"""The published energy tables: every accounting row holds, and a broken cell shows."""
+
+import pathlib
+import shutil
+
+import pandas as pd
+import pytest
+
+from papers_repro.energy import accounting, reproduce, rows
+
+PUBLISHED = [name for name in accounting.TABLES if name != "known_bad"]
+COMMITTED = rows.HERE / "tables"
+
+
+def bar(**changes):
+    cell = {
+        "id": "V0.cell",
+        "quantity": "energy",
+        "unit": "kWh",
+        "published": 100.0,
+        "locator": "a table",
+        "standing": "read",
+        "ours": 101.0,
+        "kind": "measured",
+        "sort": "accounting",
+    }
+    return rows.row(**(cell | changes))
+
+
+def read(path):
+    """A written table, without the commit, which differs from run to run."""
+    return pd.read_csv(path).drop(columns="commit")
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """Copies the cells; returns a function that changes text in one of the files."""
+    shutil.copytree(rows.HERE / "cells", tmp_path / "cells")
+    monkeypatch.setattr(rows, "HERE", tmp_path)
+
+    def change(name, old, new):
+        path = tmp_path / "cells" / f"{name}.csv"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    return change
+
+
+def test_a_row_bounds_the_deviation():
+    assert bar(tolerance=0.02)["deviation"] == pytest.approx(0.01)
+    assert bar(tolerance=0.02)["verdict"] == "met"
+    assert bar(tolerance=0.005)["verdict"] == "missed"
+    assert bar(tolerance=0.005, ours=99.0)["verdict"] == "missed"
+    assert bar(tolerance=0.005, direction=">=")["verdict"] == "met"
+
+
+def test_a_row_bounds_the_value_where_nothing_was_published():
+    row = bar(published=None, ours=0.2, bar=0.289, aim=0.15)
+    assert (row["verdict"], row["bar"], row["aim"]) == ("met", 0.289, 0.15)
+    assert row["deviation"] is None
+    assert bar(published=None, ours=0.7, bar=0.8, direction=">=")["verdict"] == "missed"
+
+
+def test_a_row_without_a_value_was_not_run():
+    assert bar(ours=None, tolerance=0.02)["verdict"] == "not run"
+
+
+def test_a_cell_from_memory_carries_no_bar():
+    row = bar(standing="memory", tolerance=1e-9)
+    assert (row["bar"], row["verdict"]) == (None, "")
+    assert row["deviation"] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("field", ["standing", "kind", "sort", "direction"])
+def test_a_row_refuses_a_word_of_its_own(field):
+    with pytest.raises(ValueError, match=rf"{field} of V0.cell is 'maybe'; allowed"):
+        bar(**{field: "maybe"})
+
+
+def test_a_row_refuses_two_bars():
+    with pytest.raises(ValueError, match="give one"):
+        bar(tolerance=0.1, bar=1.0)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_accounting_row_meets_its_bar(name):
+    table = accounting.TABLES[name]()
+    assert list(table.columns) == list(rows.COLUMNS)
+    assert table["id"].is_unique
+    assert not (table["verdict"] == "missed").any()
+    # A row is judged unless its cell is from memory, blank, or lacks an input.
+    unjudged = table[table["verdict"] != "met"]
+    assert set(unjudged["id"]) <= {
+        "V6.llama31_405b.t",
+        "V8.palm.mwh",
+        "V12.olmo_7b_twin.t",
+        "V12.olmo2_13b.t",
+        "V12.development.t",
+    }
+
+
+def test_every_cell_names_its_source():
+    for name in [*PUBLISHED, "known_bad"]:
+        cells = rows.cells(name)
+        assert (cells[["source", "locator", "standing"]] != "").all(axis=None), name
+
+
+def test_known_values_by_hand():
+    v1 = accounting.TABLES["V1"]().set_index("id")["ours_mean"]
+    kwh = 512 * 20 * 24 * 310 * 1.12 / 1000
+    assert v1["V1.t5.mwh"] == pytest.approx(kwh / 1e3)
+    assert v1["V1.t5.t_net"] == pytest.approx(kwh * 0.545 / 1e3)
+    v7 = accounting.TABLES["V7"]().set_index("id")["ours_mean"]
+    idle_t = 256646 * 57 / 1e6
+    assert v7["V7.idle.t"] == pytest.approx(idle_t)
+    parts = v7[["V7.dynamic.t", "V7.idle.t", "V7.embodied.t"]]
+    assert v7["V7.total.t"] == pytest.approx(parts.sum())
+
+
+def test_known_bad_values_are_flagged_with_their_reason():
+    table = accounting.known_bad()
+    assert (table["verdict"] == "met").all()
+    why = rows.cells("known_bad").set_index("row")["why"]
+    assert (why.str.len() > 20).all()
+    for identity, locator in zip(table["id"], table["locator"], strict=True):
+        assert why[identity.removeprefix("known_bad.")] in locator
+
+
+def test_a_sound_value_is_not_flagged_as_bad(broken):
+    broken("known_bad", ",12.9,", ",2040,")
+    table = accounting.known_bad().set_index("id")
+    assert table.loc["known_bad.llama33_70b.t", "verdict"] == "missed"
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "identity"),
+    [
+        ("V1", "85.7", "87.5", "V1.t5.mwh"),  # a published digit
+        ("V2", "296,1.59", "269,1.59", "V2.transformer_big_p100_us.kwh"),  # an input
+        ("V7", "14.6,", "16.4,", "V7.idle.t"),
+    ],
+)
+def test_a_broken_cell_is_caught(broken, name, old, new, identity):
+    broken(name, old, new)
+    table = accounting.TABLES[name]().set_index("id")
+    assert table.loc[identity, "verdict"] == "missed"
+
+
+def test_a_line_with_an_unquoted_comma_is_refused(broken):
+    broken("V12", "Table 2", "Table 2, first row")
+    with pytest.raises(ValueError, match=r"V12.csv line 2 has 13 fields.*quote"):
+        rows.cells("V12")
+
+
+def test_the_command_fails_on_a_missed_accounting_row(broken, tmp_path, capsys):
+    chosen = ["--only", "V2,V1", "--out", str(tmp_path)]
+    assert reproduce.main(chosen) == 0
+    broken("V1", "85.7", "87.5")
+    assert reproduce.main(chosen) == 1
+    assert "missed: V1.t5.mwh" in capsys.readouterr().out
+
+
+def test_the_command_refuses_an_unknown_table(capsys):
+    with pytest.raises(SystemExit):
+        reproduce.main(["--only", "V99"])
+    assert "V99" in capsys.readouterr().err
+
+
+def test_the_command_writes_tables_markdown_and_plot(tmp_path):
+    # The order of the ids, not of the argument, nor of the alphabet.
+    assert reproduce.main(["--only", "V11,V2", "--out", str(tmp_path)]) == 0
+    text = (tmp_path / "tables" / "all.md").read_text()
+    assert text.index("## V2\n") < text.index("## V11\n")
+    assert "| accounting | 21 |" in text
+    assert (tmp_path / "tables" / "deviations.png").stat().st_size > 1000
+
+
+def test_the_committed_tables_are_what_the_code_prints(tmp_path):
+    reproduce.main(["--out", str(tmp_path)])
+    written = sorted(path.name for path in (tmp_path / "tables").glob("*.csv"))
+    assert written == sorted(path.name for path in COMMITTED.glob("*.csv"))
+    for name in written:
+        ours, theirs = (
+            read(folder / name) for folder in (tmp_path / "tables", COMMITTED)
+        )
+        pd.testing.assert_frame_equal(ours, theirs, rtol=1e-4, obj=name)
+    same = pathlib.Path(tmp_path / "tables" / "all.md").read_text()
+    assert same == (COMMITTED / "all.md").read_text()

@@ -1,0 +1,162 @@
+"""A killed run, taken up by the same command, ends as a straight one does."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+import ecogen_jax
+from ecogen_jax.run.checkpoint import Checkpoints
+from tests.killed_train import TEMPORARY
+
+ROUNDS = 24  # of the whole run, each of which ends with a checkpoint
+
+
+def command(workdir):
+    spec = ["--config", "configs/relay_cycle.py:smoke"]
+    return [*spec, f"--config.run.workdir={workdir}"]
+
+
+def start(module, *arguments):
+    """Runs a Python module to its end, however it ends."""
+    return subprocess.run(
+        [sys.executable, "-m", *module, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def killed(workdir, point, number):
+    """Starts the command, which is killed; returns the run folder."""
+    done = start(("tests.killed_train", point, str(number)), *command(workdir))
+    assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+    (path,) = (workdir / "relay_cycle_smoke").iterdir()
+    assert not (path / "summary.json").exists()
+    return path
+
+
+def finish(workdir):
+    done = start(("scripts.train",), *command(workdir))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = (workdir / "relay_cycle_smoke").iterdir()
+    return path
+
+
+def half_written(path):
+    return [p.name for p in (path / "checkpoints").iterdir() if TEMPORARY in p.name]
+
+
+def standing(path):
+    """The number of the newest checkpoint, without touching the folder."""
+    names = [p.name for p in (path / "checkpoints").iterdir()]
+    return max(int(name) for name in names if name.isdigit())
+
+
+def flat(tree, prefix=""):
+    """Every number and text of a summary by its path, but for times."""
+    if isinstance(tree, dict | list):
+        items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+        return {
+            key: value
+            for name, part in items
+            if name not in ("seconds", "resumed", "host_s", "host_energy")
+            for key, value in flat(part, f"{prefix}/{name}").items()
+        }
+    return {prefix: tree}
+
+
+def log(path):
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    return [flat(json.loads(line)) for line in lines]
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for name, value in other.items():
+        number = isinstance(value, float)
+        wanted = pytest.approx(value, rel=1e-6, abs=1e-9) if number else value
+        assert one[name] == wanted, name
+
+
+def assert_same_run(path, straight, times_resumed):
+    """Compares all that a run leaves behind."""
+    summary, expected = (
+        json.loads((folder / "summary.json").read_text()) for folder in (path, straight)
+    )
+    assert summary["resumed"] == times_resumed
+    assert_same(flat(summary), flat(expected))
+    lines, wanted = log(path), log(straight)
+    assert len(lines) == len(wanted)
+    for line, other in zip(lines, wanted, strict=True):
+        assert_same(line, other)
+    for name in ("parties.csv", "ledger.csv"):
+        one, other = (
+            pd.read_csv(folder / name).drop(columns="host_s", errors="ignore")
+            for folder in (path, straight)
+        )
+        pd.testing.assert_frame_equal(one, other, rtol=1e-6)
+    parties, others = (ecogen_jax.load_run(p).parties for p in (path, straight))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        parties,
+        others,
+    )
+    one, other = (np.load(folder / "samples.npz") for folder in (path, straight))
+    assert one.files == other.files
+
+
+def assert_journal_is_complete(path):
+    with Checkpoints(path / "checkpoints") as checkpoints:
+        latest = checkpoints.latest()
+    assert latest.step == latest.host["saves"] == ROUNDS
+    assert (latest.host["index"], latest.host["round"]) == (12, 0)
+    assert latest.host["lines"] == len(log(path))
+    assert len(latest.host["phases"]) == 8
+    assert half_written(path) == []
+
+
+def test_a_run_killed_in_the_middle_of_a_checkpoint_loses_nothing(finished, tmp_path):
+    # Checkpoint 5 stands in the middle of a hop, whose state has to come back too.
+    path = killed(tmp_path, "write", 6)
+    assert half_written(path) == [f"6{TEMPORARY}"]
+    assert standing(path) == 5
+    manifest = (path / "manifest.json").read_text()
+    assert finish(tmp_path) == path
+    assert (path / "manifest.json").read_text() == manifest
+    assert_same_run(path, finished.path, times_resumed=1)
+    assert_journal_is_complete(path)
+
+
+@pytest.mark.slow
+def test_a_run_killed_twice_loses_nothing(finished, tmp_path):
+    path = killed(tmp_path, "commit", 6)
+    # The rest of both down hops, and the first round of local fine-tuning, which is
+    # logged but in no checkpoint.
+    killed(tmp_path, "line", 6)
+    assert half_written(path) == []
+    assert standing(path) == 8
+    assert len(log(path)) == 5 + 6
+    assert finish(tmp_path) == path
+    assert_same_run(path, finished.path, times_resumed=2)
+    assert_journal_is_complete(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("point", "number"),
+    [("write", 1), ("commit", 4), ("write", 12), ("commit", ROUNDS), ("line", 16)],
+)
+def test_a_run_killed_anywhere_loses_nothing(finished, tmp_path, point, number):
+    path = killed(tmp_path, point, number)
+    if point != "line":
+        assert half_written(path) == [f"{number}{TEMPORARY}"]
+    assert finish(tmp_path) == path
+    # A run without a single checkpoint starts over and is not counted as resumed.
+    assert_same_run(path, finished.path, times_resumed=int(number > 1))
+    assert_journal_is_complete(path)

@@ -1,0 +1,158 @@
+"""Closed forms of the roofline and of power, and what they refuse."""
+
+import json
+
+import jax.numpy as jnp
+import pytest
+from jax import ShapeDtypeStruct, lax
+
+from ecogen_jax.energy import constants, meter, roofline
+from ecogen_jax.energy.constants import Constant
+from ecogen_jax.energy.counts import Cost
+
+MATMUL_F32, ADD_F32 = ("matmul", "float32"), ("elementwise", "float32")
+
+
+def constant(value, low=None, high=None):
+    return Constant(value, low or value, high or value, "", "test", "2024", "assumed")
+
+
+def program(parts, moved=0.0, moved_low=None, flops_low=None):
+    flops = float(sum(parts.values()))
+    low = moved if moved_low is None else moved_low
+    return Cost(
+        flops, flops if flops_low is None else flops_low, parts, moved, low, 0, 0
+    )
+
+
+def device(**changes):
+    one = constant(1.0)
+    plain = roofline.Machine("toy", {"fp32": constant(100.0)}, constant(10.0), one, one)
+    return plain._replace(**changes)
+
+
+def test_time_is_that_of_the_slower_of_arithmetic_and_memory():
+    assert roofline.time_s(program({MATMUL_F32: 500.0}, 20.0), device()).value == 5
+    assert roofline.time_s(program({MATMUL_F32: 500.0}, 80.0), device()).value == 8
+
+
+def test_time_without_intervals_is_a_point():
+    assert roofline.time_s(program({MATMUL_F32: 500.0}, 20.0), device()) == (5, 5, 5)
+
+
+def test_fractions_stretch_the_time():
+    half = device(compute_fraction=constant(0.5), memory_fraction=constant(0.25))
+    assert roofline.time_s(program({MATMUL_F32: 500.0}, 0.0), half).value == 10
+    assert roofline.time_s(program({MATMUL_F32: 0.0}, 80.0), half).value == 32
+
+
+def test_interval_takes_the_corners():
+    loose = device(
+        peak_flops={"fp32": constant(100.0, 50.0, 200.0)},
+        compute_fraction=constant(0.5, 0.25, 1.0),
+    )
+    cost = program({MATMUL_F32: 400.0}, flops_low=100.0)
+    assert roofline.time_s(cost, loose) == (8, 0.5, 32)
+    memory = roofline.time_s(program({}, moved=900.0, moved_low=100.0), device())
+    assert memory == (30, 10, 90)
+
+
+def test_a_slower_clock_slows_arithmetic_only():
+    cost = program({MATMUL_F32: 500.0}, 80.0)
+    assert roofline.time_s(cost, device(), clock=0.5).value == 10
+    assert roofline.time_s(cost, device(), clock=0.9).value == 8
+
+
+@pytest.mark.parametrize("clock", [0.0, 1.1, -1.0])
+def test_clock_is_a_share(clock):
+    with pytest.raises(ValueError, match=f"clock is {clock}"):
+        roofline.time_s(program({}), device(), clock=clock)
+
+
+def test_products_run_at_their_dtype_and_the_rest_on_the_vector_units():
+    parts = {("conv", "bfloat16"): 400.0, ("reduction", "int32"): 50.0, ADD_F32: 50.0}
+    peaks = {"bf16": 400.0, "fp32": 100.0}
+    assert roofline.compute_s(program(parts), peaks, "toy") == 1 + 0.5 + 0.5
+    assert roofline.compute_s(program({ADD_F32: 50.0}), {"bf16": 25.0}, "toy") == 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float8_e4m3fn"])
+def test_a_dtype_that_the_device_lacks_is_refused(dtype):
+    cost = program({("matmul", dtype): 1.0})
+    with pytest.raises(ValueError, match=f"{dtype} of matmul.*'tpu'.*bfloat16.*cast"):
+        roofline.compute_s(cost, {"bf16": 1.0}, "tpu")
+
+
+def test_power_lies_between_idle_and_full():
+    assert [roofline.power_w(u, 10.0, 30.0) for u in (0.0, 0.5, 1.0)] == [10, 20, 30]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "match"),
+    [
+        ((1.5, 10.0, 30.0), "utilisation is 1.5.*percent"),
+        ((-0.1, 10.0, 30.0), "utilisation is -0.1"),
+        ((0.5, 40.0, 0.3), "idle_w is 40.0 and full_w is 0.3.*kW"),
+    ],
+)
+def test_power_refuses_what_cannot_be(numbers, match):
+    with pytest.raises(ValueError, match=match):
+        roofline.power_w(*numbers)
+
+
+def test_a_cap_slows_by_the_cube_root_of_the_dynamic_power():
+    assert roofline.capped_clock(100.0 + 300.0 / 8, 100.0, 400.0) == pytest.approx(0.5)
+    assert roofline.capped_clock(400.0, 100.0, 400.0) == 1
+    assert roofline.capped_clock(500.0, 100.0, 400.0) == 1
+    clocks = [roofline.capped_clock(cap, 100.0, 400.0) for cap in (150.0, 200.0, 399.0)]
+    assert clocks == sorted(clocks)
+
+
+def test_a_cap_below_idle_is_refused():
+    with pytest.raises(ValueError, match=r"cap_w is 50.0, idle power is 100.0"):
+        roofline.capped_clock(50.0, 100.0, 400.0)
+
+
+def test_machine_takes_the_peaks_of_the_table():
+    h100 = roofline.machine("h100")
+    assert set(h100.peak_flops) == {"bf16", "fp16", "fp32", "int8"}
+    assert h100.peak_flops["bf16"] == constants.device_cell("h100", "peak_bf16_flops")
+    assert set(roofline.machine("tpu_v3").peak_flops) == {"bf16"}
+    with pytest.raises(ValueError, match="h100"):
+        roofline.machine("h1000")
+
+
+@pytest.mark.parametrize("name", constants.names("devices", having=["bandwidth"]))
+def test_fractions_of_every_device_lie_in_their_interval(name):
+    machine = roofline.machine(name)
+    for number in (machine.compute_fraction, machine.memory_fraction):
+        assert 0 < number.low <= number.value <= number.high <= 1
+
+
+def test_a_program_on_a_device():
+    cost = meter.cost(lax.dot, *[ShapeDtypeStruct((4096, 4096), jnp.bfloat16)] * 2)
+    seconds = roofline.time_s(cost, roofline.machine("h100"))
+    assert 2 * 4096**3 / 989e12 < seconds.low < seconds.value < seconds.high < 1e-2
+
+
+def test_calibration_becomes_a_machine(tmp_path):
+    rate = {"value": 2.0, "low": 1.0, "high": 4.0}
+    record = {
+        "name": "desk",
+        "date": "2024-01-01",
+        "flops_per_s": {"float32": rate},
+        "bytes_per_s": rate,
+    }
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps(record))
+    desk = roofline.calibrated(path)
+    assert desk.peak_flops["fp32"][:3] == desk.bandwidth[:3] == (2, 1, 4)
+    assert desk.bandwidth.kind == "measured"
+    assert roofline.time_s(program({MATMUL_F32: 8.0}, 4.0), desk) == (4, 2, 8)
+
+
+def test_a_file_that_is_no_calibration_is_refused(tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text('{"name": "desk"}')
+    with pytest.raises(ValueError, match=r"other.json.*\['name'\].*calibrate.py"):
+        roofline.calibrated(path)

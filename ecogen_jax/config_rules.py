@@ -109,6 +109,7 @@ RULES: dict[str, Rule] = {
     "mesh.backend": one_of(("auto", "loop", "vmap", "shard_map", "pmap")),
     "mesh.num_devices": _COUNT,
     "energy.link_view": one_of(("average", "marginal")),
+    "energy.include_idle": Rule(lambda value: True, "True or False"),
     "energy.cloud_contracted_share": _SHARE,
     "energy.edge_contracted_share": _SHARE,
     "energy.end_contracted_share": _SHARE,

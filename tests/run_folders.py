@@ -76,6 +76,7 @@ def make_run(
     _write(path / "summary.json", summary(experiment, seed, **changes))
     records = [{"event": "started"}, *_metrics()]
     (path / "metrics.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in records))
+    _write(path / "uncertainty.json", _uncertainty())
     _write_tables(path)
     _write_arrays(path)
     return path
@@ -90,6 +91,19 @@ def _cost(joules: float) -> dict[str, Any]:
         "carbon_market_g": joules * 1.1e-4,
         "kind": "modelled",
     }
+
+
+def _uncertainty() -> dict[str, Any]:
+    inputs = [
+        {"name": f"device{n} power_w", "carbon_g": _between(0.4, 0.1 - n / 1000)}
+        for n in range(12)
+    ]
+    totals = {"energy_j": _between(3000.0, 1000.0), "carbon_g": _between(0.4, 0.2)}
+    return {"coverage": 0.9, "draws": 100, **totals, "inputs": inputs}
+
+
+def _between(value: float, reach: float) -> dict[str, float]:
+    return {"value": value, "low": value - reach, "high": value + reach}
 
 
 def _manifest(seed: int) -> dict[str, Any]:

@@ -21,13 +21,15 @@ class FakeMonitor:
 
 
 def test_all_counters_are_added_up_beside_the_model(monkeypatch):
+    monkeypatch.setattr(measure.os, "cpu_count", lambda: 16)
     monkeypatch.setattr(measure.time, "perf_counter", iter([10.0, 14.0]).__next__)
     monitor = FakeMonitor(gpu={0: 300.0, 1: 50.0}, cpu={0: 98.0})
     with measure.host(lambda: (monitor, "measured by RAPL and NVML")) as energy:
         assert monitor.calls == [("begin", "run")]
     assert monitor.calls[-1] == ("end", "run")
     summary = energy.summary()
-    modelled_j = 4.0 * constants.device("server_cpu").power_w.value
+    # A quarter of the table's server of 64 threads.
+    modelled_j = 4.0 * constants.device("server_cpu").power_w.value / 4
     assert summary == {
         "measured_j": 448.0,
         "modelled_j": pytest.approx(modelled_j),

@@ -136,8 +136,8 @@ def test_write_all_writes_every_plot(run):
 
 
 def test_plots_without_data_are_left_out(run):
-    (run.path / "samples.npz").unlink()
-    (run.path / "partition.npz").unlink()
+    for name in ("samples.npz", "partition.npz", "uncertainty.json"):
+        (run.path / name).unlink()
     silent = run._replace(metrics=pd.DataFrame({"event": ["started"]}))
     names = [path.stem for path in plots.write_all(silent)]
     assert names == ["accuracy", "energy"]

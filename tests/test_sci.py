@@ -1,11 +1,13 @@
 """Software Carbon Intensity is (O + M) / R, and says what it leaves out."""
 
+from typing import Any
+
 import pytest
 
 from ecogen_jax.energy import ledger, rates
 from ecogen_jax.energy.sci import sci
 
-WHERE = {"cycle": 1, "phase": "up", "stage": "up"}
+WHERE: dict[str, Any] = {"cycle": 1, "phase": "up", "stage": "up"}
 
 
 def entries(end):

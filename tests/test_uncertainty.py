@@ -1,6 +1,7 @@
 """Intervals of constants reach the totals, and the widest one is named first."""
 
 import json
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +17,7 @@ RATES = rates.rates(
     contracted_share={"cloud": 0.0, "edge": 0.0, "end": 0.0},
     include_idle=True,
 )
-WHERE = {"cycle": 1, "phase": "up", "stage": "up"}
+WHERE: dict[str, Any] = {"cycle": 1, "phase": "up", "stage": "up"}
 ENTRIES = [
     ledger.compute_entry(RATES, tier="cloud", flops=1e15, host_s=0, **WHERE),
     ledger.compute_entry(RATES, tier="end", flops=1e10, host_s=0, **WHERE),

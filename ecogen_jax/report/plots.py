@@ -131,7 +131,10 @@ def tornado(run: Run) -> Figure | None:
         axes.barh(number, ends["high"] - ends["low"], left=ends["low"], color="#56B4E9")
     best = found["carbon_g"]
     axes.axvline(best["value"], color="k")
-    axes.axvspan(best["low"], best["high"], color="k", alpha=0.1, label="90 % interval")
+    label = "90 % interval of the total"
+    axes.axvspan(best["low"], best["high"], color="#DDDDDD", zorder=0, label=label)
+    axes.use_sticky_edges = False  # else the widest bar ends in the frame
+    axes.margins(x=0.05)
     axes.set_yticks(range(len(bars)), [bar["name"] for bar in bars], fontsize="small")
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(EngFormatter("g"))

@@ -30,6 +30,8 @@ PROFILES = {
     "TPU v4": "tpu_v4",
     "cpu": "server_cpu",
 }
+SERVER_THREADS = 64
+"""Hardware threads of the table's `server_cpu`."""
 
 
 Monitor = Any  # zeus.monitor.ZeusMonitor, which the extra alone installs
@@ -52,7 +54,7 @@ class HostEnergy:
     def summary(self) -> dict[str, Any]:
         """The `host_energy` of `summary.json`; the model is seconds x power."""
         name = profile(jax.devices()[0].device_kind)
-        modelled_j = name and self.seconds * constants.device(name).power_w.value
+        modelled_j = name and self.seconds * _power_w(name)
         ratio = None
         if self.measured_j is not None and modelled_j:
             ratio = self.measured_j / modelled_j
@@ -121,6 +123,14 @@ def counters(root: Path = Path("/")) -> list[str]:
     zones = (root / "sys/class/powercap").glob("intel-rapl:*/energy_uj")
     found = ["RAPL"] if any(os.access(zone, os.R_OK) for zone in zones) else []
     return found + (["NVML"] if (root / "dev/nvidia0").exists() else [])
+
+
+def _power_w(name: str) -> float:
+    """Power of a host under load: of a CPU, the share of the table's server."""
+    power_w = constants.device(name).power_w.value
+    if name != "server_cpu":
+        return power_w
+    return power_w * (os.cpu_count() or 1) / SERVER_THREADS
 
 
 def profile(device_kind: str) -> str | None:

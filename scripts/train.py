@@ -12,6 +12,7 @@ import argparse
 import sys
 
 from rich.console import Console
+from rich.markup import escape
 
 from ecogen_jax import config as configs
 from ecogen_jax import mesh
@@ -31,14 +32,13 @@ def main() -> int:
         parser.error(
             f"unknown: {' '.join(unknown)}; overrides are --config.FIELD=VALUE"
         )
-    console = Console()
     try:
         overrides = [word.removeprefix(prefix) for word in rest]
         config = configs.load(arguments.config, overrides)
         mesh.start(config.mesh.num_devices)
-        return report(config, console)
+        return report(config, Console())
     except (configs.ConfigError, DataUnavailableError) as error:
-        console.print(f"[bold red]error:[/] {error}", soft_wrap=True, highlight=False)
+        show(error)
         return 2
 
 
@@ -50,7 +50,7 @@ def report(config: configs.ConfigDict, console: Console) -> int:
     try:
         path = run(config)
     except DivergedError as error:
-        console.print(f"[bold red]error:[/] {error}", soft_wrap=True, highlight=False)
+        show(error)
         return 3
     finished = runs.read(path)
     drawn = plots.write_all(finished)
@@ -62,6 +62,12 @@ def report(config: configs.ConfigDict, console: Console) -> int:
     for name, file in (("run folder", path), ("plot", drawn[0]), ("report", page)):
         console.print(f"{name:<12}{file}", soft_wrap=True, highlight=False)
     return 0
+
+
+def show(error: Exception) -> None:
+    """Prints an error on one line; brackets in it are no markup."""
+    message = f"[bold red]error:[/] {escape(str(error))}"
+    Console(stderr=True).print(message, soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ yet renamed, and `line` between the log line NUMBER of this process and its chec
 import os
 import signal
 import sys
+from unittest import mock
 
 from ecogen_jax.run import writer
 from scripts import train
@@ -29,7 +30,7 @@ def kill_at_rename(ending: str) -> None:
             kill()
         rename(source, target, **options)
 
-    os.rename = checked
+    mock.patch.object(os, "rename", checked).start()
 
 
 def kill_after_line(number: int) -> None:
@@ -41,7 +42,7 @@ def kill_after_line(number: int) -> None:
         if len(lines) == number:
             kill()
 
-    writer.append_metrics = counted
+    mock.patch.object(writer, "append_metrics", counted).start()
 
 
 def main() -> int:

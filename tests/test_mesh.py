@@ -181,14 +181,15 @@ except ValueError:
 """
 
 
-@pytest.mark.parametrize("chosen", [None, "elsewhere"])
-def test_start_splits_the_cpu_and_keeps_programs(tmp_path, chosen):
+@pytest.mark.parametrize("given", [False, True])
+def test_start_splits_the_cpu_and_keeps_programs(tmp_path, given):
     inherited = {
         name: value
         for name, value in os.environ.items()
         if name not in ("JAX_COMPILATION_CACHE_DIR", "JAX_NUM_CPU_DEVICES")
     }
-    variable = {"JAX_COMPILATION_CACHE_DIR": chosen} if chosen else {}
+    chosen = tmp_path / "elsewhere"
+    variable = {"JAX_COMPILATION_CACHE_DIR": str(chosen)} if given else {}
     done = subprocess.run(
         [sys.executable, "-c", STARTED],
         env={**inherited, **variable, "HOME": str(tmp_path)},
@@ -196,7 +197,7 @@ def test_start_splits_the_cpu_and_keeps_programs(tmp_path, chosen):
         text=True,
         check=True,
     )
-    cache = chosen or tmp_path / ".cache" / "ecogen_jax" / "compiled"
+    cache = chosen if given else tmp_path / ".cache" / "ecogen_jax" / "compiled"
     assert done.stdout.splitlines() == [f"3 {cache}", "strict"]
 
 

@@ -10,6 +10,7 @@ from ecogen_jax.relay.messages import Delivery, GeneratorAndStudent, TeacherWeig
 
 RNG = np.random.default_rng(0)
 SHAPE, SIZE = (4, 4, 1), 16
+COUNTS = jnp.ones(10, jnp.int32)
 
 
 def pixels(*leading):
@@ -35,9 +36,7 @@ def teacher(*senders):
 
 def holding(images):
     """A teacher in whose parameters somebody has put images."""
-    return TeacherWeights(
-        Variables({"kernel": jnp.asarray(images)}, {}), jnp.ones(10, jnp.int32)
-    )
+    return TeacherWeights(Variables({"kernel": jnp.asarray(images)}, {}), COUNTS)
 
 
 def test_bytes_of_a_teacher_by_hand():
@@ -45,8 +44,8 @@ def test_bytes_of_a_teacher_by_hand():
 
 
 def test_bytes_of_a_generator_with_student_by_hand():
-    message = GeneratorAndStudent(generator=net(width=5), student=net(width=2))
-    assert messages.num_bytes(message) == 4 * 12 * 5 + 4 * 12 * 2
+    message = GeneratorAndStudent(net(width=5), net(width=2), COUNTS)
+    assert messages.num_bytes(message) == 4 * 12 * 5 + 4 * 12 * 2 + 4 * 10
 
 
 def test_bytes_follow_the_type_of_each_array():
@@ -101,9 +100,10 @@ def test_the_audit_looks_into_every_part_of_a_message():
     raw = Variables({}, {"mean": jnp.asarray(real[:2])})
     prints = messages.fingerprints(real)
     for message in (
-        TeacherWeights(raw, jnp.ones(10, jnp.int32)),
-        GeneratorAndStudent(generator=raw, student=net()),
-        GeneratorAndStudent(generator=net(), student=raw),
+        TeacherWeights(raw, COUNTS),
+        GeneratorAndStudent(raw, net(), COUNTS),
+        GeneratorAndStudent(net(), raw, COUNTS),
+        GeneratorAndStudent(net(), net(), jnp.asarray(real[:2])),
         TeacherWeights(net(), jnp.asarray(real[:2])),
     ):
         assert messages.audit(message, prints, SIZE) == 2
@@ -115,7 +115,7 @@ def test_the_audit_finds_nothing_in_generated_images_or_nets():
         holding(pixels(8)),
         holding(pixels(8).astype(np.float32) / np.float32(255)),
         teacher(2),
-        GeneratorAndStudent(generator=net(), student=net()),
+        GeneratorAndStudent(net(), net(), COUNTS),
     ):
         assert messages.audit(message, real, SIZE) == 0
 

@@ -12,7 +12,8 @@ KEY = jax.random.key(0)
 
 
 def start(edges, below):
-    return initialise(KEY, NETS, Topology(edges, below))
+    topology = Topology(edges, below)
+    return initialise(KEY, NETS, topology, num_classes=toy_nets.CLASSES)
 
 
 def kernels(variables):
@@ -41,6 +42,9 @@ def test_everybody_starts_with_a_net_of_the_own_tier_and_a_relay_for_below():
         assert kernels(variables).shape == (count, toy_nets.PIXELS, hidden)
     assert parties.cloud_relay.generator.params["noise"].shape[0] == 1
     assert parties.edge_relay.generator.params["noise"].shape[0] == 2
+    # Nobody has heard of any class yet.
+    assert parties.cloud_relay.label_counts.tolist() == [[0, 0, 0]]
+    assert parties.edge_relay.label_counts.tolist() == [[0, 0, 0]] * 2
 
 
 def test_no_two_parties_start_alike():

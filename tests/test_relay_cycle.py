@@ -75,9 +75,9 @@ def test_stages_stand_in_order_and_name_who_works_and_who_is_taught(passages):
 @pytest.mark.parametrize(
     ("name", "fields"),
     [
-        ("pretrain", {"cloud"}),
+        ("pretrain", {"cloud", "cloud_relay"}),
         ("local_only", set()),
-        ("down/cloud_edge", {"cloud_relay", "edge"}),
+        ("down/cloud_edge", {"cloud_relay", "edge", "edge_relay"}),
         ("down/edge_end", {"edge_relay", "end"}),
         ("local", {"end"}),
         ("up/end_edge", {"edge", "edge_relay"}),
@@ -123,7 +123,7 @@ def test_down_hops_go_on_from_the_student_and_generator_of_the_cycle_before(pass
     ):
         passage = passages[2, name]
         kept = getattr(passage.before, relay)
-        state, _ = passage.stage.begin(passage.before, toy_cycle.KEY, 2)
+        state, _ = passage.stage.begin(passage.before, toy_cycle.KEY)
         assert equal((state.generator, state.student), (kept.generator, kept.student))
 
 
@@ -136,7 +136,7 @@ def test_up_hops_teach_the_receiver_and_keep_the_student_for_below(
 ):
     passage = passages[1, name]
     before, after = passage.before, passage.after
-    state, _ = passage.stage.begin(before, toy_cycle.KEY, 1)
+    state, _ = passage.stage.begin(before, toy_cycle.KEY)
     assert equal(state.student, getattr(before, tier))
     assert equal(getattr(after, tier), passage.state.student)
     # A receiver that has learnt from real images keeps their statistics.
@@ -172,12 +172,29 @@ def test_a_class_missing_above_is_asked_for_only_once_it_came_up(passages):
     assert drawn_labels(passages[1, "up/edge_cloud"]) == {0, 1, 2}
 
 
+def test_label_counts_travel_with_the_knowledge_they_stand_for(passages):
+    everybody = EVIDENCE.public + EVIDENCE.private.sum(axis=0)
+    for cycle, counts in ((1, EVIDENCE.public), (2, everybody)):
+        above = passages[cycle, "down/cloud_edge"]
+        np.testing.assert_array_equal(above.before.cloud_relay.label_counts, [counts])
+        for delivery in sent(above) + sent(passages[cycle, "down/edge_end"]):
+            for received in delivery.messages.label_counts:
+                np.testing.assert_array_equal(received, counts)
+    untrained = passages[0, "pretrain"].before
+    assert not untrained.cloud_relay.label_counts.any()
+    assert not untrained.edge_relay.label_counts.any()
+
+
 def test_up_hops_weight_devices_and_the_edge_itself_by_their_label_counts(passages):
     inputs = passages[1, "up/end_edge"].inputs
     # Counts of the first edge: devices (4 0 0) and (2 2 0), the cloud's (6 2 0).
     first = [[4 / 12, 0, 0], [2 / 12, 2 / 4, 0], [6 / 12, 2 / 4, 0]]
     second = [[0, 6 / 8, 0], [1 / 7, 0, 1], [6 / 7, 2 / 8, 0]]
     np.testing.assert_allclose(inputs.weights, [first, second], rtol=1e-6)
+    # A cycle later the edge's own net stands for everybody's images, 13 10 3.
+    later = passages[2, "up/end_edge"].inputs.weights[0]
+    expected = [[4 / 19, 0, 0], [2 / 19, 2 / 12, 0], [13 / 19, 10 / 12, 1]]
+    np.testing.assert_allclose(later, expected, rtol=1e-6)
     before = passages[1, "up/end_edge"].before
     devices, own = inputs.groups
     for device in range(4):
@@ -193,6 +210,9 @@ def test_up_hops_weight_edges_and_the_cloud_itself_by_their_label_counts(passage
     # Counts: edges (6 2 0) and (1 6 3), the cloud's own (6 2 0).
     weights = [[6 / 13, 2 / 10, 0], [1 / 13, 6 / 10, 1], [6 / 13, 2 / 10, 0]]
     np.testing.assert_allclose(passage.inputs.weights, [weights], rtol=1e-6)
+    later = passages[2, "up/edge_cloud"].inputs.weights
+    weights = [[6 / 20, 2 / 18, 0], [1 / 20, 6 / 18, 0.5], [13 / 20, 10 / 18, 0.5]]
+    np.testing.assert_allclose(later, [weights], rtol=1e-6)
     assert equal(party(edges, 0), passage.before.edge)
     assert equal(party(own, 0), passage.before.cloud)
 
@@ -206,7 +226,7 @@ def labelled_replay(passages, cycle):
     noise = jnp.zeros((2, toy_nets.LATENT, toy_nets.PIXELS))
     painting = relay.generator.replace(params={"label": label, "noise": noise})
     parties = passage.before.replace(edge_relay=relay.replace(generator=painting))
-    _, inputs = passage.stage.begin(parties, toy_cycle.KEY, cycle)
+    _, inputs = passage.stage.begin(parties, toy_cycle.KEY)
     painted = np.round(255 * jax.nn.sigmoid(shade)).astype(int).tolist()
     return parties, inputs, painted
 
@@ -241,7 +261,7 @@ def test_down_hops_send_a_generator_and_a_net_to_every_receiver(passages):
         assert isinstance(delivery.messages, GeneratorAndStudent)
         net = toy_nets.num_floats(toy_nets.HIDDEN[tier])
         floats = toy_nets.GENERATOR_FLOATS + net
-        assert delivery.num_bytes == copies * floats * FLOAT
+        assert delivery.num_bytes == copies * (floats * FLOAT + LABEL_COUNTS)
 
 
 def test_up_hops_send_every_net_with_its_label_counts(passages):
@@ -263,8 +283,22 @@ def test_up_hops_send_every_net_with_its_label_counts(passages):
 def test_bytes_of_a_cycle_add_up_by_link_and_direction(passages):
     deliveries = [d for name, *_ in CYCLE for d in sent(passages[2, name])]
     end, edge = (toy_nets.num_floats(toy_nets.HIDDEN[t]) for t in ("end", "edge"))
-    made = toy_nets.GENERATOR_FLOATS
-    assert bytes_by_link(deliveries) == {
-        "cloud_edge": (2 * (4 * edge + LABEL_COUNTS), 2 * 4 * (made + edge)),
-        "edge_end": (4 * (4 * end + LABEL_COUNTS), 4 * 4 * (made + end)),
+    down = {
+        tier: FLOAT * (toy_nets.GENERATOR_FLOATS + net) + LABEL_COUNTS
+        for tier, net in (("edge", edge), ("end", end))
     }
+    assert bytes_by_link(deliveries) == {
+        "cloud_edge": (2 * (FLOAT * edge + LABEL_COUNTS), 2 * down["edge"]),
+        "edge_end": (4 * (FLOAT * end + LABEL_COUNTS), 4 * down["end"]),
+    }
+
+
+def test_replay_is_counted_for_every_device_and_nothing_else_is_set_up(passages):
+    for (cycle, name), passage in passages.items():
+        flops = passage.stage.setup_flops(passage.before)
+        if name != "local":
+            assert flops == 0
+            continue
+        # Two products of the generator and the net for each image of each device.
+        products = toy_nets.LATENT * 4 + toy_nets.HIDDEN["end"] * (4 + toy_nets.CLASSES)
+        assert 2 * products < flops / (4 * toy_cycle.REPLAY) < 2 * products + 400, cycle

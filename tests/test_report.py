@@ -25,8 +25,8 @@ def titles(figure):
     return [*texts, figure.get_suptitle()]
 
 
-def printed(table):
-    console = Console(file=io.StringIO(), width=200)
+def printed(table, width=200):
+    console = Console(file=io.StringIO(), width=width)
     console.print(table)
     return console.file.getvalue()
 
@@ -112,6 +112,40 @@ def test_terminal_tables_hold_every_cell():
     ):
         for cell in cells(text.rows):
             assert cell in printed(shown)
+
+
+@pytest.mark.parametrize("market", [True, False], ids=["market", "no_market"])
+def test_terminal_tables_fit_80_columns_uncut(market):
+    made = summary("x", 0)
+    places = [made["ledger"][tier] for tier in tables.TIERS]
+    links = [made["ledger"]["link"][link] for link in tables.LINKS]
+    for cost in places + links:  # numbers as wide as they come
+        widths = {"energy_j": 2.345e-2, "energy_low_j": 1.234e-2, "energy_high_j": 456}
+        cost.update(widths, carbon_location_g=1.23e-3)
+        cost["carbon_market_g"] = 1.11e-4 if market else 1.23e-3
+    for cost in places:
+        cost["flops"] = 1.234e12
+    for cost in links:
+        cost.update(up_bytes=1_230_000, down_bytes=45_600_000)
+    shown = printed(tables.ledger_table(made), width=80)
+    assert ("111 µg" in shown) == market
+    assert ("market-based CO2e alike" in shown) != market
+    assert "modelled" in shown
+    for text in (shown, printed(tables.phase_table(made), width=80)):
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= 80
+    for row in tables.ledger(made).rows:
+        (line,) = (line for line in shown.splitlines() if line.split()[:1] == [row[0]])
+        # Each cell stands whole on the line of its row.
+        assert all(cell in line for cell in row if cell not in ("modelled", row[8]))
+
+
+def test_a_ledger_of_several_kinds_names_each():
+    made = summary("x", 0)
+    made["ledger"]["cloud"]["kind"] = "measured"
+    shown = printed(tables.ledger_table(made))
+    assert shown.count("modelled") == 4
+    assert shown.count("measured") == 1
 
 
 def cells(rows):

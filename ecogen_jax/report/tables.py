@@ -84,14 +84,30 @@ def phase_table(summary: Mapping[str, Any]) -> Table:
 
 
 def ledger_table(summary: Mapping[str, Any]) -> Table:
-    """Returns `ledger(summary)` for a terminal."""
-    return to_rich(ledger(summary))
+    """Returns `ledger(summary)` for a terminal of 80 columns.
+
+    A kind that all rows share stands in the title, and market-based carbon is left
+    out where it is the location-based one everywhere.
+    """
+    title, header, rows = ledger(summary)
+    cells = pd.DataFrame(rows, columns=list(header))
+    notes = []
+    if cells["kind"].nunique() == 1:
+        notes.append(cells.pop("kind")[0])
+    same_carbon = cells["CO2e location"].equals(cells["CO2e market"])
+    if same_carbon:
+        cells = cells.drop(columns="CO2e market")
+        notes.append("market-based CO2e alike")
+    cells.columns = cells.columns.str.replace("CO2e ", "CO2e\n")
+    if notes:
+        title += f" ({'; '.join(notes)})"
+    return to_rich(from_frame(title, cells), gap=1 if same_carbon else 0)
 
 
-def to_rich(table: TextTable) -> Table:
-    """Returns `table` for a terminal."""
+def to_rich(table: TextTable, gap: int = 1) -> Table:
+    """Returns `table` for a terminal, its columns `gap` + 1 spaces apart."""
     shown = Table(
-        title=table.title, box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0)
+        title=table.title, box=box.SIMPLE, pad_edge=False, padding=(0, gap, 0, 0)
     )
     for number, name in enumerate(table.header):
         shown.add_column(name, justify="left" if number == 0 else "right")

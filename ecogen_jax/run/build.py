@@ -195,11 +195,12 @@ def _share(config: ConfigDict, dataset: sources.Dataset, topology: Topology) -> 
     rng = np.random.default_rng(config.seed)
     labels = dataset.train_labels
     missing = config.data.public_missing_classes
-    if missing and max(missing) >= dataset.num_classes:
+    if not set(missing) < set(range(dataset.num_classes)):
         raise ConfigError(
             "data.public_missing_classes",
             missing,
-            f"classes below {dataset.num_classes}, of which {dataset.name} has",
+            f"some, not all, of the classes below {dataset.num_classes}, which are "
+            f"those of {dataset.name}",
         )
     split = partition.split(
         labels,

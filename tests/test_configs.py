@@ -1,0 +1,93 @@
+"""Every experiment in `configs/` loads, and every stage of its plan can be traced."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from ecogen_jax import config as configs
+from ecogen_jax import keys
+from ecogen_jax.config import HOPS
+from ecogen_jax.relay.stage import one_party
+from ecogen_jax.run.build import CHOICES, build
+
+FILES = sorted(map(str, pathlib.Path("configs").glob("*.py")))
+
+
+def test_there_are_experiments():
+    assert "configs/quickstart.py" in FILES
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("argument", ["", ":smoke"])
+def test_a_config_passes_every_check(file, argument):
+    config = configs.load(file + argument)
+    configs.check(config, CHOICES)
+    assert config.is_locked
+    assert configs.from_dict(configs.to_dict(config)).to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_an_experiment_is_named_as_its_file(file):
+    assert configs.load(file).experiment == pathlib.Path(file).stem
+    assert (
+        configs.load(f"{file}:smoke").experiment == f"{pathlib.Path(file).stem}_smoke"
+    )
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_smoke_keeps_the_question_and_shrinks_the_rest(file):
+    plain, smoke = configs.load(file), configs.load(f"{file}:smoke")
+    assert smoke.protocol.name == plain.protocol.name
+    assert smoke.data.public_missing_classes == plain.data.public_missing_classes
+    for hop in HOPS:
+        assert smoke[hop].distiller == plain[hop].distiller
+        assert (smoke[hop].rounds, smoke[hop].steps) == (2, 2)
+
+
+def shapes(tree):
+    return jax.tree.map(lambda a: (a.shape, np.dtype(a.dtype)), tree)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_stage_of_a_full_experiment_traces(file):
+    experiment = build(configs.load(file, ["data.name=fake"]))
+    parties = jax.eval_shape(lambda: experiment.parties)
+    stages = {stage.name: stage for _, stage in experiment.plan}
+    assert len(stages) == 7
+    for stage in stages.values():
+        state, inputs = jax.eval_shape(stage.begin, parties, keys.root(0))
+        assert {leaf.shape[0] for leaf in jax.tree.leaves((state, inputs))} == {
+            stage.num_parties
+        }
+        one = one_party((state, inputs))
+        after, metrics = jax.eval_shape(stage.one, *one, keys.root(0))
+        # A round gives a state that the next one takes without compiling anew.
+        assert shapes(after) == shapes(one[0])
+        assert {leaf.shape for leaf in jax.tree.leaves(metrics)} == {()}
+        ended = jax.eval_shape(stage.end, parties, state)
+        assert shapes(ended) == shapes(parties)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES)
+def test_every_experiment_runs_its_smoke(file, tmp_path):
+    done = subprocess.run(
+        [
+            *(sys.executable, "scripts/train.py", "--config", f"{file}:smoke"),
+            f"--config.run.workdir={tmp_path}",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = tmp_path.glob("*/*")
+    summary = json.loads((path / "summary.json").read_text())
+    assert summary["raw_samples_on_links"] == 0
+    cycles = configs.load(f"{file}:smoke").protocol.cycles
+    assert summary["phases"][-1]["cycle"] == cycles

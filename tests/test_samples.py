@@ -1,0 +1,48 @@
+"""Generated images that are kept: the newest few of each class, hop by hop."""
+
+import numpy as np
+
+from ecogen_jax.nets.functional import Variables
+from ecogen_jax.relay.bank import Bank
+from ecogen_jax.relay.distillers.base import HopState
+from ecogen_jax.run.samples import PER_CLASS, add_samples
+
+NOTHING = Variables({}, {})
+
+
+def hop(labels, written):
+    """A hop whose first party's image number i has the value i everywhere."""
+    size = len(labels)
+    images = np.broadcast_to(np.arange(size)[:, None, None, None], (size, 2, 2, 1))
+    bank = Bank(
+        images=np.stack([images, images + 100]).astype(np.uint8),
+        labels=np.array([labels, labels], np.int32),
+        logits=np.zeros((2, size, 3), np.float32),
+        written=np.array([written, written], np.int32),
+    )
+    return HopState(NOTHING, (), NOTHING, (), bank)
+
+
+def kept(folder, name):
+    return np.load(folder / "samples.npz")[name][:, 0, 0, 0].tolist()
+
+
+def test_the_newest_of_each_class_are_kept_in_order_of_the_label(tmp_path):
+    # 13 of 10 places are written: 0 to 2 are the newest, and 3 is the oldest.
+    add_samples(tmp_path, 1, "down", hop([0, 1, 0, 1, 1, 1, 1, 0, 0, 0], written=13))
+    assert PER_CLASS == 4
+    assert kept(tmp_path, "1/down") == [2, 0, 9, 8, 1, 6, 5, 4]
+
+
+def test_places_that_were_never_written_are_not_kept(tmp_path):
+    add_samples(tmp_path, 1, "down", hop([2, 1, 2, 0, 0, 0], written=3))
+    assert kept(tmp_path, "1/down") == [1, 2, 0]
+
+
+def test_every_hop_adds_its_entry_and_training_adds_none(tmp_path):
+    add_samples(tmp_path, 0, "pretrain", {"no": "hop"})
+    assert not (tmp_path / "samples.npz").exists()
+    for cycle, name in ((1, "down"), (1, "up"), (2, "down")):
+        add_samples(tmp_path, cycle, name, hop([0, 1, 2], written=3))
+    assert np.load(tmp_path / "samples.npz").files == ["1/down", "1/up", "2/down"]
+    assert [path.name for path in tmp_path.iterdir()] == ["samples.npz"]

@@ -8,33 +8,19 @@ Any field of the schema (ecogen_jax/config.py: default) can be overridden with
 --config.FIELD=VALUE. What the images are does not matter, so no data is needed.
 """
 
-import argparse
 import sys
 
 from rich.console import Console
 
 from ecogen_jax import config as configs
-from ecogen_jax import mesh
+from ecogen_jax.run.command import read_config
 
 
 def main() -> int:
     """Parses the command line and forecasts."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", required=True, metavar="FILE[:ARG]")
-    arguments, rest = parser.parse_known_args()
-    prefix = "--config."
-    unknown = [word for word in rest if not word.startswith(prefix)]
-    if unknown:
-        parser.error(
-            f"unknown: {' '.join(unknown)}; overrides are --config.FIELD=VALUE"
-        )
     console = Console()
     try:
-        overrides = [word.removeprefix(prefix) for word in rest]
-        config = configs.load(arguments.config, overrides)
-        mesh.start(config.mesh.num_devices)
+        config = read_config(__doc__)
         report(config, console)
     except ValueError as error:
         console.print(f"[bold red]error:[/] {error}", soft_wrap=True, highlight=False)

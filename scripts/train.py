@@ -8,35 +8,20 @@ Any field of the schema (ecogen_jax/config.py: default) can be overridden with
 --config.FIELD=VALUE. The run is written to <run.workdir>/<experiment>/<time>-seed<k>/.
 """
 
-import argparse
 import sys
 
 from rich.console import Console
 from rich.markup import escape
 
 from ecogen_jax import config as configs
-from ecogen_jax import mesh
 from ecogen_jax.data.sources import DataUnavailableError
+from ecogen_jax.run.command import read_config
 
 
 def main() -> int:
     """Parses the command line and runs."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", required=True, metavar="FILE[:ARG]")
-    arguments, rest = parser.parse_known_args()
-    prefix = "--config."
-    unknown = [word for word in rest if not word.startswith(prefix)]
-    if unknown:
-        parser.error(
-            f"unknown: {' '.join(unknown)}; overrides are --config.FIELD=VALUE"
-        )
     try:
-        overrides = [word.removeprefix(prefix) for word in rest]
-        config = configs.load(arguments.config, overrides)
-        mesh.start(config.mesh.num_devices)
-        return report(config, Console())
+        return report(read_config(__doc__), Console())
     except (configs.ConfigError, DataUnavailableError) as error:
         show(error)
         return 2

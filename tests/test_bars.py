@@ -119,7 +119,7 @@ def test_a_table_has_the_columns_of_every_table_and_blanks(tmp_path):
 
 def test_commands_lose_seed_machine_and_repetition(tmp_path):
     made = found(tmp_path, (1.0, 2.0))
-    words = "--config configs/x.py --config.data.alpha=0.1 --config.run.workdir=/tmp/w"
+    words = "--config configs/x.py --config.data.alpha=0.1 --config.run.workdir=away"
     for run in made:
         seed = f"--config.seed={run.summary['seed']}"
         run.manifest["command"] = f"python /home/a/scripts/train.py {words} {seed}"
@@ -187,8 +187,6 @@ def test_every_bar_in_the_repository_can_be_judged(tmp_path, path):
 @pytest.mark.parametrize("path", BARS, ids=lambda path: path.parent.name)
 def test_a_committed_table_is_the_one_that_its_csv_prints(tmp_path, path):
     kept = path.parent / "tables"
-    if not kept.exists():
-        pytest.skip("no table was written yet")
     written = bars.write(pd.read_csv(kept / "bars.csv"), tmp_path)
     assert written.read_text() == (kept / "bars.md").read_text()
 

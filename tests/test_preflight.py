@@ -113,7 +113,7 @@ def test_the_script_prints_the_table_and_the_total(config, predicted, monkeypatc
 def test_the_script_refuses_what_cannot_be_built(monkeypatch, capsys):
     arguments = ["energy.py", "--config", SPEC, "--config.energy.include_idle=True"]
     monkeypatch.setattr("sys.argv", arguments)
-    monkeypatch.setattr(script.mesh, "start", lambda count: None)
+    monkeypatch.setattr("ecogen_jax.mesh.start", lambda count: None)
     assert script.main() == 2
     assert "'tpu_v3' has no idle_power" in " ".join(capsys.readouterr().out.split())
 

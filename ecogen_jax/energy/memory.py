@@ -197,12 +197,25 @@ def _within(op: _Op, sizes: list[int]) -> int:
         return 0
     peak = max(peak_bytes(body) for body in bodies)
     if name == "scan":
-        held = params["num_consts"] + params["num_carry"]
-        return peak - _total(sizes, op.ins[:held])
+        return peak - _total(sizes, op.ins[: _held(eqn)])
     if name == "while":
         return max(peak - _total(sizes, op.ins[params["cond_nconsts"] :]), 0)
     own = _total(sizes, op.ins) + _total(sizes, op.outs)
     return max((loops.shards(eqn) if name == "shard_map" else 1) * peak - own, 0)
+
+
+def _held(eqn: core.JaxprEqn) -> int:
+    """Constants and carry of a scan; what it slices has one more axis outside.
+
+    The parameters that count them are not the same in all versions of JAX.
+    """
+    body = getattr(eqn.params["jaxpr"], "jaxpr", eqn.params["jaxpr"])
+    pairs = zip(eqn.invars, body.invars, strict=True)
+    return sum(_rank(outer) == _rank(inner) for outer, inner in pairs)
+
+
+def _rank(var: Any) -> int:
+    return len(var.aval.shape)
 
 
 def _total(sizes: list[int], arrays: Iterable[int | None]) -> int:

@@ -184,6 +184,8 @@ def test_the_committed_tables_are_what_the_code_prints(tmp_path):
         ours, theirs = (
             read(folder / name) for folder in (tmp_path / "tables", COMMITTED)
         )
-        pd.testing.assert_frame_equal(ours, theirs, rtol=1e-4, obj=name)
+        # Versions of JAX trace a few elementwise operations more or fewer, which a
+        # deviation near zero would show large in relative terms.
+        pd.testing.assert_frame_equal(ours, theirs, rtol=1e-4, atol=1e-4, obj=name)
     same = pathlib.Path(tmp_path / "tables" / "all.md").read_text()
     assert same == (COMMITTED / "all.md").read_text()

@@ -91,6 +91,8 @@ class _Run:
         self.state: PyTree = None
         self.journal = journals.Journal()
         if checkpoints.latest() is None:
+            # A run that was killed before its first checkpoint left lines behind.
+            writer.truncate_metrics(folder, 0)
             results.first_files(config, experiment, folder, sys.argv)
         else:
             self._restore()

@@ -1,5 +1,7 @@
 """The fast convolution is the plain one, value and gradients, wherever it stands."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,55 +10,63 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from ecogen_jax import mesh
-from ecogen_jax.nets.conv import conv, upsample
+from ecogen_jax.energy import meter
+from ecogen_jax.nets.conv import CHUNK, conv, textbook, upsample
 
-# height, width, kernel size, stride, channels in, channels out
+# height, width, kernel rows and columns, stride, padding, channels in, channels out
 GRID = [
-    (8, 8, 3, 1, 1, 4),
-    (7, 5, 3, 1, 3, 2),
-    (6, 9, 5, 1, 2, 1),
-    (5, 6, 2, 1, 2, 3),
-    (4, 4, 1, 1, 3, 5),
-    (8, 8, 3, 2, 1, 4),
-    (7, 5, 3, 2, 3, 2),
-    (9, 6, 5, 2, 2, 3),
-    (7, 8, 3, 3, 1, 2),
-    (6, 7, 1, 2, 4, 1),
-    (1, 3, 3, 2, 2, 2),
+    (9, 7, 5, 5, 1, "SAME", 1, 6),
+    (10, 9, 5, 5, 1, "VALID", 6, 16),
+    (8, 8, 3, 3, 1, "SAME", 1, 9),
+    (7, 5, 3, 3, 1, "VALID", 17, 18),
+    (7, 5, 3, 3, 1, "SAME", 16, 16),
+    (6, 6, 3, 3, 1, "SAME", 20, 3),
+    (6, 7, 2, 3, 1, "SAME", 16, 17),
+    (5, 6, 2, 2, 1, "SAME", 2, 3),
+    (5, 6, 4, 2, 1, "VALID", 4, 1),
+    (4, 4, 1, 1, 1, "SAME", 3, 5),
+    (8, 8, 3, 3, 2, "SAME", 1, 8),
+    (7, 5, 3, 3, 2, "SAME", 16, 20),
+    (9, 6, 5, 5, 2, "VALID", 2, 3),
+    (8, 6, 2, 2, 2, "VALID", 3, 2),
+    (7, 8, 3, 3, 3, "SAME", 1, 2),
+    (7, 8, 2, 2, 3, "VALID", 16, 2),
+    (6, 7, 1, 1, 2, "SAME", 4, 1),
+    (1, 3, 3, 3, 2, "SAME", 2, 2),
 ]
+SOME = [GRID[0], GRID[3], GRID[11]]
 
 
-def plain(x, kernel, stride):
+def plain(x, kernel, stride, padding):
     return lax.conv_general_dilated(
-        x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
-def fast(x, kernel, stride):
-    return conv(x, kernel, stride=stride)
+def fast(x, kernel, stride, padding):
+    return conv(x, kernel, stride=stride, padding=padding)
 
 
-def value_and_gradients(fn, stride):
+def value_and_gradients(fn, case):
     """Value, input gradient and kernel gradient, given the cotangent."""
+    stride, padding = case[4:6]
 
     def both(x, kernel, cotangent):
-        value, pullback = jax.vjp(lambda x, k: fn(x, k, stride), x, kernel)
+        value, pullback = jax.vjp(lambda x, k: fn(x, k, stride, padding), x, kernel)
         return value, *pullback(cotangent)
 
     return both
 
 
-def arrays(case, leading=()):
-    height, width, size, stride, inputs, outputs = case
-    rng = np.random.default_rng(sum(case))
-    shapes = [
-        (2, height, width, inputs),
-        (size, size, inputs, outputs),
-        (2, -(-height // stride), -(-width // stride), outputs),
-    ]
+def arrays(case, leading=(), batch=2):
+    height, width, rows, columns, stride, padding, inputs, outputs = case
+    rng = np.random.default_rng(height + width + inputs + outputs)
+    x = jax.ShapeDtypeStruct((batch, height, width, inputs), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((rows, columns, inputs, outputs), jnp.float32)
+    value = jax.eval_shape(lambda x, k: plain(x, k, stride, padding), x, kernel)
     return [
-        jnp.asarray(rng.normal(size=(*leading, *shape)), jnp.float32)
-        for shape in shapes
+        jnp.asarray(rng.normal(size=(*leading, *array.shape)), jnp.float32)
+        for array in (x, kernel, value)
     ]
 
 
@@ -70,33 +80,76 @@ def assert_close(ours, theirs):
 
 @pytest.mark.parametrize("case", GRID, ids=str)
 def test_value_and_gradients_are_those_of_the_plain_convolution(case):
-    stride = case[3]
-
     @jax.jit
     def both(*inputs):
-        return [value_and_gradients(fn, stride)(*inputs) for fn in (fast, plain)]
+        return [value_and_gradients(fn, case)(*inputs) for fn in (fast, plain)]
 
     assert_close(*both(*arrays(case)))
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_under_vmap_each_client_has_its_own_kernel(stride):
-    x, kernels, cotangents = arrays((7, 6, 3, stride, 2, 3), leading=(3,))
-    mapped = jax.jit(jax.vmap(value_and_gradients(fast, stride), in_axes=(None, 0, 0)))
-    one = jax.jit(value_and_gradients(plain, stride))
-    results = mapped(x[0], kernels, cotangents)
+@pytest.mark.parametrize("batch", [2 * CHUNK, CHUNK + 1])
+def test_from_many_channels_the_gradient_adds_up_all_chunks_of_the_batch(batch):
+    case = (4, 3, 3, 3, 1, "SAME", 128, 2)
+    inputs = arrays(case, batch=batch)
+    ours, theirs = (jax.jit(value_and_gradients(fn, case)) for fn in (fast, plain))
+    assert_close(ours(*inputs), theirs(*inputs))
+
+
+SHARED = [(0, 0, 0), (None, 0, 0), (0, None, 0), (0, 0, None)]
+
+
+@pytest.mark.parametrize("axes", SHARED, ids=str)
+@pytest.mark.parametrize("case", SOME[:2], ids=str)
+def test_under_vmap_each_client_gets_what_it_gets_alone(case, axes):
+    inputs = [
+        a if axis == 0 else a[0]
+        for a, axis in zip(arrays(case, leading=(3,)), axes, strict=True)
+    ]
+    results = jax.jit(jax.vmap(value_and_gradients(fast, case), axes))(*inputs)
+    one = jax.jit(value_and_gradients(plain, case))
     for client in range(3):
-        expected = one(x[0], kernels[client], cotangents[client])
-        assert_close([r[client] for r in results], expected)
+        own = [
+            a if axis is None else a[client]
+            for a, axis in zip(inputs, axes, strict=True)
+        ]
+        assert_close([r[client] for r in results], one(*own))
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_training_inside_a_scan_follows_the_plain_convolution(stride):
-    x, kernel, target = arrays((6, 5, 3, stride, 2, 3))
+def test_under_two_vmaps_each_client_of_each_seed_gets_what_it_gets_alone():
+    case = GRID[3]
+    inputs = arrays(case, leading=(2, 3))
+    over_clients = jax.vmap(value_and_gradients(fast, case), (0, None, 0))
+    results = jax.jit(jax.vmap(over_clients))(inputs[0], inputs[1][:, 0], inputs[2])
+    one = jax.jit(value_and_gradients(plain, case))
+    for seed, client in [(0, 0), (0, 2), (1, 1)]:
+        own = inputs[0][seed, client], inputs[1][seed, 0], inputs[2][seed, client]
+        assert_close([r[seed, client] for r in results], one(*own))
+
+
+@pytest.mark.parametrize("case", [SOME[0], SOME[2]], ids=str)
+def test_the_gradient_of_a_gradient_is_that_of_the_plain_convolution(case):
+    x, kernel, weights = arrays(case)
+
+    def second(fn):
+        def penalty(x, kernel):
+            def energy(x, kernel):
+                return jnp.sum(jnp.sin(fn(x, kernel, *case[4:6])) * weights)
+
+            of_x, of_kernel = jax.grad(energy, (0, 1))(x, kernel)
+            return jnp.sum(jnp.square(of_x)) + jnp.sum(jnp.square(of_kernel))
+
+        return jax.jit(jax.grad(penalty, (0, 1)))(x, kernel)
+
+    assert_close(second(fast), second(plain))
+
+
+@pytest.mark.parametrize("case", SOME, ids=str)
+def test_training_inside_a_scan_follows_the_plain_convolution(case):
+    x, kernel, target = arrays(case)
 
     def train(fn):
         def loss(kernel):
-            return jnp.mean(jnp.square(fn(x, kernel, stride) - target))
+            return jnp.mean(jnp.square(fn(x, kernel, *case[4:6]) - target))
 
         def step(kernel, _):
             value, grad = jax.value_and_grad(loss)(kernel)
@@ -104,24 +157,63 @@ def test_training_inside_a_scan_follows_the_plain_convolution(stride):
 
         return jax.jit(lambda k: lax.scan(step, k, None, length=5))(kernel)
 
-    assert_close(train(fast), train(plain))
-    losses = train(fast)[1]
-    assert losses[-1] < losses[0]
+    ours = train(fast)
+    assert_close(ours, train(plain))
+    assert ours[1][-1] < ours[1][0]
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_inside_shard_map_each_device_has_its_own_kernels(stride):
-    inputs = arrays((6, 5, 3, stride, 2, 3), leading=(4,))
+@pytest.mark.parametrize("case", SOME, ids=str)
+def test_inside_shard_map_each_device_has_its_own_kernels(case):
+    inputs = arrays(case, leading=(4,))
 
     def on_one_device(*inputs):
-        return lax.map(lambda one: value_and_gradients(fast, stride)(*one), inputs)
+        return lax.map(lambda one: value_and_gradients(fast, case)(*one), inputs)
 
     spec = PartitionSpec("client")
     sharded = jax.shard_map(
         on_one_device, mesh=mesh.client_mesh(4, 2), in_specs=spec, out_specs=spec
     )
-    expected = jax.jit(jax.vmap(value_and_gradients(plain, stride)))(*inputs)
+    expected = jax.jit(jax.vmap(value_and_gradients(plain, case)))(*inputs)
     assert_close(jax.jit(sharded)(*inputs), expected)
+
+
+def compiled_convolutions(fn, case, leading=()):
+    """The convolutions that the compiler makes of a scan over value and gradients."""
+
+    def body(carry, _):
+        value, grad_x, grad_kernel = fn(*carry)
+        x, kernel, cotangent = carry
+        return (x + grad_x, kernel + grad_kernel, cotangent + value), None
+
+    program = jax.jit(lambda carry: lax.scan(body, carry, None, length=2)[0])
+    text = program.lower(tuple(arrays(case, leading))).compile().as_text()
+    return re.findall(r" convolution\(.*", text)
+
+
+def is_fast(convolution):
+    """Whether XLA's CPU backend has a fast path for it inside a loop."""
+    slow = ("lhs_dilate", "rhs_reversal", "feature_group", "batch_group")
+    return "b01f_01io->b01f" in convolution and not any(s in convolution for s in slow)
+
+
+@pytest.mark.parametrize(("case", "expected"), list(zip(SOME, (1, 3, 2), strict=True)))
+def test_inside_a_loop_the_compiler_sees_only_what_it_is_fast_at(case, expected):
+    ours = compiled_convolutions(value_and_gradients(fast, case), case)
+    assert len(ours) == expected
+    assert all(map(is_fast, ours))
+    theirs = compiled_convolutions(value_and_gradients(plain, case), case)
+    assert len(theirs) == 3
+    assert sum(map(is_fast, theirs)) == 1
+
+
+def test_under_vmap_the_compiler_sees_no_grouped_convolution():
+    case = SOME[1]
+    counts = {}
+    for fn in (fast, plain):
+        mapped = jax.vmap(value_and_gradients(fn, case))
+        found = compiled_convolutions(mapped, case, leading=(2,))
+        counts[fn] = (len(found), sum(map(is_fast, found)))
+    assert counts == {fast: (3, 3), plain: (3, 0)}
 
 
 def convolutions(jaxpr):
@@ -136,27 +228,37 @@ def convolutions(jaxpr):
                 yield from convolutions(getattr(inner, "jaxpr", inner))
 
 
-@pytest.mark.parametrize(("stride", "expected"), [(1, 3), (2, 0)])
-def test_the_compiler_sees_only_what_it_is_fast_at(stride, expected):
-    inputs = arrays((6, 6, 3, stride, 2, 3))
-    found = list(
-        convolutions(
-            jax.make_jaxpr(value_and_gradients(fast, stride))(*inputs).jaxpr,
-        )
-    )
-    assert len(found) == expected
-    for params in found:
-        assert params["window_strides"] == (1, 1)
-        assert params["lhs_dilation"] == params["rhs_dilation"] == (1, 1)
-        assert params["batch_group_count"] == params["feature_group_count"] == 1
-
-
 def test_an_accelerator_gets_the_plain_convolution(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    x, kernel, _ = arrays((6, 5, 3, 2, 2, 3))
-    jaxpr = jax.make_jaxpr(lambda x, k: fast(x, k, 2))(x, kernel).jaxpr
+    case = (8, 8, 3, 3, 2, "SAME", 1, 8)
+    x, kernel, _ = arrays(case)
+    jaxpr = jax.make_jaxpr(lambda x, k: fast(x, k, 2, "SAME"))(x, kernel).jaxpr
     assert [p["window_strides"] for p in convolutions(jaxpr)] == [(2, 2)]
-    assert_close([fast(x, kernel, 2)], [plain(x, kernel, 2)])
+    assert_close([fast(x, kernel, 2, "SAME")], [plain(x, kernel, 2, "SAME")])
+
+
+def test_operations_are_counted_as_in_the_textbook():
+    case = GRID[0]
+    height, width, rows, columns, _, _, inputs, outputs = case
+
+    def step(carry, _):
+        return carry, value_and_gradients(fast, case)(*carry)
+
+    def program(*arrays):
+        return lax.scan(step, arrays, None, length=7)[1]
+
+    def conv_flops():
+        cost = meter.cost(program, *arrays(case))
+        kinds = ("conv", "matmul")
+        return sum(
+            n for (kind, _), n in cost.by_class_and_dtype.items() if kind in kinds
+        )
+
+    once = 2 * 2 * height * width * rows * columns * inputs * outputs
+    assert conv_flops() > 7 * 3 * once
+    with textbook(True):
+        assert conv_flops() == 7 * 3 * once
+    assert conv_flops() > 7 * 3 * once
 
 
 def test_upsampling_repeats_every_pixel():

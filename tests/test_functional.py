@@ -6,15 +6,24 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ecogen_jax.nets.classifier import SIZES, classifier, to_unit
+from ecogen_jax.nets.classifier import classifier
 from ecogen_jax.nets.conv import conv
-from ecogen_jax.nets.functional import BatchNorm, Variables, functional, num_params
+from ecogen_jax.nets.functional import BatchNorm, Recorder, Variables, functional
 
 SHAPE = (8, 8, 1)
 IMAGES = jnp.asarray(np.random.default_rng(0).random((5, *SHAPE)), jnp.float32)
-NORM = functional(lambda rngs: BatchNorm(2))
 BATCH = jnp.asarray([[1.0, -2.0], [3.0, 4.0], [5.0, 4.0]])
 MEAN, VAR = [3.0, 2.0], [8 / 3, 8.0]  # of BATCH, the variance biased
+
+
+class Norm(BatchNorm):
+    """BatchNorm alone, as a net with no hidden layer."""
+
+    def __call__(self, x, *, train):
+        return super().__call__(x, train=train), ()
+
+
+NORM = functional(lambda rngs: Norm(2))
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +117,48 @@ def test_moments_are_laid_out_like_stats_and_belong_to_their_layer(small):
     )
 
 
+class Record(Recorder):
+    """A recorder alone, as a net with no hidden layer."""
+
+    def __call__(self, x, *, train):
+        return super().__call__(x, train=train), ()
+
+
+def test_a_recorder_changes_nothing_and_learns_only_in_training():
+    net = functional(lambda rngs: Record(2))
+    stats = {"mean": jnp.asarray([1.0, -1.0]), "var": jnp.asarray([4.0, 0.25])}
+    given = Variables({}, stats)
+    trained = net.apply(given, BATCH, train=True)
+    shown = net.apply(given, BATCH, train=False)
+    for output in (trained, shown):
+        np.testing.assert_array_equal(output.value, BATCH)
+    assert_trees_close(shown.stats, stats, rtol=0)
+    moved = {
+        "mean": 0.99 * np.array([1.0, -1.0]) + 0.01 * np.array(MEAN),
+        "var": 0.99 * np.array([4.0, 0.25]) + 0.01 * np.array(VAR),
+    }
+    assert_trees_close(trained.stats, moved)
+
+
+def test_a_recorder_tells_moments_in_units_of_the_spread_it_remembers():
+    net = functional(lambda rngs: Record(2))
+    mean, var = np.array([1.0, -1.0]), np.array([4.0, 0.25])
+    stats = {
+        "mean": jnp.asarray(mean, jnp.float32),
+        "var": jnp.asarray(var, jnp.float32),
+    }
+    moments = net.apply(Variables({}, stats), BATCH, train=False).moments
+    expected = {
+        "mean": mean + (np.array(MEAN) - mean) / np.sqrt(var + 1e-3),
+        "var": var + (np.array(VAR) - var) / (var + 1e-3),
+    }
+    assert_trees_close(moments, expected)
+    # A batch that is as remembered has no distance, whatever its scale.
+    own = {"mean": jnp.asarray(MEAN), "var": jnp.asarray(VAR)}
+    same = net.apply(Variables({}, own), BATCH, train=False).moments
+    assert_trees_close(same, own)
+
+
 class Mixed(nnx.Module):
     """A dense layer between two norms."""
 
@@ -118,7 +169,7 @@ class Mixed(nnx.Module):
 
     def __call__(self, x, *, train):
         x = jnp.tanh(self.dense(self.norm1(x, train=train)))
-        return self.norm2(x, train=train)
+        return self.norm2(x, train=train), (x,)
 
 
 class Chain(nnx.Module):
@@ -130,7 +181,7 @@ class Chain(nnx.Module):
     def __call__(self, x, *, train):
         for i in (1, 2, 10):
             x = i + self.norms[f"norm{i}"](x, train=train)
-        return x
+        return x, ()
 
 
 def test_moments_keep_to_their_layer_whatever_its_name():
@@ -139,6 +190,14 @@ def test_moments_keep_to_their_layer_whatever_its_name():
     means = {name: m["mean"] for name, m in output.moments["norms"].items()}
     expected = {"norm1": MEAN, "norm2": [1.0, 1.0], "norm10": [2.0, 2.0]}
     assert_trees_close(means, {k: np.array(v) for k, v in expected.items()})
+
+
+def test_activations_come_out_as_the_module_gives_them():
+    net = functional(Mixed)
+    output = net.apply(net.init(jax.random.key(0)), BATCH, train=True)
+    (hidden,) = output.activations
+    moments = {"mean": hidden.mean(axis=0), "var": hidden.var(axis=0)}
+    assert_trees_close(output.moments["norm2"], moments, rtol=1e-4)
 
 
 def test_apply_changes_neither_its_variables_nor_later_calls():
@@ -180,46 +239,3 @@ def test_gradients_under_vmap_are_those_of_each_client():
         theirs = jax.tree.map(lambda a, client=client: a[client], mapped)
         assert_trees_close(theirs, one(params, stats, batches[client]), rtol=1e-3)
     assert all(np.any(g != 0) for g in jax.tree.leaves(jax.device_get(mapped[0])))
-
-
-@pytest.mark.parametrize(
-    ("name", "first", "second", "hidden"),
-    [
-        ("cnn_small", 8, 16, 32),
-        ("cnn_medium", 16, 32, 64),
-        ("cnn_large", 32, 64, 128),
-    ],
-)
-@pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3), (9, 8, 2)])
-def test_num_params_of_the_classifiers(name, first, second, hidden, shape):
-    height, width, channels = shape
-    flat = -(-height // 4) * -(-width // 4) * second
-    kernels = 9 * channels * first + 9 * first * second + flat * hidden
-    norms = 2 * (first + second + hidden)
-    net = classifier(name, shape=shape, num_classes=10)
-    assert num_params(net) == kernels + norms + 10 * hidden + 10
-
-
-def test_num_params_of_the_smallest_on_mnist_and_order_of_sizes():
-    sizes = [
-        num_params(classifier(name, shape=(28, 28, 1), num_classes=10))
-        for name in SIZES
-    ]
-    assert sizes[0] == 26_754
-    assert sizes == sorted(sizes)
-
-
-def test_classifiers_take_unit_images_to_one_logit_a_class():
-    net = classifier("cnn_medium", shape=(9, 8, 3), num_classes=4)
-    images = to_unit(jnp.zeros((2, 9, 8, 3), jnp.uint8))
-
-    def logits(key):
-        return net.apply(net.init(key), images, train=False).value
-
-    assert jax.eval_shape(logits, jax.random.key(0)).shape == (2, 4)
-
-
-def test_to_unit_maps_bytes_onto_zero_to_one():
-    unit = to_unit(jnp.asarray([0, 51, 255], jnp.uint8))
-    assert unit.dtype == jnp.float32
-    np.testing.assert_allclose(unit, [0.0, 0.2, 1.0], rtol=1e-6)

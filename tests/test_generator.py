@@ -50,6 +50,16 @@ def test_images_fill_the_range_from_zero_to_one(tiny):
     assert jnp.max(images) > 0.8
 
 
+def test_a_generator_shows_no_activations(tiny):
+    net, variables, _ = tiny
+    output = jax.eval_shape(
+        lambda z, y: net.apply(variables, z, y, train=False),
+        jnp.zeros((2, LATENT)),
+        jnp.zeros(2, jnp.int32),
+    )
+    assert output.activations == ()
+
+
 def test_depth_to_space_puts_four_channels_into_a_block():
     x = np.arange(2 * 3 * 2 * 8).reshape(2, 3, 2, 8)
     out = np.asarray(depth_to_space(jnp.asarray(x)))

@@ -32,12 +32,11 @@ def classifier(hidden: int) -> Net:
         stats = variables.stats["norm"]
         used = seen if train else stats
         x = (x - used["mean"][None]) * jax.lax.rsqrt(used["var"] + 1e-3)[None]
-        logits = jax.nn.relu(x) @ variables.params["second"]
+        features = jax.nn.relu(x)
+        logits = features @ variables.params["second"] + variables.params["bias"][None]
         if train:
             stats = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, stats, seen)
-        return Output(
-            logits + variables.params["bias"][None], {"norm": stats}, {"norm": seen}
-        )
+        return Output(logits, {"norm": stats}, {"norm": seen}, (features,))
 
     return Net(init, apply)
 
@@ -56,7 +55,7 @@ def generator() -> Net:
     def apply(variables, *inputs, train):
         latent, labels = inputs
         x = latent @ variables.params["noise"] + variables.params["label"][labels]
-        return Output(jax.nn.sigmoid(x).reshape(-1, *SHAPE), {}, {})
+        return Output(jax.nn.sigmoid(x).reshape(-1, *SHAPE), {}, {}, ())
 
     return Net(init, apply)
 
@@ -69,9 +68,15 @@ def num_floats(hidden: int) -> int:
     return PIXELS * hidden + hidden * CLASSES + CLASSES + 2 * hidden
 
 
-def nets() -> Nets:
-    """A different classifier at each tier."""
+def nets(*end: int) -> Nets:
+    """A different classifier at each tier.
+
+    Args:
+      *end: hidden units of each kind of net at the end tier; one kind if none is given.
+    """
     return Nets(
-        **{tier: classifier(hidden) for tier, hidden in HIDDEN.items()},
+        cloud=classifier(HIDDEN["cloud"]),
+        edge=classifier(HIDDEN["edge"]),
+        end=tuple(map(classifier, end or (HIDDEN["end"],))),
         generator=generator(),
     )

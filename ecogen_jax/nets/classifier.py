@@ -1,47 +1,58 @@
-"""Image classifiers of three sizes, one for each tier by default.
+"""Image classifiers by name, all of which take images in [0, 1].
 
-All are strided 3x3 convolutions with BatchNorm and one hidden dense layer, the
-shape of the MNIST net in FedGen (Zhu et al., ICML 2021), at growing widths. They
-take images in [0, 1] and any size from 8x8 up.
-"""
+| name | layers | source |
+|---|---|---|
+| `cnn_*` | two strided 3x3 convolutions with BatchNorm, one hidden layer | the shape of the MNIST net of FedGen (Zhu et al., ICML 2021), at growing widths |
+| `lenet5*` | two 5x5 convolutions, max pooling, two hidden layers, no BatchNorm but a record of its moments | LeNet-5 (LeCun et al., 1998) with ReLU, as data-free distillation uses it (Chen et al., ICCV 2019); `_half` and `_quarter` have a half and a quarter of its units |
+| `mlp` | two hidden layers, no convolution, no BatchNorm | McMahan et al., AISTATS 2017 ("2NN", 200 units) |
+| `resnet8`, `wrn_*` | see `ecogen_jax.nets.residual` | |
+"""  # noqa: E501
 
-from typing import TypedDict
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from ecogen_jax.nets.conv import conv
-from ecogen_jax.nets.functional import BatchNorm, Net, functional
+from ecogen_jax.nets.functional import BatchNorm, Net, Recorder, functional
+from ecogen_jax.nets.layers import Conv
+from ecogen_jax.nets.pool import max_pool
+from ecogen_jax.nets.residual import RESIDUAL_NAMES, residual
+
+Activations = tuple[jax.Array, ...]
+Shape = tuple[int, int, int]
 
 
-class Conv(nnx.Module):
-    """3x3 convolution without bias (a BatchNorm follows), He-normal kernel."""
+class Size(NamedTuple):
+    """Channels of the two convolutions, and units of the hidden layers."""
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int, rngs: nnx.Rngs):
-        init = nnx.initializers.he_normal()
-        self.kernel = nnx.Param(init(rngs.params(), (3, 3, inputs, outputs)))
-        self.stride = stride
+    channels: tuple[int, int]
+    hidden: tuple[int, ...]
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Convolves `[batch, height, width, inputs]`."""
-        return conv(x, self.kernel[...], stride=self.stride)
+
+STRIDED = {
+    "cnn_small": Size((8, 16), (32,)),
+    "cnn_medium": Size((16, 32), (64,)),
+    "cnn_large": Size((32, 64), (128,)),
+}
+LENETS = {
+    "lenet5": Size((6, 16), (120, 84)),
+    "lenet5_half": Size((3, 8), (60, 42)),
+    "lenet5_quarter": Size((2, 4), (30, 21)),
+}
+CLASSIFIERS = (*STRIDED, *LENETS, "mlp", *RESIDUAL_NAMES)
+"""Every name that `classifier` knows."""
 
 
 class StridedCNN(nnx.Module):
     """Two strided convolutions, one hidden dense layer, one linear classifier."""
 
     def __init__(
-        self,
-        shape: tuple[int, int, int],
-        num_classes: int,
-        *,
-        widths: tuple[int, int],
-        hidden: int,
-        rngs: nnx.Rngs,
+        self, size: Size, shape: Shape, num_classes: int, *, rngs: nnx.Rngs
     ) -> None:
         height, width, channels = shape
-        first, second = widths
+        (first, second), (hidden,) = size
         flat = -(-height // 4) * -(-width // 4) * second
         self.conv1 = Conv(channels, first, stride=2, rngs=rngs)
         self.norm1 = BatchNorm(first)
@@ -51,44 +62,122 @@ class StridedCNN(nnx.Module):
         self.norm3 = BatchNorm(hidden)
         self.classifier = nnx.Linear(hidden, num_classes, rngs=rngs)
 
-    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Logits `[batch, num_classes]` of images in [0, 1]."""
+    def __call__(
+        self, images: jax.Array, *, train: bool
+    ) -> tuple[jax.Array, Activations]:
+        """Logits `[batch, num_classes]`, and the activations of the three layers."""
         x = 2 * images - 1
-        x = jax.nn.relu(self.norm1(self.conv1(x), train=train))
-        x = jax.nn.relu(self.norm2(self.conv2(x), train=train))
-        x = x.reshape(x.shape[0], -1)
-        x = jax.nn.relu(self.norm3(self.dense(x), train=train))
-        return self.classifier(x)
+        first = jax.nn.relu(self.norm1(self.conv1(x), train=train))
+        second = jax.nn.relu(self.norm2(self.conv2(first), train=train))
+        flat = second.reshape(second.shape[0], -1)
+        features = jax.nn.relu(self.norm3(self.dense(flat), train=train))
+        return self.classifier(features), (first, second, features)
 
 
-class Size(TypedDict):
-    """Channels of the two convolutions, and units of the hidden layer."""
+class LeNet(nnx.Module):
+    """LeNet-5 with ReLU and max pooling, at any width.
 
-    widths: tuple[int, int]
-    hidden: int
+    It has no BatchNorm, and records the moments that one would have remembered.
+    """
+
+    def __init__(
+        self, size: Size, shape: Shape, num_classes: int, *, rngs: nnx.Rngs
+    ) -> None:
+        height, width, channels = shape
+        if min(height, width) < 12:
+            raise ValueError(
+                f"a LeNet needs images of at least 12x12, not {height}x{width}: "
+                "choose one of the cnn_* nets, or mlp"
+            )
+        (first, second), hidden = size
+        flat = ((height // 2 - 4) // 2) * ((width // 2 - 4) // 2) * second
+        self.recorder0 = Recorder(channels)
+        self.conv1 = ConvPool(channels, first, padding="SAME", rngs=rngs)
+        self.recorder1 = Recorder(first)
+        self.conv2 = ConvPool(first, second, padding="VALID", rngs=rngs)
+        self.recorder2 = Recorder(second)
+        self.dense1 = nnx.Linear(flat, hidden[0], rngs=rngs)
+        self.recorder3 = Recorder(hidden[0])
+        self.dense2 = nnx.Linear(hidden[0], hidden[1], rngs=rngs)
+        self.recorder4 = Recorder(hidden[1])
+        self.classifier = nnx.Linear(hidden[1], num_classes, rngs=rngs)
+
+    def __call__(
+        self, images: jax.Array, *, train: bool
+    ) -> tuple[jax.Array, Activations]:
+        """Logits `[batch, num_classes]`, both pooled maps, and the features."""
+        x = 2 * self.recorder0(images, train=train) - 1
+        first = jax.nn.relu(self.recorder1(self.conv1(x), train=train))
+        second = jax.nn.relu(self.recorder2(self.conv2(first), train=train))
+        flat = second.reshape(second.shape[0], -1)
+        hidden = jax.nn.relu(self.recorder3(self.dense1(flat), train=train))
+        features = jax.nn.relu(self.recorder4(self.dense2(hidden), train=train))
+        return self.classifier(features), (first, second, features)
 
 
-SIZES: dict[str, Size] = {
-    "cnn_small": {"widths": (8, 16), "hidden": 32},
-    "cnn_medium": {"widths": (16, 32), "hidden": 64},
-    "cnn_large": {"widths": (32, 64), "hidden": 128},
-}
+class ConvPool(nnx.Module):
+    """5x5 convolution, 2x2 max pooling, and the convolution's bias; He-normal kernel.
+
+    Bias and ReLU keep the order of values, and cost a quarter behind the pooling.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, padding: str, rngs: nnx.Rngs):
+        init = nnx.initializers.he_normal()
+        self.kernel = nnx.Param(init(rngs.params(), (5, 5, inputs, outputs)))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+        self.padding = padding
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Takes `[batch, height, width, inputs]`; the ReLU is the caller's."""
+        pooled = max_pool(conv(x, self.kernel[...], padding=self.padding))
+        return pooled + self.bias[...].reshape(1, 1, 1, -1)
 
 
-def classifier(name: str, *, shape: tuple[int, int, int], num_classes: int) -> Net:
+class MLP(nnx.Module):
+    """Two hidden layers of 200 units."""
+
+    def __init__(self, shape: Shape, num_classes: int, *, rngs: nnx.Rngs) -> None:
+        height, width, channels = shape
+        self.dense1 = nnx.Linear(height * width * channels, 200, rngs=rngs)
+        self.dense2 = nnx.Linear(200, 200, rngs=rngs)
+        self.classifier = nnx.Linear(200, num_classes, rngs=rngs)
+
+    def __call__(
+        self, images: jax.Array, *, train: bool
+    ) -> tuple[jax.Array, Activations]:
+        """Logits `[batch, num_classes]`, and the features: it has no maps."""
+        del train
+        x = (2 * images - 1).reshape(images.shape[0], -1)
+        features = jax.nn.relu(self.dense2(jax.nn.relu(self.dense1(x))))
+        return self.classifier(features), (features,)
+
+
+def classifier(name: str, *, shape: Shape, num_classes: int) -> Net:
     """Builds a classifier.
 
     Args:
-      name: a key of `SIZES`.
+      name: one of `CLASSIFIERS`.
       shape: height, width and channels of one image.
       num_classes: number of logits.
 
     Returns:
       A net from images `[batch, height, width, channels]` in [0, 1] to logits
       `[batch, num_classes]`.
+
+    Raises:
+      ValueError: the images are too small for the net.
     """
-    size = SIZES[name]
-    return functional(lambda rngs: StridedCNN(shape, num_classes, **size, rngs=rngs))
+
+    def build(rngs: nnx.Rngs) -> nnx.Module:
+        if name in STRIDED:
+            return StridedCNN(STRIDED[name], shape, num_classes, rngs=rngs)
+        if name in LENETS:
+            return LeNet(LENETS[name], shape, num_classes, rngs=rngs)
+        if name == "mlp":
+            return MLP(shape, num_classes, rngs=rngs)
+        return residual(name, shape=shape, num_classes=num_classes, rngs=rngs)
+
+    return functional(build)
 
 
 def to_unit(images: jax.Array) -> jax.Array:

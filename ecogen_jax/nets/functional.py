@@ -37,11 +37,15 @@ class Output(NamedTuple):
       stats: running statistics after the call (unchanged unless `train`).
       moments: mean and biased variance of this batch at every BatchNorm input,
         a tree of the same structure as `stats`.
+      activations: what the hidden layers gave: the map of each spatial stage,
+        `[batch, height, width, channels]`, and last the features before the linear
+        classifier, `[batch, features]`. Empty for a generator.
     """
 
     value: jax.Array
     stats: PyTree
     moments: PyTree
+    activations: tuple[jax.Array, ...]
 
 
 class Apply(Protocol):
@@ -83,24 +87,64 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Normalises over all axes but the last."""
-        axes = tuple(range(x.ndim - 1))
-        mean = jnp.mean(x, axes)
-        var = jnp.mean(jnp.square(x), axes) - jnp.square(mean)
-        # Rounding can leave a constant input a variance below zero, then NaN.
-        var = jnp.maximum(var, 0.0)
+        mean, var = _moments(x)
         self.batch_mean.set_value(mean)
         self.batch_var.set_value(var)
         if train:
-            for running, batch in ((self.mean, mean), (self.var, var)):
-                running.set_value(
-                    self.momentum * running[...] + (1 - self.momentum) * batch
-                )
+            _follow(self.mean, mean, self.momentum)
+            _follow(self.var, var, self.momentum)
         else:
             mean, var = self.mean[...], self.var[...]
         factor = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
-        shape = (1,) * len(axes) + factor.shape
+        shape = (1,) * (x.ndim - 1) + factor.shape
         offset = self.bias[...] - mean * factor
         return x * factor.reshape(shape) + offset.reshape(shape)
+
+
+class Recorder(nnx.Module):
+    """Remembers the moments of what passes through it, and changes nothing.
+
+    It gives a net without BatchNorm what BatchNorm would remember, for the loss on
+    statistics (`losses.batchnorm_statistics`). Activations that nothing normalises
+    have no common scale, so the moments of a batch are reported in units of the
+    recorded spread: `m + (m(x) - m) / s` for the recorded mean `m` and deviation `s`,
+    and `s^2 + (v(x) - s^2) / s^2` for the variance.
+    """
+
+    momentum = 0.99
+    epsilon = 1e-3
+
+    def __init__(self, features: int) -> None:
+        self.mean = nnx.BatchStat(jnp.zeros(features))
+        self.var = nnx.BatchStat(jnp.ones(features))
+        self.batch_mean = Moments(jnp.zeros(features))
+        self.batch_var = Moments(jnp.ones(features))
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Returns `x` as it came; moments are taken over all axes but the last."""
+        mean, var = _moments(x)
+        scale = self.var[...] + self.epsilon
+        self.batch_mean.set_value(
+            self.mean[...] + (mean - self.mean[...]) * jax.lax.rsqrt(scale)
+        )
+        self.batch_var.set_value(self.var[...] + (var - self.var[...]) / scale)
+        if train:
+            _follow(self.mean, mean, self.momentum)
+            _follow(self.var, var, self.momentum)
+        return x
+
+
+def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance over all axes but the last."""
+    axes = tuple(range(x.ndim - 1))
+    mean = jnp.mean(x, axes)
+    var = jnp.mean(jnp.square(x), axes) - jnp.square(mean)
+    # Rounding can leave a constant input a variance below zero, then NaN.
+    return mean, jnp.maximum(var, 0.0)
+
+
+def _follow(running: nnx.BatchStat[Any], batch: jax.Array, momentum: float) -> None:
+    running.set_value(momentum * running[...] + (1 - momentum) * batch)
 
 
 def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Net:
@@ -108,7 +152,8 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Net:
 
     Args:
       build: makes the module from its random streams; called once abstractly (no
-        array is allocated) and once for each `Net.init`.
+        array is allocated) and once for each `Net.init`. The module returns its value
+        and its hidden activations, see `Output`.
 
     Returns:
       The net. `init` and `apply` are pure and can be jitted, mapped and
@@ -130,7 +175,7 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Net:
             blank,
             copy=True,
         )
-        value = module(*inputs, train=train)
+        value, activations = module(*inputs, train=train)
         _, _, *states = _split(module)
         after, seen = map(nnx.to_pure_dict, states)
         # Leaves are sorted by name, batch_mean before batch_var as mean before var.
@@ -138,6 +183,7 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Net:
             value,
             after,
             jax.tree.unflatten(jax.tree.structure(after), jax.tree.leaves(seen)),
+            activations,
         )
 
     return Net(init, apply)

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ecogen_jax.nets.classifier import Conv
 from ecogen_jax.nets.conv import upsample
 from ecogen_jax.nets.functional import BatchNorm, Net, functional
+from ecogen_jax.nets.layers import Conv
 
 
 class ConditionalGenerator(nnx.Module):
@@ -44,8 +44,8 @@ class ConditionalGenerator(nnx.Module):
 
     def __call__(
         self, latent: jax.Array, labels: jax.Array, *, train: bool
-    ) -> jax.Array:
-        """Images `[batch, height, width, channels]` in [0, 1]."""
+    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        """Images `[batch, height, width, channels]` in [0, 1], and no activations."""
         code = jax.nn.one_hot(labels, self.num_classes, dtype=latent.dtype)
         x = self.project(jnp.concatenate([latent, code], axis=-1))
         x = self.norm0(x.reshape(x.shape[0], *self.base), train=train)
@@ -54,7 +54,7 @@ class ConditionalGenerator(nnx.Module):
         x = depth_to_space(self.conv2(x))
         x = jax.nn.leaky_relu(self.norm2(x, train=train), 0.2)
         x = self.norm3(self.conv3(x), train=train)
-        return jax.nn.sigmoid(x[:, : self.shape[0], : self.shape[1]])
+        return jax.nn.sigmoid(x[:, : self.shape[0], : self.shape[1]]), ()
 
 
 def depth_to_space(x: jax.Array) -> jax.Array:

@@ -1,0 +1,60 @@
+"""Pooling by slices is the window reduction, value and gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from ecogen_jax.nets.pool import average_pool, global_average, max_pool
+
+
+def window(x, size, start, combine):
+    sides = (1, size, size, 1)
+    return lax.reduce_window(x, start, combine, sides, sides, "VALID")
+
+
+def reference_max(x, size):
+    return window(x, size, -jnp.inf, lax.max)
+
+
+def reference_mean(x, size):
+    return window(x, size, 0.0, lax.add) / size**2
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 4, 3), (1, 7, 5, 2)], ids=str)
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize(
+    ("ours", "reference"), [(max_pool, reference_max), (average_pool, reference_mean)]
+)
+def test_value_and_gradient_are_those_of_the_window_reduction(
+    ours, reference, size, shape
+):
+    # A permutation has no ties, where a maximum has no gradient.
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.permutation(np.prod(shape)).reshape(shape), jnp.float32)
+    value = reference(x, size)
+    weights = jnp.asarray(rng.normal(size=value.shape), jnp.float32)
+    np.testing.assert_allclose(ours(x, size), value, rtol=1e-6)
+    grads = [
+        jax.grad(lambda x, fn=fn: jnp.sum(fn(x, size) * weights))(x)
+        for fn in (ours, reference)
+    ]
+    np.testing.assert_allclose(*grads, rtol=1e-6, atol=1e-6)
+
+
+def test_equal_largest_values_share_the_gradient():
+    x = jnp.asarray([[3.0, 3.0], [3.0, 3.0]]).reshape(1, 2, 2, 1)
+    grad = jax.grad(lambda x: jnp.sum(max_pool(x)))(x)
+    assert np.all(np.asarray(grad) > 0)
+    np.testing.assert_allclose(grad.sum(), 1)
+
+
+def test_blocks_larger_than_the_image_are_refused():
+    with pytest.raises(ValueError, match="by 3 needs images of at least 3x3, got 2x4"):
+        max_pool(jnp.zeros((1, 2, 4, 1)), 3)
+
+
+def test_the_global_average_is_the_mean_over_positions():
+    x = jnp.arange(12.0).reshape(1, 3, 2, 2)
+    np.testing.assert_allclose(global_average(x), [[5.0, 6.0]])

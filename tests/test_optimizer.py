@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import pytest
 
-from ecogen_jax.relay.optimizer import adam, descend
+from ecogen_jax.relay.optimizer import adam, clipped, descend
 
 
 def run(steps, total_steps):
@@ -34,3 +36,13 @@ def test_the_rate_falls_by_a_cosine_to_a_fiftieth_and_stays_there():
 def test_promotion_is_strict_again_afterwards():
     run(steps=1, total_steps=2)
     assert jax.config.jax_numpy_dtype_promotion == "strict"
+
+
+@pytest.mark.parametrize(("most", "factor"), [(1.0, 0.2), (5.0, 1.0), (0.0, 1.0)])
+def test_gradients_are_cut_to_a_norm_over_all_leaves(most, factor):
+    tx = clipped(optax.sgd(1.0), most)
+    params = {"a": jnp.asarray([1.0]), "b": jnp.asarray([1.0])}
+    grads = {"a": jnp.asarray([3.0]), "b": jnp.asarray([-4.0])}  # a norm of 5
+    after, _ = descend(tx, grads, tx.init(params), params)
+    np.testing.assert_allclose(after["a"], 1 - 3 * factor, rtol=1e-5)
+    np.testing.assert_allclose(after["b"], 1 + 4 * factor, rtol=1e-5)

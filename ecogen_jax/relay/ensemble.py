@@ -1,6 +1,7 @@
 """Several teachers as one: logits weighted by who has seen which class."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ from flax import struct
 
 from ecogen_jax import losses
 from ecogen_jax.nets.functional import Net, Variables
-from ecogen_jax.types import Leaf
+from ecogen_jax.types import Leaf, PyTree
 
 
 @struct.dataclass
@@ -24,6 +25,23 @@ class Teachers:
 
     groups: tuple[Variables, ...]
     weights: Leaf
+
+
+class Judgement(NamedTuple):
+    """What the teachers together make of a batch of images.
+
+    Attributes:
+      logits: weighted over teachers, `[batch, classes]`.
+      batchnorm: `losses.batchnorm_statistics`, averaged with each teacher's mean
+        weight.
+      activation: `losses.activation`, averaged likewise.
+      moments: averaged batch moments for the next call, `[members, ...]` by group.
+    """
+
+    logits: jax.Array
+    batchnorm: jax.Array
+    activation: jax.Array
+    moments: PyTree
 
 
 def label_count_weights(counts: jax.Array) -> jax.Array:
@@ -44,41 +62,85 @@ def label_count_weights(counts: jax.Array) -> jax.Array:
     return counts / jnp.maximum(total, 1.0)
 
 
+def equal_weights(counts: jax.Array) -> jax.Array:
+    """The plain ensemble: `1 / teachers` for every class that any of them has seen."""
+    seen = jnp.sum(counts, axis=0, keepdims=True) > 0
+    return jnp.broadcast_to(seen.astype(jnp.float32) / counts.shape[0], counts.shape)
+
+
+def first_moments(teachers: Teachers) -> PyTree:
+    """Where the moving average of batch moments starts: the teachers' own statistics.
+
+    An average that starts there starts with a loss of 0 and grows into the batches'.
+    """
+    # Copies, since a hop's state is donated and the teachers are not.
+    return tuple(jax.tree.map(jnp.copy, group.stats) for group in teachers.groups)
+
+
 def ensemble(
-    nets: Sequence[Net], teachers: Teachers, images: jax.Array, labels: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Runs all teachers, in inference mode, on images meant to show `labels`.
+    nets: Sequence[Net],
+    teachers: Teachers,
+    images: jax.Array,
+    labels: jax.Array | None = None,
+    *,
+    moments: PyTree = None,
+    momentum: float = 1.0,
+) -> Judgement:
+    """Runs all teachers, in inference mode, on images.
 
     Args:
       nets: one net for each group of `teachers`.
       teachers: their variables and weights.
       images: `[batch, height, width, channels]` in [0, 1].
-      labels: the class each image was generated for, `[batch]`.
-
-    Returns:
-      The weighted logits `sum_k w[k, y_i] t_k(x_i)`, `[batch, classes]`, and the
-      BatchNorm-statistics loss averaged with each teacher's mean weight.
+      labels: the class each image was generated for, `[batch]`: teachers are weighted
+        by that class, `sum_k w[k, y_i] t_k(x_i)`. None: each logit comes from those
+        who know its class, `sum_k w[k, c] t_k(x_i)[c]`, whatever was asked for. A
+        teacher that has seen a single class finds it everywhere, so that weighting by
+        the label believes it, and weighting by class compares it with the others.
+      moments: the moving average of batch moments so far, see `Judgement`; None where
+        `momentum` is 1.
+      momentum: weight of this batch in it.
     """
-    logits = jnp.zeros((images.shape[0], teachers.weights.shape[1]), images.dtype)
-    prior = jnp.zeros((), images.dtype)
-    start = 0
-    for net, group in zip(nets, teachers.groups, strict=True):
+    shares, by_class = _without_labels(teachers.weights)
+    total = jnp.zeros((images.shape[0], teachers.weights.shape[1]), images.dtype)
+    carry = (total, jnp.zeros(()), jnp.zeros(()))
+    averages, start = [], 0
+    for index, (net, group) in enumerate(zip(nets, teachers.groups, strict=True)):
         size = jax.tree.leaves(group)[0].shape[0]
-        weights = teachers.weights[start : start + size]
+        rows = slice(start, start + size)
+        weights = (by_class if labels is None else teachers.weights)[rows]
         start += size
+        before = group.stats if moments is None else moments[index]
 
-        def member(
-            carry: tuple[jax.Array, jax.Array],
-            inputs: tuple[Variables, jax.Array],
-            net: Net = net,
-        ) -> tuple[tuple[jax.Array, jax.Array], None]:
-            variables, weight = inputs
+        def member(carry: PyTree, inputs: PyTree, net: Net = net) -> PyTree:
+            logits, batchnorm, activation = carry
+            variables, weight, share, before = inputs
             output = net.apply(variables, images, train=False)
-            statistics = losses.batchnorm_statistics(output.moments, variables.stats)
-            share = jnp.mean(weight) / jnp.mean(jnp.sum(teachers.weights, axis=0))
-            total, prior = carry
-            total = total + weight[labels][:, None] * output.value
-            return (total, prior + share * statistics), None
+            after = jax.tree.map(
+                lambda new, old: momentum * new + (1.0 - momentum) * old,
+                output.moments,
+                before,
+            )
+            weight = weight[None] if labels is None else weight[labels][:, None]
+            statistics = losses.batchnorm_statistics(after, variables.stats)
+            excited = losses.activation(output.activations[-1])
+            return (
+                logits + weight * output.value,
+                batchnorm + share * statistics,
+                activation + share * excited,
+            ), after
 
-        (logits, prior), _ = jax.lax.scan(member, (logits, prior), (group, weights))
-    return logits, prior
+        carry, after = jax.lax.scan(
+            member, carry, (group, weights, shares[rows], before)
+        )
+        averages.append(jax.lax.stop_gradient(after))
+    return Judgement(*carry, tuple(averages))
+
+
+def _without_labels(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean weight of each teacher, summing to 1; and its weight for each class."""
+    shares = jnp.mean(weights, axis=1)
+    shares = shares / jnp.sum(shares)
+    known = jnp.sum(weights, axis=0, keepdims=True) > 0
+    # A class that nobody knows keeps the logit that the teachers give it.
+    return shares, jnp.where(known, weights, shares[:, None])

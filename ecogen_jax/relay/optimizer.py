@@ -11,6 +11,13 @@ def adam(learning_rate: float, *, total_steps: int) -> optax.GradientTransformat
     return optax.adam(optax.cosine_decay_schedule(learning_rate, total_steps, 0.02))
 
 
+def clipped(
+    tx: optax.GradientTransformation, most: float
+) -> optax.GradientTransformation:
+    """`tx` on gradients whose norm over all leaves is cut to `most`; 0 cuts nothing."""
+    return optax.chain(optax.clip_by_global_norm(most), tx) if most else tx
+
+
 def descend(
     tx: optax.GradientTransformation, grads: PyTree, state: PyTree, params: PyTree
 ) -> tuple[PyTree, PyTree]:

@@ -1,4 +1,4 @@
-"""What every distiller is: two pure functions over one state."""
+"""What every distiller is: two pure functions over one state, and what sizes them."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,9 +9,90 @@ from flax import struct
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.bank import Bank
 from ecogen_jax.relay.ensemble import Teachers
-from ecogen_jax.types import Key, PyTree
+from ecogen_jax.types import Key, Leaf, PyTree
 
 Metrics = dict[str, jax.Array]
+
+
+class Weights(NamedTuple):
+    """Weights of the loss terms; the equations are in `ecogen_jax.losses`.
+
+    Attributes:
+      cross_entropy: the teacher finds the class that was asked for.
+      one_hot: the teacher is certain, of whichever class.
+      batchnorm: the batch has the statistics that the teacher's BatchNorm remembers.
+      activation: the teacher's features are excited.
+      adversarial: teacher and student disagree.
+      balance: the teacher finds all classes equally often.
+      total_variation: neighbouring pixels are alike.
+      contrastive: images are unlike each other and those before.
+      attention: of the student: it looks where the teacher looks.
+    """
+
+    cross_entropy: float = 0.0
+    one_hot: float = 0.0
+    batchnorm: float = 0.0
+    activation: float = 0.0
+    adversarial: float = 0.0
+    balance: float = 0.0
+    total_variation: float = 0.0
+    contrastive: float = 0.0
+    attention: float = 0.0
+
+
+class Generation(NamedTuple):
+    """How the images of a hop are made.
+
+    Attributes:
+      shape: height, width and channels of one image.
+      num_classes: number of labels.
+      latent_size: length of the noise vector.
+      batch_size: images in a generator step and in a student step.
+      bank_size: images that the bank holds.
+      learning_rate: of the generator's Adam (b1 = 0.5).
+      weights: of the loss terms.
+      adversarial_mask: see `losses.adversarial`.
+      inner_steps: generator steps within one step, for the methods that optimise a
+        batch to its end before it is used.
+      batchnorm_momentum: weight of the newest batch in the moving average of the
+        batch moments; 1 keeps no history.
+      shift: largest random shift of a student's images, in pixels.
+      by_class: whether teachers are weighted class by class rather than by the label
+        that was asked for, see `ensemble`.
+    """
+
+    shape: tuple[int, int, int]
+    num_classes: int
+    latent_size: int
+    batch_size: int
+    bank_size: int
+    learning_rate: float
+    weights: Weights
+    adversarial_mask: str
+    inner_steps: int
+    batchnorm_momentum: float
+    shift: int
+    by_class: bool = False
+
+
+class Study(NamedTuple):
+    """How the student is trained.
+
+    Attributes:
+      steps: student steps for each step of the hop.
+      total_steps: student steps of the whole hop.
+      learning_rate: of Adam, falling to 2 % by a cosine over `total_steps`.
+      temperature: `T` of the distillation loss.
+      keep_statistics: whether BatchNorm runs on the statistics that the student came
+        with. A student that has learnt from real images keeps them, since those of
+        synthetic images would be worse; a fresh student has none to keep.
+    """
+
+    steps: int
+    total_steps: int
+    learning_rate: float
+    temperature: float
+    keep_statistics: bool
 
 
 @struct.dataclass
@@ -22,8 +103,13 @@ class HopState:
       student: the net being taught.
       student_optimizer: optax state for `student.params`.
       generator: the image generator.
-      generator_optimizer: optax state for `generator.params`.
+      generator_optimizer: optax state for what makes the images.
       bank: recent images with their labels and the teachers' logits.
+      moments: moving average of the batch moments at each teacher's BatchNorm inputs,
+        one tree a group of teachers, `[members, ...]`.
+      extra: what only this method keeps.
+      one_class_steps: int32 scalar, for how many steps on end the teachers have put
+        every generated image into one class: the sign of a collapse.
     """
 
     student: Variables
@@ -31,17 +117,35 @@ class HopState:
     generator: Variables
     generator_optimizer: PyTree
     bank: Bank
+    moments: PyTree
+    extra: PyTree
+    one_class_steps: Leaf
 
 
 class Distiller(NamedTuple):
     """The algorithm of a hop, for one receiver.
 
     Attributes:
-      init: `init(student, generator) -> HopState`, with an empty bank.
-      step: `step(state, teachers, key) -> (HopState, metrics)`: one generator step,
-        a write to the bank and the student steps that go with it. The teachers are
-        an argument, so no step can change them.
+      init: `init(student, generator, teachers, key) -> HopState`, with an empty bank.
+      step: `step(state, teachers, key) -> (HopState, metrics)`: images are made,
+        and the student steps that go with them are taken. The teachers are an
+        argument, so no step can change them.
     """
 
-    init: Callable[[Variables, Variables], HopState]
+    init: Callable[[Variables, Variables, Teachers, Key], HopState]
     step: Callable[[HopState, Teachers, Key], tuple[HopState, Metrics]]
+
+
+class Kind(NamedTuple):
+    """One entry of the registry.
+
+    Attributes:
+      build: `build(student, teachers, generator, *, generation, study)`; teachers is
+        one net for each group of the `Teachers` that `step` gets.
+      terms: the fields of `Weights` that it uses.
+      keeps_generator: whether a generator comes out that a receiver can replay.
+    """
+
+    build: Callable[..., Distiller]
+    terms: frozenset[str]
+    keeps_generator: bool = True

@@ -1,0 +1,114 @@
+"""DeepInversion: the pixels themselves are optimised, without a generator.
+
+Yin, Molchanov, Alvarez, Li, Mallya, Hoiem, Jha and Kautz, "Dreaming to distill:
+data-free knowledge transfer via DeepInversion", CVPR 2020.
+
+With asked labels `y`, `t = teacher(x)`, `s = student(x)`, `x = sigmoid(v)` and `v`
+drawn from N(0, 1), shifted anew by up to two pixels in each step:
+
+    v minimises  a CE(t, y) + b L_bn + c TV(x) - d JS(softmax(t / 3), softmax(s / 3))
+    S minimises  T^2 KL(softmax(t / T) || softmax(s / T))   on the bank
+
+The term of `d` is the adaptive form. One step of the hop optimises one batch to its
+end and keeps it as it was where its loss was least.
+
+Differs from the published recipe:
+- Pixels are kept in [0, 1] by a sigmoid (published: free pixels, not clipped).
+- Each image has its own shift, which repeats the edge (published: one roll for all),
+  and the image that is kept is the shifted one, as the teachers saw it.
+- Adam has `b1 = 0.5`; the student's is Adam too (published: SGD). No weight decay of
+  the pixels (published on CIFAR-10: 0), and JS is not clamped.
+- Labels are drawn (published on CIFAR-10: all classes equally often).
+- Batch and number of batches are those of the config (published: 256, about 1000; the
+  student's part of the code was never published).
+"""
+
+from collections.abc import Sequence
+
+import jax
+
+from ecogen_jax import keys
+from ecogen_jax.nets.functional import Net, Variables
+from ecogen_jax.relay.distillers import engine
+from ecogen_jax.relay.distillers.base import (
+    Distiller,
+    Generation,
+    HopState,
+    Kind,
+    Metrics,
+    Study,
+)
+from ecogen_jax.relay.ensemble import Teachers
+from ecogen_jax.types import Key
+
+SHIFT = 2
+"""Largest shift in pixels; published code, https://github.com/NVlabs/DeepInversion."""
+TEMPERATURE = 3.0
+"""Of the adaptive term; from the same."""
+
+
+def deep_inversion(
+    student: Net,
+    teachers: Sequence[Net],
+    generator: Net,
+    *,
+    generation: Generation,
+    study: Study,
+) -> Distiller:
+    """Builds the distiller; see `base.Kind` for the arguments.
+
+    The generator is not used, and stays as it came.
+    """
+    hop = engine.Hop(student, teachers, generator, generation, study)
+    study_bank = engine.study_bank(hop, engine.softened(hop))
+
+    def init(
+        taught: Variables, made: Variables, received: Teachers, key: Key
+    ) -> HopState:
+        del key  # nothing is drawn
+        return engine.begin(hop, taught, made, received)
+
+    def step(state: HopState, received: Teachers, key: Key) -> tuple[HopState, Metrics]:
+        batch = (generation.batch_size, *generation.shape)
+        asked = keys.stream(key, "labels")
+        _, made = engine.invert(
+            _objective(
+                hop,
+                received,
+                state,
+                engine.draw_labels(asked, received.weights, batch[0]),
+            ),
+            engine.generator_adam(hop),
+            jax.random.normal(keys.stream(key, "pixels"), batch),
+            keys.stream(key, "inversion"),
+            steps=generation.inner_steps,
+        )
+        state = engine.remember(state, received, made)
+        state, value = study_bank(state, received, key)
+        return state, engine.metrics(state, made, value)
+
+    return Distiller(init, step)
+
+
+def _objective(
+    hop: engine.Hop, received: Teachers, state: HopState, labels: jax.Array
+) -> engine.Objective:
+    """Of the pixels before the sigmoid, `[batch, height, width, channels]`."""
+
+    def objective(pixels: jax.Array, key: Key) -> tuple[jax.Array, engine.Made]:
+        images = engine.shifted(jax.nn.sigmoid(pixels), key, SHIFT)
+        made = engine.judge(
+            *(hop, received, state, images, labels),
+            divergence="js",
+            temperature=TEMPERATURE,
+        )
+        return engine.weighted(hop.generation.weights, made.terms), made
+
+    return objective
+
+
+DEEP_INVERSION = Kind(
+    deep_inversion,
+    frozenset(("cross_entropy", "batchnorm", "total_variation", "adversarial")),
+    keeps_generator=False,
+)

@@ -1,0 +1,65 @@
+"""DENSE: one-shot federated distillation of an ensemble of clients.
+
+Zhang et al., "DENSE: Data-free one-shot federated learning", NeurIPS 2022. With the
+mean of the clients' logits `t`, student logits `s` and the labels `y` of a batch:
+
+    G, z minimise  CE(t, y) + L_bn - mean_i 1[argmax t_i != argmax s_i] KL(p_i || q_i)
+    S minimises    T^2 KL(softmax(t / T) || softmax(s / T))  over all images so far
+
+The generator is new for each batch. Its images are pushed to where teacher and student
+disagree already, near the border between classes: the opposite of CMI's mask.
+
+Differs from the published recipe:
+
+- Student: Adam on a cosine instead of SGD at 0.005 to 0.01; steps on random batches of
+  the bank instead of passes over all images; the newest `bank_size` images are kept.
+- Generator: the conditional one of this project, and its own initialisation. No flips
+  and no crops between generator and teachers, and none for the student.
+- `L_bn` is averaged over the clients, where the published code sums: multiply its
+  weight by their number (`configs/hops/dense_oneshot.py`).
+- The plain ensemble is the setting `teacher_weights = "equal"`.
+"""
+
+from collections.abc import Sequence
+
+from ecogen_jax.nets.functional import Net, Variables
+from ecogen_jax.relay.distillers import engine, inversion
+from ecogen_jax.relay.distillers.base import (
+    Distiller,
+    Generation,
+    HopState,
+    Kind,
+    Metrics,
+    Study,
+)
+from ecogen_jax.relay.ensemble import Teachers
+from ecogen_jax.types import Key
+
+
+def dense(
+    student: Net,
+    teachers: Sequence[Net],
+    generator: Net,
+    *,
+    generation: Generation,
+    study: Study,
+) -> Distiller:
+    """Builds the distiller; see `base.Kind` for the arguments."""
+    hop = engine.Hop(student, teachers, generator, generation, study)
+    study_bank = engine.study_bank(hop, engine.softened(hop))
+
+    def init(
+        taught: Variables, made: Variables, received: Teachers, key: Key
+    ) -> HopState:
+        del key  # nothing is drawn
+        return engine.begin(hop, taught, made, received)
+
+    def step(state: HopState, received: Teachers, key: Key) -> tuple[HopState, Metrics]:
+        state, made, _ = inversion.from_scratch(hop, received, state, key)
+        state, loss = study_bank(state, received, key)
+        return state, engine.metrics(state, made, loss)
+
+    return Distiller(init, step)
+
+
+DENSE = Kind(dense, frozenset(("cross_entropy", "batchnorm", "adversarial")))

@@ -1,0 +1,400 @@
+"""The engine of a hop: the parts that distillers are put together from.
+
+A step of any distiller is: draw what is asked for (`draw`), make images of it and
+judge them (`judge`), improve what made them (`improve`), remember them (`remember`),
+and teach the student on what is remembered (`study_bank`) or on what is at hand
+(`teach`). Teachers always run in inference mode; the student does so while images are
+judged, and runs in training mode while it is taught.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ecogen_jax import keys, losses
+from ecogen_jax.nets.classifier import to_bytes, to_unit
+from ecogen_jax.nets.functional import Net, Output, Variables
+from ecogen_jax.relay import bank as banks
+from ecogen_jax.relay.distillers.base import (
+    Generation,
+    HopState,
+    Metrics,
+    Study,
+    Weights,
+)
+from ecogen_jax.relay.ensemble import Teachers, ensemble, first_moments
+from ecogen_jax.relay.optimizer import adam, clipped, descend
+from ecogen_jax.types import Key, PyTree
+
+
+class Hop(NamedTuple):
+    """The nets and sizes of a hop: what every builder gets."""
+
+    student: Net
+    teachers: Sequence[Net]
+    generator: Net
+    generation: Generation
+    study: Study
+    clip: float = 0.0  # largest norm of a gradient; 0 for any
+
+
+class Asked(NamedTuple):
+    """What images are asked for: noise `[batch, latent]`, labels `[batch]`."""
+
+    latent: jax.Array
+    labels: jax.Array
+
+
+class Made(NamedTuple):
+    """A batch of generated images, judged.
+
+    Attributes:
+      images: `[batch, height, width, channels]` in [0, 1].
+      labels: the class each was generated for, `[batch]`.
+      logits: the teachers', `[batch, classes]`.
+      terms: the loss terms, unweighted.
+      moments: see `HopState`.
+      stats: BatchNorm statistics of the generator after making them.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    logits: jax.Array
+    terms: Metrics
+    moments: PyTree
+    stats: PyTree = None
+
+
+Objective = Callable[[PyTree, Key], tuple[jax.Array, Made]]
+StudentLoss = Callable[[jax.Array, Output], jax.Array]
+StudentStep = Callable[[HopState, Teachers, Key], tuple[HopState, jax.Array]]
+
+
+def student_adam(hop: Hop) -> optax.GradientTransformation:
+    """The student's optimiser: Adam on a cosine over the whole hop."""
+    study = hop.study
+    return clipped(adam(study.learning_rate, total_steps=study.total_steps), hop.clip)
+
+
+def generator_adam(hop: Hop) -> optax.GradientTransformation:
+    """The generator's optimiser: Adam with `b1 = 0.5`."""
+    return clipped(optax.adam(hop.generation.learning_rate, b1=0.5), hop.clip)
+
+
+def begin(
+    hop: Hop,
+    taught: Variables,
+    made: Variables,
+    received: Teachers,
+    *,
+    optimizer: PyTree = None,
+    extra: PyTree = None,
+) -> HopState:
+    """The first state of a hop, with an empty bank.
+
+    Args:
+      hop: its nets and sizes.
+      taught: the student.
+      made: the generator.
+      received: the teachers.
+      optimizer: the optimiser's state of what makes images.
+      extra: what only the method keeps.
+    """
+    generation = hop.generation
+    return HopState(
+        student=taught,
+        student_optimizer=student_adam(hop).init(taught.params),
+        generator=made,
+        generator_optimizer=optimizer,
+        bank=banks.empty(
+            generation.bank_size, generation.shape, generation.num_classes
+        ),
+        moments=first_moments(received) if generation.batchnorm_momentum < 1 else None,
+        extra=extra,
+        one_class_steps=jnp.zeros((), jnp.int32),
+    )
+
+
+def draw(hop: Hop, received: Teachers, key: Key) -> Asked:
+    """Normal noise, and labels drawn from the classes that some teacher knows."""
+    batch, latent_size = hop.generation.batch_size, hop.generation.latent_size
+    return Asked(
+        jax.random.normal(keys.stream(key, "latent"), (batch, latent_size)),
+        draw_labels(keys.stream(key, "labels"), received.weights, batch),
+    )
+
+
+def draw_labels(key: Key, weights: jax.Array, batch: int) -> jax.Array:
+    """Draws labels uniformly from the classes that some teacher knows.
+
+    Args:
+      key: random key.
+      weights: `[teachers, classes]`; a class whose column is zero is never drawn.
+      batch: number of labels.
+
+    Returns:
+      int32 `[batch]`.
+    """
+    known = jnp.sum(weights, axis=0) > 0
+    log_share = jnp.where(known, 0.0, -jnp.inf)
+    return jax.random.categorical(key, log_share, shape=(batch,)).astype(jnp.int32)
+
+
+def judge(
+    hop: Hop,
+    received: Teachers,
+    state: HopState,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    asks: bool = True,
+    divergence: str = "kl",
+    temperature: float = 1.0,
+) -> Made:
+    """What teachers and student make of images, as unweighted loss terms.
+
+    A term whose weight is 0 is left out, and so is its work.
+
+    Args:
+      hop: its nets, sizes and weights.
+      received: the teachers.
+      state: its student, in inference mode, is the adversary.
+      images: `[batch, height, width, channels]` in [0, 1].
+      labels: the classes asked for, `[batch]`.
+      asks: whether teachers are weighted by the class asked for (see `ensemble`).
+      divergence: of the adversarial term, `kl`, `js` or `l1`.
+      temperature: of the adversarial term.
+    """
+    generation = hop.generation
+    seen = ensemble(
+        hop.teachers,
+        received,
+        images,
+        labels if asks and not generation.by_class else None,
+        moments=state.moments,
+        momentum=generation.batchnorm_momentum,
+    )
+
+    def adversarial() -> jax.Array:
+        guess = hop.student.apply(state.student, images, train=False).value
+        apart = _apart(seen.logits, guess, divergence, temperature)
+        return losses.adversarial(
+            apart, seen.logits, guess, mask=generation.adversarial_mask
+        )
+
+    terms = {
+        "cross_entropy": lambda: losses.cross_entropy(seen.logits, labels),
+        "one_hot": lambda: losses.one_hot(seen.logits),
+        "batchnorm": lambda: seen.batchnorm,
+        "activation": lambda: seen.activation,
+        "adversarial": adversarial,
+        "balance": lambda: losses.class_balance(seen.logits),
+        "total_variation": lambda: losses.total_variation(images),
+    }
+    used = {
+        name: term()
+        for name, term in terms.items()
+        if getattr(generation.weights, name)
+    }
+    moments = seen.moments if generation.batchnorm_momentum < 1 else None
+    return Made(images, labels, seen.logits, used, moments)
+
+
+def _apart(
+    teacher: jax.Array, student: jax.Array, divergence: str, temperature: float
+) -> jax.Array:
+    if divergence == "l1":
+        return losses.logit_distance(teacher, student)
+    measure = {"kl": losses.kl_divergence, "js": losses.js_divergence}[divergence]
+    return measure(teacher, student, temperature)
+
+
+def weighted(weights: Weights, terms: Metrics) -> jax.Array:
+    """The sum of the terms, each times its weight."""
+    return jnp.sum(jnp.stack([getattr(weights, name) * terms[name] for name in terms]))
+
+
+def fresh_images(
+    hop: Hop, received: Teachers, state: HopState, **how: Any
+) -> Objective:
+    """The objective of a generator that gets new noise and labels in each step.
+
+    Args:
+      hop: its nets, sizes and weights.
+      received: the teachers.
+      state: of the hop.
+      **how: see `judge`.
+
+    Returns:
+      A function of the generator's parameters and a key.
+    """
+
+    def objective(params: PyTree, key: Key) -> tuple[jax.Array, Made]:
+        asked = draw(hop, received, key)
+        variables = Variables(params, state.generator.stats)
+        output = hop.generator.apply(variables, *asked, train=True)
+        made = judge(hop, received, state, output.value, asked.labels, **how)
+        made = made._replace(stats=output.stats)
+        return weighted(hop.generation.weights, made.terms), made
+
+    return objective
+
+
+def improve(
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    params: PyTree,
+    optimizer: PyTree,
+    key: Key,
+) -> tuple[PyTree, PyTree, Made]:
+    """One step of gradient descent: parameters, optimiser state, and what was made."""
+    grads, made = jax.grad(objective, has_aux=True)(params, key)
+    params, optimizer = descend(tx, grads, optimizer, params)
+    return params, optimizer, made
+
+
+def invert(
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    params: PyTree,
+    key: Key,
+    *,
+    steps: int,
+) -> tuple[PyTree, Made]:
+    """Optimises one batch to its end, as model inversion does.
+
+    Args:
+      objective: of the parameters, which hold all that makes the batch.
+      tx: the optimiser, started afresh.
+      params: where to start.
+      key: split over the steps.
+      steps: how many steps.
+
+    Returns:
+      The parameters after the last step, and the batch whose loss was least.
+    """
+    first = jax.eval_shape(objective, params, key)
+    best = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), first[1])
+
+    def step(carry: PyTree, key: Key) -> tuple[PyTree, None]:
+        params, optimizer, least, best = carry
+        (loss, made), grads = jax.value_and_grad(objective, has_aux=True)(params, key)
+        best = jax.tree.map(lambda a, b: jnp.where(loss < least, a, b), made, best)
+        params, optimizer = descend(tx, grads, optimizer, params)
+        return (params, optimizer, jnp.minimum(loss, least), best), None
+
+    start = (params, tx.init(params), jnp.asarray(jnp.inf), best)
+    (params, _, _, best), _ = jax.lax.scan(step, start, jax.random.split(key, steps))
+    return params, best
+
+
+def remember(state: HopState, received: Teachers, made: Made) -> HopState:
+    """Writes a batch into the bank, and keeps watch for a collapse."""
+    found = jnp.argmax(made.logits, axis=-1)
+    known = jnp.sum(jnp.any(received.weights > 0, axis=0))
+    collapsed = jnp.all(found == found[0]) & (known > 1)
+    return replace(
+        state,
+        bank=banks.write(state.bank, to_bytes(made.images), made.labels, made.logits),
+        moments=made.moments,
+        one_class_steps=jnp.where(collapsed, state.one_class_steps + 1, 0),
+    )
+
+
+def metrics(state: HopState, made: Made, distillation: jax.Array) -> Metrics:
+    """What a step reports: every loss term, and the watch for a collapse."""
+    return {
+        **made.terms,
+        "distillation": jnp.mean(distillation),
+        "one_class_steps": state.one_class_steps.astype(jnp.float32),
+    }
+
+
+def softened(hop: Hop) -> StudentLoss:
+    """Distillation at the hop's temperature."""
+
+    def loss(target: jax.Array, output: Output) -> jax.Array:
+        return losses.distillation(
+            target, output.value, temperature=hop.study.temperature
+        )
+
+    return loss
+
+
+def teach(
+    hop: Hop, state: HopState, images: jax.Array, loss: Callable[[Output], jax.Array]
+) -> tuple[HopState, jax.Array]:
+    """One step of the student on images in [0, 1]: the new state, and the loss."""
+    taught = state.student
+
+    def objective(params: PyTree) -> tuple[jax.Array, PyTree]:
+        variables = Variables(params, taught.stats)
+        train = not hop.study.keep_statistics
+        output = hop.student.apply(variables, images, train=train)
+        return loss(output), output.stats
+
+    (value, stats), grads = jax.value_and_grad(objective, has_aux=True)(taught.params)
+    params, optimizer = descend(
+        student_adam(hop), grads, state.student_optimizer, taught.params
+    )
+    student = Variables(params, stats)
+    return replace(state, student=student, student_optimizer=optimizer), value
+
+
+def study_bank(hop: Hop, loss: StudentLoss) -> StudentStep:
+    """The student's steps on images drawn from the bank, in one scan.
+
+    Where images are shifted, the teachers are asked anew about the shifted ones.
+
+    Args:
+      hop: its nets and sizes.
+      loss: of the teachers' logits and the student's output.
+
+    Returns:
+      A function of state, teachers and key; its second result is the mean loss.
+    """
+    shift, batch = hop.generation.shift, hop.generation.batch_size
+
+    def one(
+        state: HopState, received: Teachers, key: Key
+    ) -> tuple[HopState, jax.Array]:
+        stored, labels, target = banks.sample(state.bank, key, batch)
+        images = to_unit(stored)
+        if shift:
+            images = shifted(images, keys.stream(key, "shift"), shift)
+            by_label = None if hop.generation.by_class else labels
+            target = ensemble(hop.teachers, received, images, by_label).logits
+        return teach(hop, state, images, lambda output: loss(target, output))
+
+    def steps(
+        state: HopState, received: Teachers, key: Key
+    ) -> tuple[HopState, jax.Array]:
+        state, values = jax.lax.scan(
+            lambda state, key: one(state, received, key),
+            state,
+            jax.random.split(keys.stream(key, "student"), hop.study.steps),
+        )
+        return state, jnp.mean(values)
+
+    return steps
+
+
+def shifted(images: jax.Array, key: Key, most: int) -> jax.Array:
+    """Moves each image by its own random offset of up to `most` pixels a side.
+
+    What comes in from outside is the edge's own value, repeated.
+    """
+    batch, height, width, channels = images.shape
+    sides = [(0, 0), (most, most), (most, most), (0, 0)]
+    padded = jnp.pad(images, sides, mode="edge")
+    offsets = jax.random.randint(key, (batch, 2), 0, 2 * most + 1)
+
+    def one(image: jax.Array, offset: jax.Array) -> jax.Array:
+        start = (offset[0], offset[1], 0)
+        return jax.lax.dynamic_slice(image, start, (height, width, channels))
+
+    return jax.vmap(one)(padded, offsets)

@@ -1,0 +1,150 @@
+"""Teaching on the images of the moment: for methods with no bank and no asked class.
+
+What DAFL, ZSKT, DFAD, DFQ and PRE-DFKD share on top of the engine. The generator is
+conditional, so a label is part of its noise; but nothing holds an image to that label,
+and it counts as what the teachers see in it. Each batch is written into the bank too,
+so that a report can show it; the student is not taught from there.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ecogen_jax import keys
+from ecogen_jax.nets.functional import Output, Variables
+from ecogen_jax.relay.distillers import engine
+from ecogen_jax.relay.distillers.base import HopState
+from ecogen_jax.relay.distillers.engine import Hop, Made, StudentStep
+from ecogen_jax.relay.ensemble import Teachers, ensemble
+from ecogen_jax.types import Key, PyTree
+
+Answer = Callable[[jax.Array], PyTree]
+Loss = Callable[[PyTree, Output], jax.Array]
+Source = Callable[[HopState, Teachers, Key], jax.Array]
+
+
+def first_state(
+    hop: Hop,
+) -> Callable[[Variables, Variables, Teachers, Key], HopState]:
+    """The `init` of a method that keeps nothing of its own and draws nothing."""
+
+    def init(
+        taught: Variables, made: Variables, received: Teachers, key: Key
+    ) -> HopState:
+        del key
+        optimizer = engine.generator_adam(hop).init(made.params)
+        return engine.begin(hop, taught, made, received, optimizer=optimizer)
+
+    return init
+
+
+def train_generator(
+    hop: Hop, state: HopState, received: Teachers, key: Key, **how: Any
+) -> tuple[HopState, Made]:
+    """One step of the generator.
+
+    Args:
+      hop: its nets, sizes and weights.
+      state: of the hop.
+      received: the teachers.
+      key: of the noise.
+      **how: the divergence and the temperature of the adversarial term, see
+        `engine.judge`.
+
+    Returns:
+      The state with the generator after the step, and the batch that it made before.
+    """
+    params, optimizer, made = engine.improve(
+        engine.fresh_images(hop, received, state, asks=False, **how),
+        engine.generator_adam(hop),
+        state.generator.params,
+        state.generator_optimizer,
+        key,
+    )
+    seen = jnp.argmax(made.logits, axis=-1).astype(jnp.int32)
+    made = made._replace(labels=seen)
+    state = replace(
+        engine.remember(state, received, made),
+        generator=Variables(params, made.stats),
+        generator_optimizer=optimizer,
+    )
+    return state, made
+
+
+def images(hop: Hop, state: HopState, received: Teachers, key: Key) -> jax.Array:
+    """What the generator makes of new noise; of the same noise for the same key.
+
+    It normalises by the batch, as where it is trained.
+    """
+    asked = engine.draw(hop, received, key)
+    return hop.generator.apply(state.generator, *asked, train=True).value
+
+
+def study_fresh(hop: Hop, source: Source, loss: Loss) -> StudentStep:
+    """The student's steps, each on images of its own, in one scan.
+
+    Args:
+      hop: its nets and sizes.
+      source: makes the images of one step from state, teachers and key.
+      loss: of the teachers' logits and the student's output.
+
+    Returns:
+      A function of state, teachers and key; its second result is the mean loss.
+    """
+    shift = hop.generation.shift
+
+    def steps(
+        state: HopState, received: Teachers, key: Key
+    ) -> tuple[HopState, jax.Array]:
+        def one(state: HopState, key: Key) -> tuple[HopState, jax.Array]:
+            batch = source(state, received, keys.stream(key, "images"))
+            if shift:
+                batch = engine.shifted(batch, keys.stream(key, "shift"), shift)
+            target = ensemble(hop.teachers, received, batch).logits
+            return engine.teach(hop, state, batch, lambda output: loss(target, output))
+
+        return _scan(hop, one, state, key)
+
+    return steps
+
+
+def study_batch(
+    hop: Hop, state: HopState, key: Key, batch: jax.Array, answer: Answer, loss: Loss
+) -> tuple[HopState, jax.Array]:
+    """The student's steps, all on the same images.
+
+    Args:
+      hop: its nets and sizes.
+      state: of the hop.
+      key: of the shifts; where images are shifted, the teachers are asked anew.
+      batch: the images, `[batch, height, width, channels]`.
+      answer: what the teachers say to images.
+      loss: of the teachers' answer and the student's output.
+
+    Returns:
+      The state after the steps, and the mean loss.
+    """
+    shift, told = hop.generation.shift, answer(batch)
+
+    def one(state: HopState, key: Key) -> tuple[HopState, jax.Array]:
+        seen, target = batch, told
+        if shift:
+            seen = engine.shifted(batch, keys.stream(key, "shift"), shift)
+            target = answer(seen)
+        return engine.teach(hop, state, seen, lambda output: loss(target, output))
+
+    return _scan(hop, one, state, key)
+
+
+def _scan(
+    hop: Hop,
+    one: Callable[[HopState, Key], tuple[HopState, jax.Array]],
+    state: HopState,
+    key: Key,
+) -> tuple[HopState, jax.Array]:
+    step_keys = jax.random.split(keys.stream(key, "student"), hop.study.steps)
+    state, values = jax.lax.scan(one, state, step_keys)
+    return state, jnp.mean(values)

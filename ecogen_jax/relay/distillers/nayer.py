@@ -1,0 +1,185 @@
+"""NAYER-type: images from label codes through a noisy layer that is drawn anew.
+
+Tran et al., "NAYER: Noisy layer data generation for efficient and effective data-free
+knowledge distillation", CVPR 2024. The noise of an image of class `y` is not drawn but
+
+    z = W_r BN(e_y) + v_r,    W_r ~ N(0, 1) and v_r = 0 at the start of each batch,
+
+where `e_y` is the code of the class and `W_r`, `v_r` the noisy layer of the batch's
+`r`-th round of all classes. Layers, BatchNorm and generator take `inner_steps` Adam
+steps together on
+
+    L = b L_bn + a CE(t, y) - c mean_i 1[argmax t_i = argmax s_i] KL(p_i || q_i)
+
+and the best batch goes into the bank. The layers are redrawn for every batch, and the
+generator every `LIFE` batches, which keeps the images diverse. The student distils
+the bank:
+
+    S minimises  T^2 KL(softmax(t / T) || softmax(s / T))
+
+Differs from the published recipe:
+
+- The codes are orthonormal and random, not the text embeddings of the class names that
+  a language-image model makes, so no knowledge from outside comes in.
+- `z` is divided by the root of the code's size, so that it has the spread of the noise
+  which others feed the generator. The BatchNorm that follows makes this no difference.
+- Generator: the conditional one of this project, which gets the label as well.
+- Student: Adam on a cosine instead of SGD at 0.2; a ring of the newest images; one
+  batch a step, without the warm-up that has no adversary.
+- No flips and no crops between generator and teachers, and none for the student.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ecogen_jax import keys
+from ecogen_jax.nets.functional import Net, Variables
+from ecogen_jax.relay.distillers import engine, inversion
+from ecogen_jax.relay.distillers.base import (
+    Distiller,
+    Generation,
+    HopState,
+    Kind,
+    Metrics,
+    Study,
+)
+from ecogen_jax.relay.ensemble import Teachers
+from ecogen_jax.types import Key, PyTree
+
+LIFE = 20
+"""Batches that a generator lives: ten epochs of two in the published scripts."""
+
+
+class Codes(NamedTuple):
+    """What this method keeps.
+
+    Attributes:
+      codes: of the classes, orthonormal rows, `[classes, size]`.
+      norm: `scale` and `bias` of the BatchNorm behind them, `[size]` each.
+      batches: int32 scalar, how many were made.
+    """
+
+    codes: jax.Array
+    norm: PyTree
+    batches: jax.Array
+
+
+def nayer(
+    student: Net,
+    teachers: Sequence[Net],
+    generator: Net,
+    *,
+    generation: Generation,
+    study: Study,
+) -> Distiller:
+    """Builds the distiller; see `base.Kind` for the arguments."""
+    hop = engine.Hop(student, teachers, generator, generation, study)
+    tx = engine.generator_adam(hop)
+    study_bank = engine.study_bank(hop, engine.softened(hop))
+    size = max(generation.num_classes, generation.latent_size)
+
+    def init(
+        taught: Variables, made: Variables, received: Teachers, key: Key
+    ) -> HopState:
+        codes = jax.random.orthogonal(keys.stream(key, "codes"), size)
+        extra = Codes(
+            codes[: generation.num_classes], _identity(size), jnp.zeros((), jnp.int32)
+        )
+        return engine.begin(hop, taught, made, received, extra=extra)
+
+    def step(state: HopState, received: Teachers, key: Key) -> tuple[HopState, Metrics]:
+        extra: Codes = state.extra
+        labels, rounds = in_turn(received.weights, generation.batch_size, key)
+        reborn = extra.batches % LIFE == 0
+        fresh = generator.init(keys.stream(key, "generator")), _identity(size)
+        current, norm = jax.tree.map(
+            lambda new, old: jnp.where(reborn, new, old),
+            fresh,
+            (state.generator, extra.norm),
+        )
+        layers = noisy_layers(hop, size, keys.stream(key, "layers"))
+        objective = inversion.objective(
+            hop,
+            received,
+            state,
+            labels,
+            current.stats,
+            latent=lambda params: latent(params, extra.codes[labels], rounds),
+        )
+        params, made = engine.invert(
+            objective,
+            tx,
+            {"generator": current.params, "norm": norm, "layers": layers},
+            keys.stream(key, "inversion"),
+            steps=generation.inner_steps,
+        )
+        state = replace(
+            engine.remember(state, received, made),
+            generator=Variables(params["generator"], made.stats),
+            extra=Codes(extra.codes, params["norm"], extra.batches + 1),
+        )
+        state, loss = study_bank(state, received, key)
+        return state, engine.metrics(state, made, loss)
+
+    return Distiller(init, step)
+
+
+def _identity(size: int) -> PyTree:
+    return {"scale": jnp.ones(size), "bias": jnp.zeros(size)}
+
+
+def in_turn(weights: jax.Array, batch: int, key: Key) -> tuple[jax.Array, jax.Array]:
+    """Labels in rounds of all classes that some teacher knows, from a random one on.
+
+    Args:
+      weights: `[teachers, classes]`.
+      batch: number of labels.
+      key: draws the class that comes first.
+
+    Returns:
+      Labels and the number of their round, int32 `[batch]` each.
+    """
+    known = jnp.sum(weights, axis=0) > 0
+    order = jnp.argsort(~known, stable=True).astype(jnp.int32)
+    count = jnp.maximum(jnp.sum(known.astype(jnp.int32)), 1)
+    turn = jnp.arange(batch, dtype=jnp.int32)
+    first = jax.random.randint(keys.stream(key, "labels"), (), 0, count)
+    return order[(turn + first) % count], turn // count
+
+
+def noisy_layers(hop: engine.Hop, size: int, key: Key) -> PyTree:
+    """New layers, one for each round: `kernel [rounds, size, latent]` and `bias`.
+
+    Where some class is unknown there are more rounds, and layers serve twice.
+    """
+    generation = hop.generation
+    rounds = -(-generation.batch_size // generation.num_classes)
+    return {
+        "kernel": jax.random.normal(key, (rounds, size, generation.latent_size)),
+        "bias": jnp.zeros((rounds, generation.latent_size)),
+    }
+
+
+def latent(params: PyTree, codes: jax.Array, rounds: jax.Array) -> jax.Array:
+    """The generator's noise, `[batch, latent]`.
+
+    Args:
+      params: `norm` and `layers`.
+      codes: of each image's class, `[batch, size]`.
+      rounds: of each image, `[batch]`.
+    """
+    mean, variance = jnp.mean(codes, 0, keepdims=True), jnp.var(codes, 0, keepdims=True)
+    codes = (codes - mean) * jax.lax.rsqrt(variance + 1e-5)
+    codes = codes * params["norm"]["scale"][None] + params["norm"]["bias"][None]
+    kernel, bias = params["layers"]["kernel"], params["layers"]["bias"]
+    # Products with a one-hot code, since a gather's gradient is slow on CPU.
+    chosen = jax.nn.one_hot(rounds % len(kernel), len(kernel), dtype=codes.dtype)
+    noise = jnp.einsum("br,rij,bi->bj", chosen, kernel, codes) + chosen @ bias
+    return noise / jnp.sqrt(codes.shape[1])
+
+
+NAYER = Kind(nayer, frozenset(("cross_entropy", "batchnorm", "adversarial")))

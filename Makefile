@@ -31,10 +31,10 @@ test: $(READY) ## lint, format check, types and the fast tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 test-all: $(READY) ## every test, with the slow ones and those that fetch data
-	@$(BIN)/pytest -m ""
+	@$(BIN)/pytest -n 2 --dist loadfile -m ""
 
 format: $(READY) ## apply the formatter and the safe lint fixes
 	@$(BIN)/ruff check --fix .

@@ -16,13 +16,15 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from ecogen_jax import config_hops
+from ecogen_jax.config_hops import HOPS
 from ecogen_jax.config_rules import (
-    HOPS,
     LEARNING,
     RULES,
     ConfigError,
     nearest,
     one_of,
+    some_of,
 )
 
 __all__ = [
@@ -57,18 +59,18 @@ def default() -> ConfigDict:
             "nets": {  # the classifier of each tier
                 "cloud": "cnn_large",
                 "edge": "cnn_medium",
-                "end": "cnn_small",
+                "end": "cnn_small",  # "cnn_medium,mlp": devices differ, in turn
             },
             "protocol": {
                 "name": "relay_cycle",  # what one cycle does
                 "cycles": 2,  # times down, local, up
+                "route": (),  # of hops: one pass, such as ("cloud>edge", "edge>end")
+                "baselines": (),  # of hops: what the first is compared with
+                "start_from": "",  # of hops: a finished run with the first senders
             },
             "pretrain": _pretrain(),
             "local": _local(),
-            "down_cloud_edge": _hop(),
-            "down_edge_end": _hop(),
-            "up_end_edge": _upward_hop(learning_rate=1e-3),
-            "up_edge_cloud": _upward_hop(learning_rate=5e-4),
+            **config_hops.defaults(),
             "generator": {
                 "latent_size": 64,  # length of the noise vector
                 "width": 16,  # channels of its last hidden layer
@@ -116,35 +118,6 @@ def _local() -> dict[str, Any]:
     }
 
 
-def _hop() -> dict[str, Any]:
-    return {
-        "distiller": "relay",  # the algorithm of the hop
-        "rounds": 8,
-        "steps": 40,  # generator steps per round
-        "student_steps": 4,  # per generator step
-        "batch_size": 128,
-        "bank_size": 4096,  # generated images kept for the student
-        "learning_rate": 2e-3,  # of the student
-        "generator_learning_rate": 2e-2,
-        "temperature": 4.0,  # softens the teacher's and the student's logits
-        "weights": {  # of the generator's loss terms
-            "cross_entropy": 1.0,  # the teacher finds the asked class
-            "batchnorm": 1.0,  # batch statistics match the teacher's running ones
-            "adversarial": 5.0,  # teacher and student disagree
-            "balance": 1.0,  # the teacher finds all classes equally often
-        },
-        "adversarial_mask": "none",  # adversarial term only where the two agree, or not
-    }
-
-
-def _upward_hop(*, learning_rate: float) -> dict[str, Any]:
-    hop = _hop() | {"rounds": 5, "temperature": 2.0, "learning_rate": learning_rate}
-    # The statistics of several teachers contradict each other, and a class that only
-    # some of them know is found by its cross-entropy alone.
-    hop["weights"] |= {"batchnorm": 0.1, "adversarial": 2.0}
-    return hop
-
-
 def _energy() -> dict[str, Any]:
     return {
         "cloud_device": "tpu_v3",  # profile that turns FLOPs into joules
@@ -173,12 +146,12 @@ def smoke(config: ConfigDict) -> None:
     config.experiment += "_smoke"
     config.data.update(name="fake", folder="")
     config.topology.num_edges = min(config.topology.num_edges, 2)
-    config.topology.devices_per_edge = min(config.topology.devices_per_edge, 2)
+    enough = max(2, len(config.nets.end.split(",")))  # every kind of net stays
+    config.topology.devices_per_edge = min(config.topology.devices_per_edge, enough)
     config.protocol.cycles = min(config.protocol.cycles, 2)
-    for stage in (*LEARNING, *HOPS):
+    for stage in LEARNING:
         config[stage].update(rounds=2, steps=2, batch_size=8)
-    for hop in HOPS:
-        config[hop].update(student_steps=1, bank_size=32)
+    config_hops.smoke(config)
     config.local.replay_size = 32
     config.generator.update(latent_size=8, width=4)
     config.mesh.num_devices = min(config.mesh.num_devices, 2)
@@ -212,8 +185,8 @@ def check(
         such as {"data.name": ("mnist", "fake")}.
 
     Raises:
-      ConfigError: at the first field that is unknown, missing, of another type, or
-        has an impossible value.
+      ConfigError: at the first field that is unknown, missing, of another type, has
+        an impossible value or contradicts another.
     """
     schema, given = _flat(default()), _flat(config)
     for field, value in given.items():
@@ -221,15 +194,14 @@ def check(
     for field in schema:
         if field not in given:
             raise ConfigError(field, None, "a config with every field of default()")
-    rules = RULES | {field: one_of(names) for field, names in (choices or {}).items()}
+    rules = RULES | config_hops.RULES
+    for field, names in (choices or {}).items():
+        rules[field] = some_of(names) if field == "nets.end" else one_of(names)
     for field, rule in rules.items():
         if not rule.predicate(given[field]):
             name = nearest(str(given[field]), rule.choices)
             raise ConfigError(field, given[field], rule.allowed, name)
-    for hop in HOPS:
-        if config[hop].bank_size < config[hop].batch_size:
-            allowed = f"at least {hop}.batch_size = {config[hop].batch_size}"
-            raise ConfigError(f"{hop}.bank_size", config[hop].bank_size, allowed)
+    config_hops.check(config)
 
 
 def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-HOPS = ("down_cloud_edge", "down_edge_end", "up_end_edge", "up_edge_cloud")
 LEARNING = ("pretrain", "local")
 
 
@@ -55,9 +54,20 @@ def one_of(names: Sequence[str]) -> Rule:
     return Rule(lambda value: value in names, "one of " + ", ".join(names), (*names,))
 
 
-_COUNT = Rule(lambda value: value >= 1, "an integer of 1 or more")
-_POSITIVE = Rule(lambda value: 0 < value < math.inf, "a number above 0")
-_NOT_NEGATIVE = Rule(lambda value: 0 <= value < math.inf, "a number of 0 or more")
+def some_of(names: Sequence[str]) -> Rule:
+    """Makes the rule of a field with one or several different names, and commas."""
+
+    def predicate(value: str) -> bool:
+        given = value.split(",")
+        return set(given) <= set(names) and len(set(given)) == len(given)
+
+    allowed = "one, or several with commas between, of " + ", ".join(names)
+    return Rule(predicate, allowed, (*names,))
+
+
+COUNT = Rule(lambda value: value >= 1, "an integer of 1 or more")
+POSITIVE = Rule(lambda value: 0 < value < math.inf, "a number above 0")
+NOT_NEGATIVE = Rule(lambda value: 0 <= value < math.inf, "a number of 0 or more")
 _INSIDE = Rule(lambda value: 0 < value < 1, "a number above 0 and below 1")
 _SHARE = Rule(lambda value: 0 <= value <= 1, "a number from 0 to 1")
 _CLASSES = Rule(
@@ -67,24 +77,12 @@ _CLASSES = Rule(
     ),
     "different class indices of 0 or more, such as (8, 9)",
 )
-_TRAINING = {
-    "rounds": _COUNT,
-    "steps": _COUNT,
-    "batch_size": _COUNT,
-    "learning_rate": _POSITIVE,
+TRAINING = {
+    "rounds": COUNT,
+    "steps": COUNT,
+    "batch_size": COUNT,
+    "learning_rate": POSITIVE,
 }
-_HOP = _TRAINING | {
-    "generator_learning_rate": _POSITIVE,
-    "student_steps": _COUNT,
-    "bank_size": _COUNT,
-    "temperature": _POSITIVE,
-    "weights.cross_entropy": _NOT_NEGATIVE,
-    "weights.batchnorm": _NOT_NEGATIVE,
-    "weights.adversarial": _NOT_NEGATIVE,
-    "weights.balance": _NOT_NEGATIVE,
-    "adversarial_mask": one_of(("none", "agree", "disagree")),
-}
-_SECTIONS = dict.fromkeys(LEARNING, _TRAINING) | dict.fromkeys(HOPS, _HOP)
 
 RULES: dict[str, Rule] = {
     "experiment": Rule(
@@ -92,22 +90,21 @@ RULES: dict[str, Rule] = {
         "a folder name of letters, digits, '_', '-' and '.'",
     ),
     "seed": Rule(lambda value: 0 <= value < 2**32, "an integer in [0, 2**32)"),
-    "data.public_fraction": _INSIDE,
+    "data.public_fraction": _SHARE,
     "data.public_missing_classes": _CLASSES,
     "data.validation_fraction": _INSIDE,
-    "data.alpha": _POSITIVE,
-    "topology.num_edges": _COUNT,
-    "topology.devices_per_edge": _COUNT,
-    "protocol.cycles": _COUNT,
-    "local.replay_weight": _NOT_NEGATIVE,
-    "local.replay_size": _COUNT,
-    "local.scratch_learning_rate": _POSITIVE,
-    "generator.latent_size": _COUNT,
+    "data.alpha": POSITIVE,
+    "topology.num_edges": COUNT,
+    "topology.devices_per_edge": COUNT,
+    "local.replay_weight": NOT_NEGATIVE,
+    "local.replay_size": COUNT,
+    "local.scratch_learning_rate": POSITIVE,
+    "generator.latent_size": COUNT,
     "generator.width": Rule(
         lambda value: value >= 4 and value % 4 == 0, "a multiple of 4"
     ),
     "mesh.backend": one_of(("auto", "loop", "vmap", "shard_map", "pmap")),
-    "mesh.num_devices": _COUNT,
+    "mesh.num_devices": COUNT,
     "energy.link_view": one_of(("average", "marginal")),
     "energy.include_idle": Rule(lambda value: True, "True or False"),
     "energy.cloud_contracted_share": _SHARE,
@@ -115,7 +112,5 @@ RULES: dict[str, Rule] = {
     "energy.end_contracted_share": _SHARE,
     "run.workdir": Rule(lambda value: value != "", "the path of a folder"),
 } | {
-    f"{section}.{name}": rule
-    for section, rules in _SECTIONS.items()
-    for name, rule in rules.items()
+    f"{section}.{name}": rule for section in LEARNING for name, rule in TRAINING.items()
 }

@@ -30,7 +30,8 @@ def main() -> int:
 def report(config: configs.ConfigDict, console: Console) -> int:
     """Runs, then prints tables and writes plots and the report."""
     from ecogen_jax.report import html, plots, runs, tables
-    from ecogen_jax.run.loop import DivergedError, run
+    from ecogen_jax.run.diverged import DivergedError
+    from ecogen_jax.run.loop import run
 
     try:
         path = run(config)
@@ -43,6 +44,8 @@ def report(config: configs.ConfigDict, console: Console) -> int:
     if finished.summary["synthetic_data"]:
         console.print("[bold yellow]SYNTHETIC DATA: these numbers show nothing[/]")
     console.print(tables.phase_table(finished.summary))
+    if finished.summary["hops"]:
+        console.print(tables.hop_table(finished.summary))
     console.print(tables.ledger_table(finished.summary))
     for name, file in (("run folder", path), ("plot", drawn[0]), ("report", page)):
         console.print(f"{name:<12}{file}", soft_wrap=True, highlight=False)

@@ -21,6 +21,7 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_backend_optimization_level=0"
 )
 
+import filelock  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
@@ -45,7 +46,19 @@ def finished(tmp_path_factory) -> Finished:
     A process of its own, as a user's: the number of simulated devices changes how XLA
     rounds, so that only such a run is equal to others to the last digit.
     """
-    workdir = tmp_path_factory.mktemp("runs")
+    # Workers of one test run share it: the first makes it, the others wait for it.
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    printed = shared / "finished.txt"
+    with filelock.FileLock(shared / "finished.lock"):
+        if not printed.exists():
+            printed.write_text(_smoke_run(shared / "runs"))
+    (path,) = shared.glob("runs/*/*")
+    return Finished(path, printed.read_text())
+
+
+def _smoke_run(workdir: pathlib.Path) -> str:
     spec = ["--config", "configs/relay_cycle.py:smoke"]
     done = subprocess.run(
         [sys.executable, "scripts/train.py", *spec, f"--config.run.workdir={workdir}"],
@@ -56,5 +69,4 @@ def finished(tmp_path_factory) -> Finished:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    (path,) = workdir.glob("*/*")
-    return Finished(path, done.stdout)
+    return done.stdout

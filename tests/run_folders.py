@@ -27,13 +27,27 @@ PHASES = (
 )
 
 
+HOPS = tuple(
+    (cycle, stage, student)
+    for cycle in (1, 2)
+    for phase, stage, student in STAGES
+    if phase in ("down", "up")
+)
+
+
 def summary(experiment: str, seed: int, **changes: Any) -> dict[str, Any]:
     """Returns a summary of two cycles; `changes` replace whole keys."""
     phases = [
         {
             "cycle": cycle,
             "phase": phase,
-            "accuracy": {"cloud": cloud, "edge": edge, "end": end, "end_own": own},
+            "accuracy": {
+                "cloud": cloud,
+                "edge": edge,
+                "end": end,
+                "end_own": own,
+                "end_unseen": end - 0.1,
+            },
         }
         for cycle, phase, cloud, edge, end, own in PHASES
     ]
@@ -43,7 +57,11 @@ def summary(experiment: str, seed: int, **changes: Any) -> dict[str, Any]:
         "dataset": "mnist",
         "synthetic_data": False,
         "phases": phases,
-        "baselines": {"local_only": {"end": 0.56, "end_own": 0.951}},
+        "hops": [_hop(*names) for names in HOPS],
+        "baselines": {
+            "local_only": {"end": 0.56, "end_own": 0.951, "end_unseen": None},
+            "ensemble_end": {"tier": "end", "test": 0.9, "validation": 0.91},
+        },
         "ledger": {
             "cloud": {"flops": 4.1e13, **_cost(0.31)},
             "edge": {"flops": 2.2e13, **_cost(310.0)},
@@ -80,6 +98,25 @@ def make_run(
     _write_tables(path)
     _write_arrays(path)
     return path
+
+
+def _hop(cycle: int, stage: str, student: str) -> dict[str, Any]:
+    sender = stage.partition("/")[2].partition("_")[0]
+    return {
+        "cycle": cycle,
+        "stage": stage,
+        "tier": student,
+        "teacher": {"tier": sender, "test": 0.989, "validation": 0.988},
+        "test": 0.9812,
+        "validation": 0.9801,
+        "worst_test": 0.9795,
+        "mean_over_training_validation": 0.75,
+        "peak_validation": 0.9834,
+        "last_validation": 0.98,
+        "largest_drop_last_half": 0.0034,
+        "seconds": {"train": 123.4, "compile": 9.6},
+        "link": {"cloud_edge": {"up_bytes": 0, "down_bytes": 1_000}},
+    }
 
 
 def _cost(joules: float) -> dict[str, Any]:

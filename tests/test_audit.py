@@ -84,9 +84,9 @@ def test_images_hidden_among_weights_are_counted(deliveries, dataset, real, scal
 def smuggling(payload):
     """The relay cycle's pre-training, after which the cloud sends `payload`."""
 
-    def protocol(*, images, **parts):
-        start, _ = relay_cycle(images=images, **parts)
-        sent = payload(jax.tree.map(np.asarray, images))
+    def protocol(settings):
+        start, _ = relay_cycle(settings)
+        sent = payload(jax.tree.map(np.asarray, settings.images))
         delivery = Delivery("cloud_edge", "down", sent, 1)
         return [start[0]._replace(deliveries=lambda parties: [delivery])], []
 

@@ -49,6 +49,9 @@ def judged(workdir, seconds, **change):
         ("accuracy.local_1.end - baselines.local_only.end", 0.86 - 0.56),
         ("seconds.compile + seconds.train + seconds.evaluate", 177.45),
         ("ledger.link.cloud_edge.up_bytes", 1_200_000),
+        ("hops.0.teacher.test - hops.0.test", 0.989 - 0.9812),
+        ("hops.-1.largest_drop_last_half", 0.0034),
+        ("baselines.ensemble_end.test", 0.9),
     ],
 )
 def test_an_expression_is_a_path_or_paths_with_one_sign(tmp_path, expression, value):
@@ -136,6 +139,14 @@ def test_commits_are_all_named_and_say_whether_they_are_dirty(tmp_path):
     (commits,) = bars.judge(frame({}), made)["commit"]
     dirty = "0123456789abcdef0123456789abcdef01234567-dirty"
     assert commits == f"{dirty} abc unknown"
+
+
+def test_each_seed_may_start_from_a_run_of_its_own(tmp_path):
+    made = found(tmp_path, (1.0, 2.0))
+    for run in made:
+        run.config["protocol"] = {"start_from": f"teacher{run.summary['seed']}"}
+    (row,) = bars.judge(frame({}), made).to_dict("records")
+    assert row["seeds"] == "0 1"
 
 
 def test_runs_that_differ_in_more_than_the_seed_are_refused(tmp_path):
@@ -233,3 +244,28 @@ def test_markdown_has_the_numbers_to_the_right():
     assert tables.to_markdown(table) == (
         "Title\n\n| a | b |\n| --- | ---: |\n| x | 1 |\n"
     )
+
+
+def against(**change):
+    return frame({"experiment": "a", "against": "- b", "bar": 0.0, **change})
+
+
+def test_an_experiment_to_compare_with_needs_a_sign(tmp_path):
+    found = [runs.read(make_run(tmp_path, "a"))]
+    for wrong in ("b", "* b", "- "):
+        with pytest.raises(ValueError, match=r"against of bar A is .*'- ' or '/ '"):
+            bars.judge(against(against=wrong), found)
+
+
+def test_a_scale_is_of_the_value_its_spread_and_interval(tmp_path):
+    for seed, seconds in enumerate((1.0, 3.0)):
+        make_run(tmp_path, "a", seed, seconds={"train": seconds})
+        make_run(tmp_path, "b", seed, seconds={"train": 1.0})
+    found = [runs.read(path) for path in runs.find([tmp_path])]
+    (one,), (hundred,) = (
+        bars.judge(against(scale=scale), found).to_dict("records")
+        for scale in (math.nan, 100.0)
+    )
+    for name in ("ours_mean", "ours_std", "ours_worst", "low", "high"):
+        assert hundred[name] == pytest.approx(100 * one[name])
+    assert (one["ours_mean"], one["verdict"]) == (1.0, "missed")

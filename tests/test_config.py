@@ -7,8 +7,10 @@ import math
 import pytest
 
 from ecogen_jax import config as config_lib
+from ecogen_jax import config_hops, config_rules
 from ecogen_jax.config import HOPS, ConfigError
-from ecogen_jax.config_rules import RULES
+
+RULES = config_rules.RULES | config_hops.RULES
 
 HEAD = "from ecogen_jax.config import default, parse_arg\n"
 
@@ -176,8 +178,8 @@ IMPOSSIBLE = [
     ("data.alpha", -1.0),
     ("data.alpha", math.nan),
     ("data.alpha", math.inf),
-    ("data.public_fraction", 0.0),
-    ("data.public_fraction", 1.0),
+    ("data.public_fraction", -0.1),
+    ("data.public_fraction", 1.1),
     ("data.validation_fraction", 1.5),
     ("data.public_missing_classes", (-1,)),
     ("data.public_missing_classes", (1, 1)),
@@ -190,6 +192,18 @@ IMPOSSIBLE = [
     ("down_cloud_edge.bank_size", 127),
     ("local.replay_size", 0),
     ("down_cloud_edge.adversarial_mask", "both"),
+    ("down_cloud_end.weights.one_hot", -0.1),
+    ("up_end_cloud.inner_steps", 0),
+    ("up_end_cloud.batchnorm_momentum", 0.0),
+    ("up_end_cloud.batchnorm_momentum", 1.1),
+    ("down_edge_end.shift", -1),
+    ("up_end_cloud.teacher_weights", "learned"),
+    ("up_end_cloud.bank_size", 127),
+    ("protocol.cycles", 0),
+    ("protocol.route", ("cloud>cloud",)),
+    ("protocol.route", ("cloud>edge", "cloud>edge")),
+    ("protocol.route", ([],)),
+    ("protocol.baselines", ("kd_cifar10",)),
     ("mesh.backend", "vmp"),
     ("energy.end_contracted_share", 1.1),
     ("run.workdir", ""),

@@ -66,6 +66,31 @@ def test_every_mapping_gives_the_same_hits(mapping):
     assert expected.sum() > 0
 
 
+@pytest.mark.parametrize("mapping", [("vmap", 1), ("loop", 1), ("shard_map", 2)])
+def test_an_ensemble_answers_with_the_mean_of_logits_over_all_kinds(
+    monkeypatch, mapping
+):
+    monkeypatch.setattr(serve, "CHUNK", 4)
+    other = toy_nets.classifier(8)
+    keys = jax.random.split(jax.random.key(3), 3)
+    groups = (parties(2), jax.vmap(other.init)(keys))
+    images, labels = labelled(9)
+    backend, num_devices = mapping
+    hits = serve.ensemble((NET, other), backend=backend, num_devices=num_devices)
+    logits = [
+        net.apply(
+            jax.tree.map(lambda a, i=party: a[i], group),
+            jnp.asarray(images / 255, jnp.float32),
+            train=False,
+        ).value
+        for net, group, size in zip((NET, other), groups, (2, 3), strict=True)
+        for party in range(size)
+    ]
+    right = labels[np.argmax(np.mean(logits, axis=0), axis=1) == labels]
+    got = hits(groups, images, labels)
+    np.testing.assert_array_equal(got, np.bincount(right, minlength=3))
+
+
 def test_flops_of_one_image_are_those_of_its_matrix_products_and_little_more():
     products = 2 * 5 * (toy_nets.PIXELS + toy_nets.CLASSES)
     counted = serve.flops_per_image(NET, toy_nets.SHAPE)

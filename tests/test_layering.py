@@ -12,13 +12,17 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = "ecogen_jax"
 LAYERS = {
-    **dict.fromkeys(("types", "keys", "config", "config_rules", "mesh"), 0),
+    **dict.fromkeys(("types", "keys", "mesh"), 0),
+    **dict.fromkeys(("config", "config_hops", "config_rules"), 0),
     **dict.fromkeys(("nets", "losses", "metrics", "data", "energy"), 1),
     **dict.fromkeys(("relay", "serve"), 2),
     **dict.fromkeys(("run", "report"), 3),
     "": 3,  # the package's own __init__, which offers the public names
 }
-CONFIG = ("ml_collections", f"{PACKAGE}.config", f"{PACKAGE}.config_rules")
+CONFIG = (
+    "ml_collections",
+    *(f"{PACKAGE}.{name}" for name in ("config", "config_hops", "config_rules")),
+)
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax")
 VAGUE_NAMES = {"utils", "util", "helpers", "common", "misc"}
 MAX_FILE_LINES = 400

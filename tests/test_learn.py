@@ -137,3 +137,38 @@ def test_the_key_alone_decides():
     first, again, other = [state.variables.params["first"] for state in results]
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_images_with_logits_alone_are_distilled(monkeypatch):
+    before, grads, terms = step_without_optimiser(
+        monkeypatch, make(replay_weight=1.0), learn.Material(None, REPLAY)
+    )
+
+    def expected(params):
+        pictures = REPLAY.images.repeat(8, 0)
+        scaled = jnp.asarray(pictures / 255, jnp.float32)
+        output = NET.apply(Variables(params, before.stats), scaled, train=True)
+        target = jax.nn.softmax(REPLAY.logits[0] / TEMPERATURE)
+        guess = jax.nn.log_softmax(output.value[0] / TEMPERATURE)
+        return TEMPERATURE**2 * jnp.sum(target * (jnp.log(target) - guess))
+
+    loss, by_hand_grads = jax.value_and_grad(expected)(before.params)
+    assert set(terms) == {"distillation"}
+    np.testing.assert_allclose(terms["distillation"], loss, rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        grads.params,
+        by_hand_grads,
+    )
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 7])
+def test_a_teacher_s_logits_are_those_of_each_image_in_every_chunk(monkeypatch, count):
+    monkeypatch.setattr(learn, "CHUNK", 3)
+    pictures = images(*np.random.default_rng(0).integers(0, 256, (count, 4)))
+    variables = NET.init(jax.random.key(3))
+    replay = jax.jit(lambda images: learn.asked(NET, variables, images))(pictures)
+    scaled = jnp.asarray(pictures / 255, jnp.float32)
+    expected = NET.apply(variables, scaled, train=False).value
+    np.testing.assert_array_equal(replay.images, pictures)
+    np.testing.assert_allclose(replay.logits, expected, rtol=1e-5, atol=1e-6)

@@ -57,9 +57,29 @@ def test_missing_classes_leave_the_public_half_and_nothing_else_changes():
     assert np.array_equal(lacking.private_validation, whole.private_validation)
 
 
-@pytest.mark.parametrize("field", ["public_fraction", "validation_fraction"])
-@pytest.mark.parametrize("value", [0.0, 1.0, -0.5, float("nan")])
-def test_split_refuses_fractions_that_leave_a_part_empty(field, value):
+@pytest.mark.parametrize(
+    ("fraction", "sizes"), [(0.0, [0, 0, 1800, 200]), (1.0, [1800, 200, 0, 0])]
+)
+def test_everything_may_be_public_or_private(fraction, sizes):
+    parts = split(public_fraction=fraction)
+    assert [len(part) for part in parts] == sizes
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(2000))
+
+
+def test_a_twelfth_of_sixty_thousand_leaves_five_thousand_to_choose_on():
+    labels = np.arange(60_000) % 10
+    parts = split(labels, public_fraction=1.0, validation_fraction=1 / 12)
+    assert [len(part) for part in parts] == [55_000, 5_000, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("public_fraction", value) for value in (-0.5, 1.1, float("nan"))),
+        *(("validation_fraction", value) for value in (0.0, 1.0, -0.5, float("nan"))),
+    ],
+)
+def test_split_refuses_fractions_that_make_no_sense(field, value):
     with pytest.raises(ValueError, match=rf"{field} is {value}: allowed is"):
         split(**{field: value})
 
@@ -164,3 +184,13 @@ def test_as_arrays_survives_savez_and_gives_the_parts_back(tmp_path):
     assert offsets[-1] == len(whole.private_train)
     assert all(map(np.array_equal, found, parts))
     assert np.array_equal(arrays["public_validation"], whole.public_validation)
+
+
+def test_clients_without_any_sample_are_padded_to_nothing():
+    images, labels = np.zeros((0, 2, 2, 1), np.uint8), np.zeros(0, np.int32)
+    parts = [np.zeros(0, np.int64)] * 3
+    padded_images, padded_labels, sizes = partition.pad(images, labels, parts)
+    assert padded_images.shape == (3, 0, 2, 2, 1)
+    assert padded_labels.shape == (3, 0)
+    assert sizes.tolist() == [0, 0, 0]
+    assert partition.label_counts(labels, parts, 2).tolist() == [[0, 0]] * 3

@@ -99,7 +99,7 @@ def test_pretraining_and_the_baseline_train_on_real_images_alone(passages):
         assert equal(passage.inputs.data, data)
         assert passage.inputs.replay is None
     trained = passage.stage.trained(passage.state)
-    assert not equal(trained.params, passage.before.end.params)
+    assert not equal(trained.params, passage.before.end[0].params)
 
 
 def test_down_hops_give_each_receiver_its_sender_s_student(passages):
@@ -111,7 +111,7 @@ def test_down_hops_give_each_receiver_its_sender_s_student(passages):
         after = passages[cycle, "down/edge_end"].after
         for device in range(4):
             student = party(after.edge_relay.student, device // 2)
-            assert equal(party(after.end, device), student)
+            assert equal(party(after.end[0], device), student)
         first, second = (party(after.edge_relay.student, edge) for edge in range(2))
         assert not equal(first, second)
 
@@ -199,7 +199,7 @@ def test_up_hops_weight_devices_and_the_edge_itself_by_their_label_counts(passag
     devices, own = inputs.groups
     for device in range(4):
         teacher = party(party(devices, device // 2), device % 2)
-        assert equal(teacher, party(before.end, device))
+        assert equal(teacher, party(before.end[0], device))
     for edge in range(2):
         assert equal(party(party(own, edge), 0), party(before.edge, edge))
 
@@ -242,7 +242,7 @@ def test_devices_replay_known_classes_from_their_own_edge(passages, cycle, known
     # The logits to keep are those of the student as it was received.
     student = party(parties.edge_relay.student, 1)
     scaled = jnp.asarray(images[3] / 255, jnp.float32)
-    expected = toy_cycle.NETS.end.apply(student, scaled, train=False).value
+    expected = toy_cycle.NETS.end[0].apply(student, scaled, train=False).value
     np.testing.assert_allclose(inputs.replay.logits[3], expected, atol=0.05)
 
 
@@ -276,8 +276,8 @@ def test_up_hops_send_every_net_with_its_label_counts(passages):
         np.testing.assert_array_equal(delivery.messages.label_counts, counts)
         net = toy_nets.num_floats(toy_nets.HIDDEN[tier]) * FLOAT
         assert delivery.num_bytes == TOPOLOGY.size(tier) * (net + LABEL_COUNTS)
-        senders = passages[1, name].before
-        assert equal(delivery.messages.variables, getattr(senders, tier))
+        (senders,) = passages[1, name].before.of_tier(tier)
+        assert equal(delivery.messages.variables, senders)
 
 
 def test_bytes_of_a_cycle_add_up_by_link_and_direction(passages):

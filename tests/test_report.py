@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ecogen_jax.report import html, plots, runs, tables
 from scripts import report as script
-from tests.run_folders import make_run, summary
+from tests.run_folders import HOPS, make_run, summary
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -72,9 +72,30 @@ def test_find_expands_folders_in_the_order_given(tmp_path):
 def test_phases_show_percent_and_the_gain():
     table = tables.phases(summary("x", 0))
     rows = {row[0]: row[1:] for row in table.rows}
-    assert rows["local 1"] == ("98.0", "95.5", "86.0", "97.0", "+30.0")
+    assert rows["local 1"] == ("98.0", "95.5", "86.0", "97.0", "76.0", "+30.0")
     assert rows["start"][-1] == tables.BLANK
-    assert rows["baseline: local only"] == ("-", "-", "56.0", "95.1", "-")
+    assert rows["baseline: local only"] == ("-", "-", "56.0", "95.1", "-", "-")
+    assert rows["baseline: ensemble end"] == ("-", "-", "90.0", "-", "-", "-")
+
+
+def test_a_column_that_nobody_has_a_value_for_is_left_out():
+    made = summary("x", 0, baselines={})
+    for phase in made["phases"]:  # no device has private images
+        phase["accuracy"].update(end_own=None, end_unseen=None)
+    table = tables.phases(made)
+    assert table.header == ("phase", "cloud", "edge", "end", "gain of end")
+    assert {len(row) for row in table.rows} == {5}
+
+
+def test_hops_show_two_digits_and_the_last_value_beside_the_peak():
+    table = tables.hops(summary("x", 0))
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert len(rows) == 8
+    assert rows["up/edge_cloud 2"] == (
+        *("98.90", "98.12", "97.95", "75.00", "98.34", "98.00", "0.34", "123+10"),
+    )
+    assert "down/cloud_edge" in rows
+    assert tables.hops(summary("x", 0, hops=[])).rows == []
 
 
 def test_phases_without_a_baseline_have_no_gain():
@@ -108,6 +129,7 @@ def test_percent_of_nothing():
 def test_terminal_tables_hold_every_cell():
     for text, shown in (
         (tables.phases(summary("x", 0)), tables.phase_table(summary("x", 0))),
+        (tables.hops(summary("x", 0)), tables.hop_table(summary("x", 0))),
         (tables.ledger(summary("x", 0)), tables.ledger_table(summary("x", 0))),
     ):
         for cell in cells(text.rows):
@@ -131,7 +153,11 @@ def test_terminal_tables_fit_80_columns_uncut(market):
     assert ("111 µg" in shown) == market
     assert ("market-based CO2e alike" in shown) != market
     assert "modelled" in shown
-    for text in (shown, printed(tables.phase_table(made), width=80)):
+    tall = tables.phase_table(made), tables.hop_table(made)
+    for table, rows in zip(tall, (tables.phases, tables.hops), strict=True):
+        # No cell is broken over lines: the title, header and frame are the rest.
+        assert len(printed(table, 80).splitlines()) == len(rows(made).rows) + 5
+    for text in (shown, *(printed(table, width=80) for table in tall)):
         assert "…" not in text
         assert max(map(len, text.splitlines())) <= 80
     for row in tables.ledger(made).rows:
@@ -172,7 +198,10 @@ def test_write_all_writes_every_plot(run):
 def test_plots_without_data_are_left_out(run):
     for name in ("samples.npz", "partition.npz", "uncertainty.json"):
         (run.path / name).unlink()
-    silent = run._replace(metrics=pd.DataFrame({"event": ["started"]}))
+    silent = run._replace(
+        metrics=pd.DataFrame({"event": ["started"]}),
+        summary={**run.summary, "hops": []},
+    )
     names = [path.stem for path in plots.write_all(silent)]
     assert names == ["accuracy", "energy"]
 
@@ -198,6 +227,41 @@ def test_accuracy_draws_percent_and_the_baseline(run):
     assert lines["end: local only"].get_linestyle() == "--"
     assert lines["end: local only"].get_ydata()[0] == pytest.approx(56)
     assert lines["end, own data"].get_ydata()[-1] == pytest.approx(97.5)
+
+
+def test_accuracy_leaves_out_what_nobody_has(run):
+    for phase in run.summary["phases"]:
+        phase["accuracy"].update(end_own=None, end_unseen=None)
+    run.summary["baselines"]["local_only"]["end_own"] = None
+    (axes,) = plots.accuracy(run).axes
+    labels = [line.get_label() for line in axes.lines]
+    assert labels == ["cloud", "edge", "end", "end: local only"]
+
+
+def test_hops_draw_the_error_of_student_and_teachers_on_a_log_axis(run):
+    figure = plots.hops(run)
+    panels = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
+    assert list(panels) == [stage for _, stage, _ in HOPS[:4]]
+    axes = panels["down/cloud_edge"]
+    assert axes.get_yscale() == "log"
+    student, teachers = axes.lines[:2]
+    assert student.get_ydata()[0] == pytest.approx(100 * 0.8 / 2)
+    assert teachers.get_ydata()[0] == pytest.approx(1.2)
+    assert len(axes.lines) == 4  # two cycles
+
+
+def test_a_hop_without_errors_still_has_a_log_axis(run):
+    column = "edge/validation_accuracy"
+    perfect = run.metrics.assign(
+        **{column: run.metrics[column].where(lambda a: a != a, 1.0)}
+    )
+    axes = plots.hops(run._replace(metrics=perfect)).axes[0]
+    assert set(axes.lines[0].get_ydata()) == {plots.SMALLEST_ERROR}
+
+
+def test_no_private_images_no_partition(run):
+    np.savez(run.path / "partition.npz", label_counts=np.zeros((10, 10), np.int64))
+    assert plots.partition(run) is None
 
 
 def test_energy_draws_every_place_with_its_kind(run):
@@ -297,6 +361,24 @@ def test_page_escapes_what_it_shows(tmp_path):
 def test_page_without_a_baseline(tmp_path):
     run = runs.read(make_run(tmp_path, baselines={}))
     assert "End devices after up 2: 88.0 %</p>" in html.write(run).read_text()
+
+
+def test_page_of_hops_alone_is_about_their_students(tmp_path):
+    made = summary("x", 0)
+    up = next(hop for hop in made["hops"] if hop["stage"] == "up/end_edge")
+    phases = [made["phases"][0], made["phases"][3]]
+    run = runs.read(make_run(tmp_path, phases=phases, hops=[up]))
+    page = html.write(run).read_text()
+    assert "Edge after up/end_edge: 98.12 %; its teachers, end, 98.90 %" in page
+    assert "Hops: test" in page
+
+
+def test_page_of_training_alone_says_that_nothing_was_relayed(tmp_path):
+    start = summary("x", 0)["phases"][:1]
+    run = runs.read(make_run(tmp_path, phases=start, hops=[]))
+    page = html.write(run).read_text()
+    assert "Before any hop: cloud 98.0 %, edge 10.0 %, end 10.0 %" in page
+    assert "Hops: test" not in page
 
 
 def test_script_writes_reports_again(tmp_path, monkeypatch, capsys):

@@ -15,11 +15,11 @@ from ecogen_jax.run.checkpoint import Checkpoints
 from tests.killed_train import TEMPORARY
 
 ROUNDS = 24  # of the whole run, each of which ends with a checkpoint
+CYCLE, HOPS = "configs/relay_cycle.py:smoke", "configs/hops/d2.py:smoke"
 
 
-def command(workdir):
-    spec = ["--config", "configs/relay_cycle.py:smoke"]
-    return [*spec, f"--config.run.workdir={workdir}"]
+def command(workdir, spec):
+    return ["--config", spec, f"--config.run.workdir={workdir}"]
 
 
 def start(module, *arguments):
@@ -32,19 +32,19 @@ def start(module, *arguments):
     )
 
 
-def killed(workdir, point, number):
+def killed(workdir, point, number, spec=CYCLE):
     """Starts the command, which is killed; returns the run folder."""
-    done = start(("tests.killed_train", point, str(number)), *command(workdir))
+    done = start(("tests.killed_train", point, str(number)), *command(workdir, spec))
     assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
-    (path,) = (workdir / "relay_cycle_smoke").iterdir()
+    (path,) = workdir.glob("*/*")
     assert not (path / "summary.json").exists()
     return path
 
 
-def finish(workdir):
-    done = start(("scripts.train",), *command(workdir))
+def finish(workdir, spec=CYCLE):
+    done = start(("scripts.train",), *command(workdir, spec))
     assert done.returncode == 0, done.stdout + done.stderr
-    (path,) = (workdir / "relay_cycle_smoke").iterdir()
+    (path,) = workdir.glob("*/*")
     return path
 
 
@@ -160,3 +160,19 @@ def test_a_run_killed_anywhere_loses_nothing(finished, tmp_path, point, number):
     # A run without a single checkpoint starts over and is not counted as resumed.
     assert_same_run(path, finished.path, times_resumed=int(number > 1))
     assert_journal_is_complete(path)
+
+
+@pytest.mark.slow
+def test_a_route_of_hops_killed_in_a_hop_loses_nothing(tmp_path):
+    # Checkpoint 3 stands in the middle of the first hop: its curve, its teachers'
+    # scores and the ensemble that it is compared with have to come back.
+    path = killed(tmp_path / "killed", "write", 4, HOPS)
+    assert standing(path) == 3
+    straight = finish(tmp_path / "straight", HOPS)
+    assert finish(tmp_path / "killed", HOPS) == path
+    assert_same_run(path, straight, times_resumed=1)
+    summary = json.loads((path / "summary.json").read_text())
+    assert [hop["stage"] for hop in summary["hops"]] == ["up/end_edge", "up/edge_cloud"]
+    assert set(summary["baselines"]) == {
+        *("local_only", "ensemble_end", "ensemble_edge"),
+    }

@@ -14,7 +14,8 @@ import ecogen_jax
 from ecogen_jax import config as configs
 from ecogen_jax.data import sources
 from ecogen_jax.run.build import build
-from ecogen_jax.run.loop import DivergedError, run
+from ecogen_jax.run.diverged import DivergedError
+from ecogen_jax.run.loop import run
 
 STAGES = [
     ("down", "down/cloud_edge", "edge"),
@@ -109,7 +110,7 @@ def test_samples_are_kept_of_every_hop(finished):
 def test_the_summary_has_the_keys_of_the_contract(summary, config):
     assert set(summary) == {
         *("experiment", "seed", "dataset", "synthetic_data", "phases", "baselines"),
-        *("ledger", "seconds", "raw_samples_on_links", "resumed"),
+        *("hops", "ledger", "seconds", "raw_samples_on_links", "resumed"),
         *("image_shape", "num_classes", "total", "sci", "host_energy"),
     }
     assert summary["experiment"] == config.experiment == "relay_cycle_smoke"
@@ -126,9 +127,46 @@ def test_phases_stand_in_order_with_the_accuracy_of_every_tier(summary):
     ]
     for phase in summary["phases"]:
         for split in ("accuracy", "validation_accuracy"):
-            assert set(phase[split]) == {*TIERS, "end_own"}
-            assert all(0 <= value <= 1 for value in phase[split].values())
-    assert {"end", "end_own"} <= set(summary["baselines"]["local_only"])
+            assert set(phase[split]) == {*TIERS, "end_own", "end_unseen"}
+            known = {name: v for name, v in phase[split].items() if v is not None}
+            assert all(0 <= value <= 1 for value in known.values())
+            assert set(phase[split]) - set(known) <= {"end_unseen"}
+    alone = {"end", "end_own", "end_unseen"}
+    assert alone <= set(summary["baselines"]["local_only"])
+
+
+def test_every_hop_has_its_entry_with_the_accuracies_of_its_phase(summary, finished):
+    hops = {(hop["cycle"], hop["stage"]): hop for hop in summary["hops"]}
+    phases = {(p["cycle"], p["phase"]): p for p in summary["phases"]}
+    named = [name for _, name, _ in STAGES if "/" in name]
+    assert list(hops) == [(cycle, name) for cycle in (1, 2) for name in named]
+    for (cycle, name), hop in hops.items():
+        phase = phases[cycle, name.partition("/")[0]]
+        scores = phase["accuracy"], phase["validation_accuracy"]
+        # A phase has one hop to each tier, so what it ends with is the hop's.
+        got = hop["test"], hop["validation"]
+        assert got == pytest.approx(tuple(one[hop["tier"]] for one in scores))
+        teacher = hop["teacher"]
+        got = teacher["test"], teacher["validation"]
+        assert got == pytest.approx(tuple(one[teacher["tier"]] for one in scores))
+        curve = [
+            line[f"{hop['tier']}/validation_accuracy"]
+            for line in lines(finished.path)
+            if (line["cycle"], line["stage"]) == (cycle, name) and "round" in line
+        ]
+        assert hop["last_validation"] == curve[-1]
+        assert hop["peak_validation"] == max(curve)
+    seconds = summary["seconds"]
+    for name in ("train", "compile"):
+        assert 0 < sum(hop["seconds"][name] for hop in hops.values()) < seconds[name]
+
+
+def test_the_bytes_of_the_hops_are_those_of_the_ledger(summary):
+    for link in LINKS:
+        for direction in ("up_bytes", "down_bytes"):
+            sent = [hop["link"].get(link, {direction: 0}) for hop in summary["hops"]]
+            total = sum(messages[direction] for messages in sent)
+            assert total == summary["ledger"]["link"][link][direction] > 0
 
 
 def test_a_phase_moves_the_tiers_it_trains_and_no_other(summary):
@@ -136,14 +174,16 @@ def test_a_phase_moves_the_tiers_it_trains_and_no_other(summary):
     start, down, local, up = accuracy[:4]
     assert down["cloud"] == start["cloud"]
     assert (local["cloud"], local["edge"]) == (down["cloud"], down["edge"])
-    assert (up["end"], up["end_own"]) == (local["end"], local["end_own"])
+    for name in ("end", "end_own", "end_unseen"):
+        assert up[name] == local[name]
     # Nobody works between two cycles.
     assert accuracy[4] == up
 
 
 def test_phases_are_the_means_over_the_rows_of_the_parties(summary, finished):
     parties = pd.read_csv(finished.path / "parties.csv")
-    assert parties[parties["tier"] != "end"]["own_accuracy"].isna().all()
+    for column in ("own_accuracy", "unseen_accuracy"):
+        assert parties[parties["tier"] != "end"][column].isna().all()
     for phase in summary["phases"]:
         rows = parties[
             (parties["cycle"] == phase["cycle"]) & (parties["phase"] == phase["phase"])
@@ -151,8 +191,12 @@ def test_phases_are_the_means_over_the_rows_of_the_parties(summary, finished):
         assert rows.groupby("tier").size().to_dict() == SIZES
         for tier, mean in rows.groupby("tier")["accuracy"].mean().items():
             assert mean == pytest.approx(phase["accuracy"][tier])
-        own = rows["own_accuracy"].mean()
-        assert own == pytest.approx(phase["accuracy"]["end_own"])
+        for name in ("own", "unseen"):
+            mean = rows[f"{name}_accuracy"].mean()
+            expected = phase["accuracy"][f"end_{name}"]
+            assert (
+                np.isnan(mean) if expected is None else mean == pytest.approx(expected)
+            )
 
 
 # The ledger.
@@ -255,11 +299,10 @@ def test_a_loaded_run_answers_as_its_summary_says(finished, summary, config):
     images = jnp.asarray(dataset.test_images / 255, jnp.float32)
     last = summary["phases"][-1]["accuracy"]
     for tier, parties in SIZES.items():
-        net, scores = getattr(loaded.nets, tier), []
+        (net,), scores = loaded.nets.of_tier(tier), []
         for party in range(parties):
-            one = jax.tree.map(
-                lambda a, i=party: jnp.asarray(a[i]), getattr(loaded.parties, tier)
-            )
+            (together,) = loaded.parties.of_tier(tier)
+            one = jax.tree.map(lambda a, i=party: jnp.asarray(a[i]), together)
             logits = net.apply(one, images, train=False).value
             scores.append(np.mean(np.argmax(logits, axis=1) == dataset.test_labels))
         assert np.mean(scores) == pytest.approx(last[tier], abs=1e-6)
@@ -275,6 +318,8 @@ def numbers(path):
     summary = read(path, "summary.json")
     for name in ("seconds", "resumed", "host_energy"):
         del summary[name]
+    for hop in summary["hops"]:
+        del hop["seconds"]
     ledger = summary["ledger"]
     for cost in (*(ledger[tier] for tier in TIERS), *ledger["link"].values()):
         del cost["host_s"]
@@ -284,7 +329,7 @@ def numbers(path):
 def test_the_seed_decides_partition_and_first_parameters():
     def drawn(seed):
         experiment = build(configs.load(SPEC, [f"seed={seed}"]))
-        bias = experiment.parties.end.params["classifier"]["kernel"]
+        bias = experiment.parties.end[0].params["classifier"]["kernel"]
         return experiment.label_counts, np.asarray(bias)
 
     first, again, other = drawn(0), drawn(0), drawn(1)
@@ -344,7 +389,9 @@ def test_every_mapping_gives_the_same_run(finished, tmp_path, backend, num_devic
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_place(tmp_path):
     overrides = [f"run.workdir={tmp_path}", "pretrain.learning_rate=1e38"]
-    with pytest.raises(DivergedError, match=r"stage pretrain, round .*learning rates"):
+    with pytest.raises(
+        DivergedError, match=r"stage pretrain, round 1, step \d, .*rates"
+    ):
         run(configs.load(SPEC, overrides))
     (path,) = (tmp_path / "relay_cycle_smoke").iterdir()
     assert not (path / "summary.json").exists()

@@ -20,7 +20,8 @@ def hop(labels, written):
         logits=np.zeros((2, size, 3), np.float32),
         written=np.array([written, written], np.int32),
     )
-    return HopState(NOTHING, (), NOTHING, (), bank)
+    steps = np.zeros(2, np.int32)
+    return HopState(NOTHING, (), NOTHING, (), bank, (), (), steps)
 
 
 def kept(folder, name):
@@ -41,6 +42,8 @@ def test_places_that_were_never_written_are_not_kept(tmp_path):
 
 def test_every_hop_adds_its_entry_and_training_adds_none(tmp_path):
     add_samples(tmp_path, 0, "pretrain", {"no": "hop"})
+    assert not (tmp_path / "samples.npz").exists()
+    add_samples(tmp_path, 1, "no_bank", hop([0, 1, 2], written=0))
     assert not (tmp_path / "samples.npz").exists()
     for cycle, name in ((1, "down"), (1, "up"), (2, "down")):
         add_samples(tmp_path, cycle, name, hop([0, 1, 2], written=3))

@@ -8,15 +8,19 @@ import numpy as np
 from ecogen_jax import keys
 from ecogen_jax.relay import learn
 from ecogen_jax.relay.distillers import DISTILLERS
-from ecogen_jax.relay.distillers.relay import Generation, Study, Weights
+from ecogen_jax.relay.distillers.base import Generation, Study, Weights
+from ecogen_jax.relay.ensemble import label_count_weights
 from ecogen_jax.relay.parties import Parties, Topology, initialise
 from ecogen_jax.relay.protocols import PROTOCOLS
+from ecogen_jax.relay.protocols.relay_cycle import LEGS
 from ecogen_jax.relay.settings import (
     Evidence,
     HopSettings,
     Images,
     LearnSettings,
     ReplaySettings,
+    Route,
+    Settings,
 )
 from ecogen_jax.relay.stage import Mapping, Stage, compile_round, party_keys
 from tests import toy_nets
@@ -63,7 +67,7 @@ def _learning(net: Any, rounds: int, replay_weight: float = 0.0) -> LearnSetting
 
 
 def _hop(student: Any, *teachers: Any, keep_statistics: bool = False) -> HopSettings:
-    distiller = DISTILLERS["relay"](
+    distiller = DISTILLERS["relay"].build(
         student,
         teachers,
         NETS.generator,
@@ -74,8 +78,13 @@ def _hop(student: Any, *teachers: Any, keep_statistics: bool = False) -> HopSett
             batch_size=BATCH,
             bank_size=BANK,
             learning_rate=0.01,
-            weights=Weights(1.0, 1.0, 1.0, 1.0),
+            weights=Weights(
+                cross_entropy=1.0, batchnorm=1.0, adversarial=1.0, balance=1.0
+            ),
             adversarial_mask="none",
+            inner_steps=1,
+            batchnorm_momentum=1.0,
+            shift=0,
         ),
         study=Study(
             steps=1,
@@ -85,30 +94,34 @@ def _hop(student: Any, *teachers: Any, keep_statistics: bool = False) -> HopSett
             keep_statistics=keep_statistics,
         ),
     )
-    return HopSettings(1, STEPS, distiller)
+    return HopSettings(1, STEPS, distiller, label_count_weights, keeps_generator=True)
 
 
 def stages() -> tuple[list[Stage], list[Stage]]:
     """The stages of the start, and those of every cycle."""
+    (end,) = NETS.end
     return PROTOCOLS["relay_cycle"](
-        nets=NETS,
-        topology=TOPOLOGY,
-        images=IMAGES,
-        evidence=EVIDENCE,
-        learning={
-            "pretrain": _learning(NETS.cloud, 2),
-            "local_only": _learning(NETS.end, 1),
-            "local": _learning(NETS.end, 1, replay_weight=1.0),
-        },
-        hops={
-            "down_cloud_edge": _hop(NETS.edge, NETS.cloud),
-            "down_edge_end": _hop(NETS.end, NETS.edge),
-            "up_end_edge": _hop(NETS.edge, NETS.end, NETS.edge, keep_statistics=True),
-            "up_edge_cloud": _hop(
-                NETS.cloud, NETS.edge, NETS.cloud, keep_statistics=True
-            ),
-        },
-        replay=ReplaySettings(REPLAY, toy_nets.LATENT),
+        Settings(
+            nets=NETS,
+            topology=TOPOLOGY,
+            images=IMAGES,
+            evidence=EVIDENCE,
+            learning={
+                "pretrain": _learning(NETS.cloud, 2),
+                "local_only": _learning(end, 1),
+                "local": _learning(end, 1, replay_weight=1.0),
+            },
+            hops={
+                "down/cloud_edge": _hop(NETS.edge, NETS.cloud),
+                "down/edge_end": _hop(end, NETS.edge),
+                "up/end_edge": _hop(NETS.edge, end, NETS.edge, keep_statistics=True),
+                "up/edge_cloud": _hop(
+                    NETS.cloud, NETS.edge, NETS.cloud, keep_statistics=True
+                ),
+            },
+            replay=ReplaySettings(REPLAY, toy_nets.LATENT),
+            route=Route((), (), {}, LEGS),
+        )
     )
 
 

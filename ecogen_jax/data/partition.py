@@ -43,7 +43,7 @@ def split(
 
     Args:
         labels: class of each image [n].
-        public_fraction: share of the images in the public half, in (0, 1).
+        public_fraction: share of the images in the public half, in [0, 1].
         validation_fraction: share of each half kept for validation, in (0, 1).
         public_missing_classes: classes that the public half shall lack.
         rng: source of randomness; consumed alike whatever the missing classes.
@@ -54,8 +54,7 @@ def split(
     Raises:
         ValueError: a fraction is out of range, or a missing class is not in `labels`.
     """
-    _check_fraction("public_fraction", public_fraction)
-    _check_fraction("validation_fraction", validation_fraction)
+    _check_fractions(public_fraction, validation_fraction)
     _check_missing(public_missing_classes, labels)
     order = rng.permutation(len(labels))
     public, private = _cut(order, public_fraction)
@@ -70,11 +69,16 @@ def split(
     )
 
 
-def _check_fraction(field: str, value: float) -> None:
-    if not 0.0 < value < 1.0:
+def _check_fractions(public: float, validation: float) -> None:
+    if not 0.0 <= public <= 1.0:
         raise ValueError(
-            f"{field} is {value}: allowed is a number between 0 and 1, both excluded; "
-            f"0.5 gives equal halves"
+            f"public_fraction is {public}: allowed is a number from 0 (nothing is "
+            "public) to 1 (nothing is private); 0.5 gives equal halves"
+        )
+    if not 0.0 < validation < 1.0:
+        raise ValueError(
+            f"validation_fraction is {validation}: allowed is a number between 0 and "
+            "1, both excluded, such as 0.1"
         )
 
 

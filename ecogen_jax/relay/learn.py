@@ -3,14 +3,18 @@
 The loss of a step is
 
     CE(net(x), y) on own labelled images            (where the party has data)
-  + w T^2 KL(softmax(t / T) || softmax(net(x') / T)) on replayed generated images
+  + w T^2 KL(softmax(t / T) || softmax(net(x') / T)) on images with somebody's logits
 
 Pre-training and local training alone are the first term. A device that fine-tunes keeps
 what it was taught by adding the second: replay of generated images against forgetting
 (Shin et al., "Continual learning with deep generative replay", NeurIPS 2017), with the
-logits that the device had when it received them.
+logits that the device had when it received them. The second alone is distillation on
+given images (Hinton et al., "Distilling the knowledge in a neural network", 2015), the
+baselines of a hop.
 """
 
+import functools
+import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -23,6 +27,9 @@ from ecogen_jax.nets.classifier import to_unit
 from ecogen_jax.nets.functional import Net, Variables
 from ecogen_jax.relay.optimizer import adam, descend
 from ecogen_jax.types import Key, Leaf, PyTree
+
+CHUNK = 500
+"""Images that a teacher is asked about in one call."""
 
 
 @struct.dataclass
@@ -42,7 +49,7 @@ class Data:
 
 @struct.dataclass
 class Replay:
-    """Generated images with the logits that a learner shall keep on them.
+    """Images with the logits that a learner shall have on them.
 
     Attributes:
       images: uint8 `[size, height, width, channels]`.
@@ -55,14 +62,14 @@ class Replay:
 
 @struct.dataclass
 class Material:
-    """What a party learns from.
+    """What a party learns from: one of the two, or both.
 
     Attributes:
-      data: its own labelled images.
-      replay: generated images, or None.
+      data: its own labelled images, or None.
+      replay: images with logits, or None.
     """
 
-    data: Data
+    data: Data | None
     replay: Replay | None
 
 
@@ -120,15 +127,18 @@ def learner(
     ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
         images, labels, target = _batch(material, key, batch_size)
         output = net.apply(Variables(params, stats), images, train=True)
-        own = output.value[: labels.shape[0]]
-        terms = {"cross_entropy": losses.cross_entropy(own, labels)}
-        loss = terms["cross_entropy"]
+        terms, parts = {}, []
+        if labels is not None:
+            own = output.value[: labels.shape[0]]
+            terms["cross_entropy"] = losses.cross_entropy(own, labels)
+            parts.append(terms["cross_entropy"])
         if target is not None:
-            replayed = output.value[labels.shape[0] :]
+            replayed = output.value[-target.shape[0] :]
             terms["distillation"] = losses.distillation(
                 target, replayed, temperature=temperature
             )
-            loss = loss + replay_weight * terms["distillation"]
+            parts.append(replay_weight * terms["distillation"])
+        loss = functools.reduce(operator.add, parts)
         return loss, (output.stats, terms)
 
     def step(
@@ -146,14 +156,39 @@ def learner(
 
 def _batch(
     material: Material, key: Key, size: int
-) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
     """Own images first, replayed ones after them, through the net as one batch."""
     data, replay = material.data, material.replay
-    index = jax.random.randint(keys.stream(key, "data"), (size,), 0, data.size)
-    images, labels = data.images[index], data.labels[index]
-    if replay is None:
-        return to_unit(images), labels, None
-    count = replay.logits.shape[0]
-    index = jax.random.randint(keys.stream(key, "replay"), (size,), 0, count)
-    images = jnp.concatenate([images, replay.images[index]])
-    return to_unit(images), labels, replay.logits[index]
+    pictures, labels, target = [], None, None
+    if data is not None:
+        index = jax.random.randint(keys.stream(key, "data"), (size,), 0, data.size)
+        labels = data.labels[index]
+        pictures.append(data.images[index])
+    if replay is not None:
+        count = replay.logits.shape[0]
+        index = jax.random.randint(keys.stream(key, "replay"), (size,), 0, count)
+        target = replay.logits[index]
+        pictures.append(replay.images[index])
+    return to_unit(jnp.concatenate(pictures)), labels, target
+
+
+def asked(net: Net, variables: Variables, images: jax.Array) -> Replay:
+    """Asks a teacher about images, in inference mode and chunk by chunk.
+
+    Args:
+      net: the teacher's net.
+      variables: the teacher's.
+      images: uint8 `[size, height, width, channels]`.
+
+    Returns:
+      The images with the teacher's logits.
+    """
+    count = images.shape[0]
+    chunk = min(CHUNK, count)
+    missing = -count % chunk
+    padded = jnp.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
+    logits = jax.lax.map(
+        lambda some: net.apply(variables, to_unit(some), train=False).value,
+        padded.reshape(-1, chunk, *images.shape[1:]),
+    )
+    return Replay(images, logits.reshape(-1, logits.shape[-1])[:count])

@@ -1,11 +1,14 @@
 """What a protocol is built from: training data, evidence, and the size of each part."""
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from ecogen_jax.relay import learn
 from ecogen_jax.relay.distillers.base import Distiller
+from ecogen_jax.relay.parties import TIERS, Nets, Topology
 
 
 class LearnSettings(NamedTuple):
@@ -23,11 +26,16 @@ class HopSettings(NamedTuple):
       rounds: rounds of the hop.
       steps: generator steps in a round.
       distiller: built for the hop's nets.
+      weigh: from the images of each class behind each teacher to the teachers'
+        weights, both `[teachers, classes]`.
+      keeps_generator: whether the distiller leaves a generator that can be replayed.
     """
 
     rounds: int
     steps: int
     distiller: Distiller
+    weigh: Callable[[jax.Array], jax.Array]
+    keeps_generator: bool
 
 
 class ReplaySettings(NamedTuple):
@@ -59,3 +67,79 @@ class Images(NamedTuple):
 
     public: learn.Data
     private: learn.Data
+
+
+class Leg(NamedTuple):
+    """One hop of a route.
+
+    Attributes:
+      sender: the tier that teaches.
+      receiver: the tier that is taught.
+      returns: whether the receiver trains on from a net that it was taught or trained
+        before: it is one of its own teachers then. Never so downwards, where the
+        sender trains, and all receivers get the same student.
+    """
+
+    sender: str
+    receiver: str
+    returns: bool
+
+    @property
+    def direction(self) -> str:
+        """`up` (towards the cloud) or `down`."""
+        rises = TIERS.index(self.sender) > TIERS.index(self.receiver)
+        return "up" if rises else "down"
+
+    @property
+    def stage(self) -> str:
+        """Name of its stage, such as `down/cloud_edge`."""
+        return f"{self.direction}/{self.sender}_{self.receiver}"
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """The links that its messages cross, in their order; a direct hop has both."""
+        first, last = sorted(map(TIERS.index, (self.sender, self.receiver)))
+        links = ("cloud_edge", "edge_end")[first:last]
+        return links if self.direction == "down" else links[::-1]
+
+
+class Route(NamedTuple):
+    """One pass of hops, and what comes before it.
+
+    Attributes:
+      start: names of the stages that train the first senders, one for each kind of
+        their nets; none where those come from another run.
+      baselines: what the first hop is compared with, by name.
+      images: those of another dataset, by the baseline that is taught on them,
+        uint8 `[size, height, width, channels]`.
+      legs: the hops in order.
+    """
+
+    start: tuple[str, ...]
+    baselines: tuple[str, ...]
+    images: Mapping[str, np.ndarray]
+    legs: tuple[Leg, ...]
+
+
+class Settings(NamedTuple):
+    """All that a protocol is built from.
+
+    Attributes:
+      nets: the classifiers of each tier.
+      topology: how many parties there are.
+      images: the cloud's public and the devices' private training images.
+      evidence: label counts of both.
+      learning: sizes of the training phases, by the name of their stage.
+      hops: sizes of the hops, by the name of their stage.
+      replay: how devices replay what they were sent, in a relay cycle.
+      route: of the protocol `hops`.
+    """
+
+    nets: Nets
+    topology: Topology
+    images: Images
+    evidence: Evidence
+    learning: Mapping[str, LearnSettings]
+    hops: Mapping[str, HopSettings]
+    replay: ReplaySettings
+    route: Route

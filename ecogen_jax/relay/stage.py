@@ -33,8 +33,9 @@ class Stage(NamedTuple):
 
     Attributes:
       name: unique within a cycle, such as `down/cloud_edge`.
-      phase: the part of the cycle it belongs to: `pretrain`, `local_only`, `down`,
-        `local` or `up`.
+      phase: the part of the cycle it belongs to: `pretrain`, `local_only`, `baseline`,
+        `down`, `local` or `up`. A hop is a stage of phase `down` or `up`, and is
+        called `<phase>/<sender>_<receiver>`.
       tier: who does the work.
       student: the tier whose net is trained.
       rounds: number of rounds.
@@ -48,6 +49,8 @@ class Stage(NamedTuple):
         after it.
       setup_flops: FLOPs of all parties before the first round, given the parties
         before it.
+      ensemble: the tier whose nets together teach this stage, or "".
+      kind: which of the nets of the end tier is trained, where it has several.
     """
 
     name: str
@@ -62,6 +65,23 @@ class Stage(NamedTuple):
     trained: Callable[[PyTree], Variables]
     deliveries: Callable[[Parties], list[Delivery]]
     setup_flops: Callable[[Parties], float] = lambda parties: 0.0
+    ensemble: str = ""
+    kind: int = 0
+
+    @property
+    def is_hop(self) -> bool:
+        """Whether it distils the nets of one tier into those of another."""
+        return self.phase in ("down", "up")
+
+    @property
+    def sender(self) -> str:
+        """The tier that teaches in a hop."""
+        return self.name.partition("/")[2].partition("_")[0]
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether nobody keeps what it trains: its cost is none of the relay's."""
+        return self.phase == "baseline" or self.name == "local_only"
 
 
 def no_messages(parties: Parties) -> list[Delivery]:
@@ -73,15 +93,14 @@ def no_messages(parties: Parties) -> list[Delivery]:
 def repeat(
     step: Callable[[PyTree, PyTree, Key], tuple[PyTree, Metrics]], num_steps: int
 ) -> Callable[[PyTree, PyTree, Key], tuple[PyTree, Metrics]]:
-    """A round: `num_steps` steps in one `lax.scan`, metrics averaged over them."""
+    """A round: `num_steps` steps in one `lax.scan`, metrics stacked over them."""
 
     def one_round(state: PyTree, inputs: PyTree, key: Key) -> tuple[PyTree, Metrics]:
-        state, metrics = jax.lax.scan(
+        return jax.lax.scan(
             lambda state, key: step(state, inputs, key),
             state,
             jax.random.split(key, num_steps),
         )
-        return state, jax.tree.map(jnp.mean, metrics)
 
     return one_round
 
@@ -90,7 +109,8 @@ def compile_round(stage: Stage, mapping: Mapping) -> Callable[..., Any]:
     """The stage's round for all parties: one program, its state donated.
 
     Returns:
-      `round(state, inputs, party_keys) -> (state, metrics)`.
+      `round(state, inputs, party_keys) -> (state, metrics)`, metrics
+      `[parties, steps]`.
     """
     backend = mesh.resolve(mapping.backend)
     if backend == "loop":  # for debugging: one program a party, so an error names it

@@ -1,8 +1,9 @@
 """The bars of an experiment: what was asked for, beside what the runs gave.
 
 A file of bars has one bar a row: which runs it is about (`experiment`, `dataset`), an
-`expression` over a run's summary, and the `bar` that its mean or worst over seeds has
-to reach.
+`expression` over a run's summary, and the `bar` that its mean, worst or spread over
+seeds has to reach. A row may set the value against that of another experiment, seed by
+seed.
 """
 
 import functools
@@ -44,11 +45,18 @@ COLUMNS = (
 )
 """Of a judged table; those that neither the bars nor the runs have stay blank."""
 
-ALLOWED = {"direction": (">=", "<=", "="), "judged": ("mean", "worst")}
+PAIRED = ("against", "low", "high")
+"""Columns that follow where the file has `against`: the 95 % interval of the mean."""
 
+ALLOWED = {"direction": (">=", "<=", "="), "judged": ("mean", "worst", "std")}
+
+# Fields that runs of one bar differ in; each seed starts from the run of its own.
+_BY_SEED = ("seed", "run.workdir", "protocol.start_from")
 _REQUIRED = ("id", "experiment", "dataset", "expression", "bar", *ALLOWED)
 _OPERATORS = {"+": operator.add, "-": operator.sub, "/": operator.truediv}
 _VERDICTS = {">=": operator.ge, "<=": operator.le, "=": operator.eq}
+_EXACT = 12  # decimals: what is left of binary fractions decides no verdict
+_OWN_TO_A_SEED = ("seed", "run.workdir", "protocol.start_from")
 
 
 def read(path: str | Path) -> pd.DataFrame:
@@ -57,7 +65,10 @@ def read(path: str | Path) -> pd.DataFrame:
     Args:
         path: a CSV with at least the columns id, experiment, dataset, expression (see
             `evaluate`), direction (`>=`, `<=` or `=`), bar (blank: print only) and
-            judged (`mean` or `worst`: which of them is held against the bar).
+            judged (`mean`, `worst` or `std`: which of them is held against the bar).
+            It may have scale (of the value, such as 100 for percent), published, and
+            against: `- other` or `/ other`, the experiment whose value is subtracted
+            or divided by, for every seed that both have.
 
     Returns:
         One row a bar.
@@ -95,15 +106,18 @@ def judge(bars: pd.DataFrame, found: Sequence[Run]) -> pd.DataFrame:
         found: finished runs; a bar takes those of its experiment and dataset.
 
     Returns:
-        One row a bar, with `COLUMNS`. The verdict is `met`, `missed`, `no bar` (it is
-        blank) or `not run`; std has n - 1, and is NaN for one seed.
+        One row a bar, with `COLUMNS` and, where there is `against`, `PAIRED`. The
+        verdict is `met`, `missed`, `no bar` (it is blank) or `not run` (as for the
+        spread of one seed); std has n - 1, and is NaN for one seed. The deviation is
+        ours_mean / published - 1.
 
     Raises:
         ValueError: an expression cannot be evaluated, or the runs of a bar differ in
             more than the seed or share one.
     """
     rows = [{**bar, **_ours(bar, found)} for bar in bars.to_dict("records")]
-    return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+    columns = [*COLUMNS, *(PAIRED if "against" in bars else ())]
+    return pd.DataFrame(rows).reindex(columns=columns)
 
 
 def evaluate(expression: str, run: Run) -> float:
@@ -161,13 +175,14 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return table[list(same)].assign(
         **ours,
         seeds=table["seeds"],
-        bar=[_in_words(bar) for bar in table.to_dict("records")],
+        bar=[in_words(bar) for bar in table.to_dict("records")],
         aim=table["aim"],
         verdict=table["verdict"],
     )
 
 
-def _in_words(bar: dict[Any, Any]) -> str:
+def in_words(bar: dict[Any, Any]) -> str:
+    """Returns the bar of a row as "mean >= 0.85", or a dash where it has none."""
     if math.isnan(bar["bar"]):
         return tables.BLANK
     return f"{bar['judged']} {bar['direction']} {bar['bar']:g}"
@@ -184,27 +199,68 @@ def _by_phase(summary: dict[str, Any]) -> dict[str, Any]:
 
 def _ours(bar: dict[Any, Any], found: Sequence[Run]) -> dict[str, Any]:
     """The columns of one row that come from runs."""
-    runs = [
-        run
-        for run in found
-        if run.summary["experiment"] == bar["experiment"]
-        and run.summary["dataset"] == bar["dataset"]
-    ]
-    if not runs:
+    values, runs = _values(bar, found)
+    if values.empty:
         return {"verdict": "not run"}
-    _check_seeds_alone_differ(bar["id"], runs)
-    runs.sort(key=lambda run: run.summary["seed"])
-    values = pd.Series([evaluate(bar["expression"], run) for run in runs])
-    ours = {"mean": values.mean(), "worst": _worst(values, bar)}
+    ours = {
+        "mean": round(values.mean(), _EXACT),
+        "std": values.std(),
+        "worst": _worst(values, bar),
+    }
     return {
-        "ours_mean": ours["mean"],
-        "ours_std": values.std(),
-        "ours_worst": ours["worst"],
-        "seeds": " ".join(str(run.summary["seed"]) for run in runs),
+        **{f"ours_{name}": value for name, value in ours.items()},
+        **_interval(values, bar),
+        "seeds": " ".join(map(str, values.index)),
+        "deviation": ours["mean"] / bar.get("published", math.nan) - 1,
         "verdict": _verdict(ours[bar["judged"]], bar),
         "command": "; ".join(dict.fromkeys(map(_command, runs))),
         "commit": " ".join(dict.fromkeys(map(_commit, runs))),
     }
+
+
+def _values(
+    bar: dict[Any, Any], found: Sequence[Run]
+) -> "tuple[pd.Series[float], list[Run]]":
+    """What a bar judges, by seed; and the runs that it comes from."""
+    values, runs = _of_experiment(bar, bar["experiment"], found)
+    if isinstance(bar.get("against"), str):
+        sign, _, other = bar["against"].partition(" ")
+        if sign not in ("-", "/") or not other:
+            raise ValueError(
+                f"against of bar {bar['id']} is {bar['against']!r}; write '- ' or '/ ' "
+                "and an experiment, such as '- relay_cycle'"
+            )
+        others, other_runs = _of_experiment(bar, other, found)
+        # Seeds that only one of the two has become NaN.
+        values = _OPERATORS[sign](values, others).dropna()
+        runs = [run for run in runs + other_runs if run.summary["seed"] in values.index]
+    scale = bar.get("scale", math.nan)
+    return (values * (1.0 if math.isnan(scale) else scale)).round(_EXACT), runs
+
+
+def _of_experiment(
+    bar: dict[Any, Any], experiment: str, found: Sequence[Run]
+) -> "tuple[pd.Series[float], list[Run]]":
+    """The expression's value in each run of an experiment, by seed; and these runs."""
+    runs = [
+        run
+        for run in found
+        if run.summary["experiment"] == experiment
+        and run.summary["dataset"] == bar["dataset"]
+    ]
+    if runs:
+        _check_seeds_alone_differ(bar["id"], runs)
+    runs.sort(key=lambda run: run.summary["seed"])
+    values = {run.summary["seed"]: evaluate(bar["expression"], run) for run in runs}
+    return pd.Series(values, dtype=float), runs
+
+
+def _interval(values: "pd.Series[float]", bar: dict[Any, Any]) -> dict[str, Any]:
+    """Ends of the 95 % t-interval of the mean of what was paired by seed."""
+    if not isinstance(bar.get("against"), str):
+        return {}
+    mean = compare.paired(0 * values, values)
+    return {"low": mean.low, "high": mean.high}
 
 
 def _check_seeds_alone_differ(name: str, runs: Sequence[Run]) -> None:
@@ -217,7 +273,7 @@ def _check_seeds_alone_differ(name: str, runs: Sequence[Run]) -> None:
     differing = [
         field
         for field in map(str, configs)
-        if field not in ("seed", "run.workdir") and configs[field].nunique() > 1
+        if field not in _OWN_TO_A_SEED and configs[field].nunique() > 1
     ]
     if differing:
         raise ValueError(
@@ -237,13 +293,15 @@ def _worst(values: "pd.Series[float]", bar: dict[Any, Any]) -> float:
 def _verdict(value: float, bar: dict[Any, Any]) -> str:
     if math.isnan(bar["bar"]):
         return "no bar"
+    if math.isnan(value):
+        return "not run"
     return "met" if _VERDICTS[bar["direction"]](value, bar["bar"]) else "missed"
 
 
 def _command(run: Run) -> str:
     """The command without what differs from seed to seed and machine to machine."""
     _, script, *words = shlex.split(run.manifest["command"])
-    own = ("--config.seed=", "--config.run.workdir=")
+    own = tuple(f"--config.{field}=" for field in _OWN_TO_A_SEED)
     kept = [word for word in words if not word.startswith(own)]
     # A sweep calls the script by its full path.
     return shlex.join(["python", f"scripts/{Path(script).name}", *kept])

@@ -3,6 +3,7 @@
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -12,6 +13,7 @@ from ecogen_jax.report.runs import Run
 # What stands below each plot; a plot without a line here has none.
 CAPTIONS = {
     "accuracy": "Test accuracy after each phase; dashed: local training alone.",
+    "hops": "Students against the mean of their teachers (horizontal lines).",
     "samples": "What the generators made; no real image was used in a hop.",
     "energy": "Energy of the simulated devices and links, with its interval.",
     "tornado": "What each constant alone does to the total, over its whole interval.",
@@ -40,6 +42,7 @@ def write(run: Run) -> Path:
         headline=_headline(run),
         tables=[
             tables.phases(run.summary),
+            *([tables.hops(run.summary)] if run.summary.get("hops") else []),
             tables.ledger(run.summary),
             *energy.all_tables(run.summary),
         ],
@@ -51,9 +54,19 @@ def write(run: Run) -> Path:
 
 
 def _headline(run: Run) -> str:
-    """Says in one line what the relay brought the end devices."""
+    """Says in one line what the relay brought, to whom it was meant for."""
+    hops = run.summary.get("hops", [])
+    devices_learn = any(phase["phase"] == "local" for phase in run.summary["phases"])
+    if hops and not devices_learn and hops[-1]["tier"] != "end":
+        return _student_headline(hops[-1])
     last = run.summary["phases"][-1]
     end = last["accuracy"]["end"]
+    if last["phase"] == "start":
+        names = (
+            f"{tier} {tables.percent(last['accuracy'][tier])} %"
+            for tier in tables.TIERS
+        )
+        return f"Before any hop: {', '.join(names)}"
     text = f"End devices after {tables.phase_name(last)}: {tables.percent(end)} %"
     alone = run.summary["baselines"].get("local_only", {}).get("end")
     if alone is None:
@@ -61,6 +74,15 @@ def _headline(run: Run) -> str:
     gain = 100 * (end - alone)
     return (
         f"{text}; local training alone {tables.percent(alone)} % ({gain:+.1f} points)"
+    )
+
+
+def _student_headline(hop: dict[str, Any]) -> str:
+    teacher = hop["teacher"]
+    return (
+        f"{hop['tier'].capitalize()} after {hop['stage']}: "
+        f"{tables.percent(hop['test'], digits=2)} %; its teachers, {teacher['tier']}, "
+        f"{tables.percent(teacher['test'], digits=2)} % on average"
     )
 
 

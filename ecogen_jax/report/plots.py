@@ -1,7 +1,7 @@
 """The plots of a run, legible on a phone and without colour vision."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ecogen_jax.report import tables
 from ecogen_jax.report.runs import Run
@@ -21,8 +21,9 @@ COLORS = {
     "edge": "#D55E00",
     "end": "#009E73",
     "end_own": "#CC79A7",
+    "end_unseen": "#E69F00",
 }
-MARKERS = {"cloud": "s", "edge": "D", "end": "o", "end_own": "^"}
+MARKERS = {"cloud": "s", "edge": "D", "end": "o", "end_own": "^", "end_unseen": "v"}
 # By cycle; cycle 0 is what comes before the first one.
 STYLES = ("-.", "-", "--", ":")
 # A page on a phone is about 4.8 inches of this font wide.
@@ -33,6 +34,8 @@ LOG_RATIO = 30
 MAX_NUMBERED_DEVICES = 20
 MAX_BARS = 10
 MAX_NUMBERED_CLASSES = 10
+# The foot of a log axis, in percent: one image in ten thousand.
+SMALLEST_ERROR = 0.01
 
 
 def write_all(run: Run) -> list[Path]:
@@ -62,11 +65,13 @@ def accuracy(run: Run) -> Figure:
     labels = [tables.phase_name(phase) for phase in phases]
     for name, label in tables.COLUMNS.items():
         heights = [_percent(phase["accuracy"].get(name)) for phase in phases]
+        if np.isnan(heights).all():
+            continue
         axes.plot(
             labels, heights, color=COLORS[name], marker=MARKERS[name], label=label
         )
     alone = run.summary["baselines"].get("local_only", {})
-    for name in [name for name in tables.COLUMNS if name in alone]:
+    for name in [name for name in tables.COLUMNS if alone.get(name) is not None]:
         label = f"{tables.COLUMNS[name]}: local only"
         height = _percent(alone[name])
         axes.axhline(height, color=COLORS[name], linestyle="--", label=label)
@@ -92,6 +97,33 @@ def samples(run: Run) -> Figure | None:
         title = f"cycle {name.replace('/', ', ', 1)}"
         axes.set_title(title, fontsize="small", loc="left", pad=2)
         axes.set_axis_off()
+    return figure
+
+
+def hops(run: Run) -> Figure | None:
+    """Draws validation error by round, a panel a hop; None where the run has no hop.
+
+    On a log axis, since what tells good students apart is a fraction of a percent.
+    """
+    found = run.summary.get("hops", [])
+    stages = list(dict.fromkeys(hop["stage"] for hop in found))
+    if not stages:
+        return None
+    size = (-(-len(stages) // 2), min(len(stages), 2))
+    figure, panels = _panels(run, "Validation error by round of a hop", size, 1.7)
+    figure.supylabel("error (%), log", fontsize="medium")
+    lines: dict[str, Line2D] = {}
+    for axes, stage in zip(panels, stages, strict=False):
+        for hop in found:
+            if hop["stage"] == stage:
+                lines |= _hop_lines(axes, hop, run.metrics)
+        axes.set_title(stage, fontsize="small")
+        axes.set_xlabel("round" if stage in stages[-2:] else "")
+    for axes in panels[len(stages) :]:
+        axes.set_axis_off()
+    figure.legend(
+        lines.values(), lines.keys(), loc="outside lower center", ncols=2, frameon=False
+    )
     return figure
 
 
@@ -144,12 +176,14 @@ def tornado(run: Run) -> Figure | None:
 
 
 def partition(run: Run) -> Figure | None:
-    """Draws how many images of each class a device holds; None without a split."""
+    """Draws how many images of each class a device holds; None where none has any."""
     file = run.path / "partition.npz"
     if not file.exists():
         return None
     with np.load(file) as arrays:
         counts = arrays["label_counts"]
+    if not counts.any():
+        return None
     num_devices, num_classes = counts.shape
     height_in = min(9.0, 1.6 + 0.28 * num_devices)
     figure, axes = _figure(run, "Private images by device and class", height_in)
@@ -190,6 +224,7 @@ def training(run: Run) -> Figure | None:
 
 DRAWINGS: dict[str, Callable[[Run], Figure | None]] = {
     "accuracy": accuracy,
+    "hops": hops,
     "samples": samples,
     "energy": energy,
     "tornado": tornado,
@@ -287,3 +322,35 @@ def _training_panel(
     axes.set_yticks((0, 50, 100))
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     return lines
+
+
+def _hop_lines(
+    axes: Axes, hop: dict[str, Any], metrics: pd.DataFrame
+) -> dict[str, Line2D]:
+    """Draws the students of a hop by round, and their teachers; lines by label."""
+    column, cycle = f"{hop['tier']}/validation_accuracy", hop["cycle"]
+    chosen = (metrics["stage"] == hop["stage"]) & (metrics["cycle"] == cycle)
+    rows = metrics[chosen].dropna(subset=[column])
+    accuracies = rows[column].to_list()
+    style = STYLES[cycle % len(STYLES)]
+    students, teachers = f"student, cycle {cycle}", f"teachers, cycle {cycle}"
+    lines = {}
+    (lines[students],) = axes.plot(
+        rows["round"], _error(accuracies), color="k", linestyle=style, marker="."
+    )
+    lines[teachers] = axes.axhline(
+        _error([hop["teacher"]["validation"]])[0],
+        color=COLORS["cloud"],
+        linestyle=style,
+    )
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.grid(axis="y", color="#DDDDDD")
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    return lines
+
+
+def _error(accuracies: Sequence[float]) -> list[float]:
+    return [max(100 * (1 - value), SMALLEST_ERROR) for value in accuracies]

@@ -1,7 +1,7 @@
 """The tables of a run, as text cells: for the terminal and for the page."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -11,7 +11,13 @@ from rich.table import Table
 
 TIERS = ("cloud", "edge", "end")
 LINKS = ("cloud_edge", "edge_end")
-COLUMNS = {"cloud": "cloud", "edge": "edge", "end": "end", "end_own": "end, own data"}
+COLUMNS = {
+    "cloud": "cloud",
+    "edge": "edge",
+    "end": "end",
+    "end_own": "end, own data",
+    "end_unseen": "end, unseen",
+}
 BLANK = "-"
 
 
@@ -30,25 +36,76 @@ def phases(summary: Mapping[str, Any]) -> TextTable:
         summary: the content of `summary.json`.
 
     Returns:
-        One row a phase and a baseline. The gain is the end devices' global test
-        accuracy minus that of local training alone, in percentage points; before
-        the first hop there is none.
+        One row a phase and a baseline; a column that has no value is left out. The
+        gain is the end devices' global test accuracy minus that of local training
+        alone, in percentage points; before the first hop there is none.
     """
     alone = summary["baselines"].get("local_only", {}).get("end")
-    rows = [
-        _accuracy_row(
+    named = [
+        (
             phase_name(phase),
             phase["accuracy"],
             None if phase["phase"] == "start" else alone,
         )
         for phase in shown_phases(summary)
     ]
-    rows += [
-        _accuracy_row(f"baseline: {name.replace('_', ' ')}", accuracy, None)
-        for name, accuracy in summary["baselines"].items()
+    named += [
+        (f"baseline: {name.replace('_', ' ')}", by_column(scores), None)
+        for name, scores in summary["baselines"].items()
     ]
-    header = ("phase", *COLUMNS.values(), "gain of end")
+    columns = [
+        column
+        for column in COLUMNS
+        if any(scores.get(column) is not None for _, scores, _ in named)
+    ]
+    rows = [_accuracy_row(*row, columns) for row in named]
+    header = ("phase", *(COLUMNS[column] for column in columns), "gain of end")
     return TextTable("Test accuracy (%), mean over parties", header, rows)
+
+
+def by_column(baseline: Mapping[str, Any]) -> dict[str, Any]:
+    """Test accuracies of a baseline, named as those of a phase are."""
+    if "tier" in baseline:  # a single net, or several that answer together
+        return {baseline["tier"]: baseline["test"]}
+    return dict(baseline)
+
+
+def hops(summary: Mapping[str, Any]) -> TextTable:
+    """What each hop came to.
+
+    Args:
+        summary: the content of `summary.json`.
+
+    Returns:
+        One row a hop: test accuracy of teachers and students (mean, worst), validation
+        accuracy over training (mean, peak, last, largest drop in the last half, in
+        percentage points), and seconds of training and compiling on this host.
+    """
+    rows = [
+        (
+            hop["stage"] if hop["cycle"] == 1 else f"{hop['stage']} {hop['cycle']}",
+            *(
+                percent(accuracy, digits=2)
+                for accuracy in (
+                    hop["teacher"]["test"],
+                    hop["test"],
+                    hop["worst_test"],
+                    hop["mean_over_training_validation"],
+                    hop["peak_validation"],
+                    hop["last_validation"],
+                    hop["largest_drop_last_half"],
+                )
+            ),
+            f"{hop['seconds']['train']:.0f}+{hop['seconds']['compile']:.0f}",
+        )
+        for hop in summary.get("hops", [])
+    ]
+    header = (
+        *("hop", "teacher", "student", "worst"),
+        *("mean", "peak", "last", "drop", "host s"),
+    )
+    title = "Hops: test (%), validation over training (%), host (train+compile)"
+    return TextTable(title, header, rows)
 
 
 def ledger(summary: Mapping[str, Any]) -> TextTable:
@@ -79,8 +136,14 @@ def ledger(summary: Mapping[str, Any]) -> TextTable:
 
 
 def phase_table(summary: Mapping[str, Any]) -> Table:
-    """Returns `phases(summary)` for a terminal."""
-    return to_rich(phases(summary))
+    """Returns `phases(summary)` for a terminal of 80 columns."""
+    table = phases(summary)
+    return to_rich(table, gap=0 if len(table.header) > 6 else 1)
+
+
+def hop_table(summary: Mapping[str, Any]) -> Table:
+    """Returns `hops(summary)` for a terminal of 80 columns."""
+    return to_rich(hops(summary))
 
 
 def ledger_table(summary: Mapping[str, Any]) -> Table:
@@ -156,11 +219,11 @@ def human(value: float | int | None, unit: str) -> str:
     return EngFormatter(unit)(float(f"{value:.3g}"))
 
 
-def percent(fraction: float | int | None) -> str:
-    """Returns a fraction in percent with one digit; a dash where there is none."""
+def percent(fraction: float | int | None, digits: int = 1) -> str:
+    """Returns a fraction in percent, rounded; a dash where there is none."""
     if fraction is None or math.isnan(fraction):
         return BLANK
-    return f"{100 * fraction:.1f}"
+    return f"{100 * fraction:.{digits}f}"
 
 
 def _cell(value: Any) -> str:
@@ -170,13 +233,16 @@ def _cell(value: Any) -> str:
 
 
 def _accuracy_row(
-    name: str, accuracy: Mapping[str, Any], alone: float | int | None
+    name: str,
+    accuracy: Mapping[str, Any],
+    alone: float | int | None,
+    columns: Sequence[str],
 ) -> tuple[str, ...]:
     end = accuracy.get("end")
     gain = BLANK
     if alone is not None and end is not None:
         gain = f"{100 * (end - alone):+.1f}"
-    return (name, *(percent(accuracy.get(column)) for column in COLUMNS), gain)
+    return (name, *(percent(accuracy.get(column)) for column in columns), gain)
 
 
 def _cost_row(name: str, cost: Mapping[str, Any]) -> tuple[str, ...]:

@@ -22,10 +22,13 @@ class Journal:
       lines: lines of `metrics.jsonl` that belong to the run so far.
       resumed: how often the run was taken up again.
       raw_samples: raw samples found on links.
-      stage_host_s: host seconds of the stage under way.
+      stage_clock: state of the `Clock` of the stage under way.
+      curve: validation accuracy after each round of the stage under way.
       clock: state of the `Clock`.
       phases: the `phases` of `summary.json`.
+      hops: the `hops` of `summary.json`.
       baselines: the `baselines` of `summary.json`.
+      alone: by split, the rows of end devices that learnt alone.
       parties: rows of `parties.csv`.
       ledger: entries as JSON.
     """
@@ -36,10 +39,13 @@ class Journal:
     lines: int = 0
     resumed: int = 0
     raw_samples: int = 0
-    stage_host_s: float = 0.0
+    stage_clock: dict[str, float] = dataclasses.field(default_factory=dict)
+    curve: list[float] = dataclasses.field(default_factory=list)
     clock: dict[str, float] = dataclasses.field(default_factory=dict)
     phases: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    hops: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     baselines: dict[str, Any] = dataclasses.field(default_factory=dict)
+    alone: dict[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
     parties: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     ledger: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
@@ -102,26 +108,41 @@ def message_entries(
     ]
 
 
+def ends_cycle(experiment: Experiment, number: int) -> bool:
+    """Whether the task follows a stage of the plan: it is the last of its cycle.
+
+    A plan that trains and does nothing more has its task at its end.
+    """
+    following = experiment.plan[number + 1 :][:1]
+    return not following or 0 < experiment.plan[number].cycle < following[0].cycle
+
+
 def inference_entries(experiment: Experiment, cycle: int) -> list[ledger.Entry]:
     """The task of a cycle: every party answers the whole test split once."""
-    dataset = experiment.dataset
-    entries = []
-    for tier in TIERS:
-        answers = len(dataset.test_labels) * experiment.topology.size(tier)
-        net = getattr(experiment.nets, tier)
-        flops = answers * flops_per_image(net, dataset.test_images.shape[1:])
-        entries.append(
-            ledger.compute_entry(
-                experiment.rates,
-                cycle=cycle,
-                phase="inference",
-                stage="inference",
-                tier=tier,
-                flops=flops,
-                host_s=0.0,
-            )
+    return [
+        ledger.compute_entry(
+            experiment.rates,
+            cycle=max(cycle, 1),
+            phase="inference",
+            stage="inference",
+            tier=tier,
+            flops=_answer_flops(experiment, tier),
+            host_s=0.0,
         )
-    return entries
+        for tier in TIERS
+    ]
+
+
+def _answer_flops(experiment: Experiment, tier: str) -> float:
+    """FLOPs of one answer to every test image by every party of a tier."""
+    dataset, nets = experiment.dataset, experiment.nets.of_tier(tier)
+    sizes = [experiment.topology.size(tier)]
+    if tier == "end":
+        devices_of_kind = experiment.topology.devices_of_kind
+        sizes = [len(devices_of_kind(kind, len(nets))) for kind in range(len(nets))]
+    each = [flops_per_image(net, dataset.test_images.shape[1:]) for net in nets]
+    answers = [len(dataset.test_labels) * size for size in sizes]
+    return sum(n * flops for n, flops in zip(answers, each, strict=True))
 
 
 def inferences(experiment: Experiment) -> int:

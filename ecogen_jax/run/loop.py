@@ -7,10 +7,10 @@ stage; then the checkpoint. So no checkpoint stands between a stage and its end.
 
 import dataclasses
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 from rich.progress import Progress
@@ -18,23 +18,21 @@ from rich.progress import Progress
 from ecogen_jax import keys, mesh
 from ecogen_jax.config import to_dict
 from ecogen_jax.energy import ledger
-from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.messages import audit, fingerprints
 from ecogen_jax.relay.parties import Parties
 from ecogen_jax.relay.stage import Stage, compile_round, party_keys, round_flops
+from ecogen_jax.run import baselines, measure, results, writer
 from ecogen_jax.run import journal as journals
-from ecogen_jax.run import measure, results, writer
 from ecogen_jax.run.build import Experiment, build
 from ecogen_jax.run.checkpoint import Checkpoints
 from ecogen_jax.run.clock import Clock
+from ecogen_jax.run.diverged import COLLAPSE, check_round
 from ecogen_jax.run.evaluate import Evaluator, to_host
+from ecogen_jax.run.hops import hop_entry
 from ecogen_jax.run.progress import progress, stage_bar
 from ecogen_jax.run.samples import add_samples
+from ecogen_jax.run.start_from import start
 from ecogen_jax.types import PyTree
-
-
-class DivergedError(RuntimeError):
-    """A loss is not finite; the last checkpoint holds the state before it."""
 
 
 def run(config: ConfigDict) -> Path:
@@ -49,7 +47,7 @@ def run(config: ConfigDict) -> Path:
     Raises:
       ConfigError: the config cannot be built.
       DataUnavailableError: no provider has the dataset.
-      DivergedError: a loss is not finite.
+      DivergedError: a loss is not finite, or a generator has collapsed.
     """
     experiment = build(config)
     workdir, name, seed = config.run.workdir, config.experiment, config.seed
@@ -93,14 +91,16 @@ class _Run:
         if checkpoints.latest() is None:
             # A run that was killed before its first checkpoint left lines behind.
             writer.truncate_metrics(folder, 0)
-            results.first_files(config, experiment, folder, sys.argv)
+            self._start()
         else:
             self._restore()
         self.clock = Clock(**self.journal.clock)
+        self.stage_clock = Clock(**self.journal.stage_clock)
 
     def stage(self, cycle: int, stage: Stage) -> None:
         """Runs what is left of one stage."""
         journal = self.journal
+        self._before(cycle, stage)
         state, inputs = self._begin(cycle, stage)
         flops = round_flops(stage, state, inputs)
         setup_flops = stage.setup_flops(self.parties)
@@ -110,6 +110,7 @@ class _Run:
                 accuracy = self._accuracy(stage, state)
                 advance(accuracy)
                 journal.round += 1
+                journal.curve.append(accuracy)
                 self._log(cycle, stage, metrics, accuracy, flops)
                 if journal.round < stage.rounds:
                     self._save(state)
@@ -127,8 +128,20 @@ class _Run:
             self.config, self.experiment, self.folder, self.journal, host
         )
 
+    def _before(self, cycle: int, stage: Stage) -> None:
+        """Evaluates what has to be known before a stage's first round."""
+        if self.journal.round:
+            return
+        if cycle > 0 and not self.journal.phases:  # no stage came before the cycle
+            self._score(cycle, "start")
+        if stage.ensemble:
+            with self.clock("evaluate"):
+                baselines.add_ensemble(
+                    self.journal, self.evaluator, self.parties, stage.ensemble
+                )
+
     def _begin(self, cycle: int, stage: Stage) -> tuple[PyTree, PyTree]:
-        with self.clock("train"):
+        with self.clock("train"), self.stage_clock("train"):
             key = self._stage_key(cycle, stage)
             state, inputs = stage.begin(self.parties, key)
             if self.state is not None:  # taken up in the middle of the stage
@@ -140,29 +153,23 @@ class _Run:
     ) -> tuple[PyTree, dict[str, float]]:
         if stage.name not in self.rounds:
             self.rounds[stage.name] = compile_round(stage, self.experiment.mapping)
-        start = time.perf_counter()
-        with self.clock("train"):
+        with self.clock("train"), self.stage_clock("train"):
             keys_ = party_keys(stage, self.experiment.key, cycle, self.journal.round)
             state, metrics = self.rounds[stage.name](state, inputs, self._placed(keys_))
-            means = {name: float(np.mean(value)) for name, value in metrics.items()}
-        self.journal.stage_host_s += time.perf_counter() - start
-        self._check_finite(cycle, stage, means)
-        return state, means
-
-    def _check_finite(self, cycle: int, stage: Stage, means: dict[str, float]) -> None:
-        for name, value in means.items():
-            if not np.isfinite(value):
-                raise DivergedError(
-                    f"{name} is {value} in cycle {cycle}, stage {stage.name}, round "
-                    f"{self.journal.round + 1}. The state before this round is in "
-                    f"{self.folder.path / 'checkpoints'}; lower the learning rates of "
-                    "the stage in the config."
-                )
+            metrics = jax.device_get(metrics)
+        check_round(
+            metrics,
+            cycle=cycle,
+            stage=stage,
+            number=self.journal.round + 1,
+            checkpoints=self.folder.path / "checkpoints",
+        )
+        return state, {name: float(np.mean(each)) for name, each in metrics.items()}
 
     def _accuracy(self, stage: Stage, state: PyTree) -> float:
         with self.clock("evaluate"):
             variables = to_host(stage.trained(state))
-            return self.evaluator.progress(stage.student, variables)
+            return self.evaluator.mean(stage.student, variables, "progress", stage.kind)
 
     def _log(
         self,
@@ -175,7 +182,11 @@ class _Run:
         work = journals.work_entry(
             self.experiment, cycle, stage, flops=flops, host_s=0.0
         )
-        losses = {f"{stage.tier}/{name}_loss": value for name, value in metrics.items()}
+        losses = {
+            f"{stage.tier}/{name}_loss": value
+            for name, value in metrics.items()
+            if name != COLLAPSE
+        }
         self._append(
             cycle,
             stage,
@@ -193,21 +204,36 @@ class _Run:
         """Ends a stage: parties, messages, ledger, samples, test accuracy."""
         journal = self.journal
         self.parties = to_host(stage.end(self.parties, state))
+        seconds = self.stage_clock.state()
         entries = journals.stage_entries(
-            self.experiment, cycle, stage, flops=flops, host_s=journal.stage_host_s
+            self.experiment, cycle, stage, flops=flops, host_s=sum(seconds.values())
         )
-        if stage.phase == "local_only":  # a baseline is no part of the relay's cost
-            self._baseline(stage.trained(state), entries[0])
-        else:
+        messages = []
+        if not stage.is_baseline:
             journal.ledger += ledger.to_json(entries)
-            self._deliver(cycle, stage)
+            messages = self._deliver(cycle, stage)
+        with self.clock("evaluate"):
+            self._compare(stage, state, entries[0])
+            if stage.is_hop:
+                journal.hops.append(
+                    hop_entry(
+                        cycle,
+                        stage,
+                        evaluator=self.evaluator,
+                        parties=self.parties,
+                        curve=journal.curve,
+                        seconds=seconds,
+                        messages=messages,
+                    )
+                )
         add_samples(self.folder.path, cycle, stage.name, state)
         journal.index += 1
         journal.round = 0
-        journal.stage_host_s = 0.0
+        journal.curve = []
+        self.stage_clock = Clock()
         self._end_of_phase(cycle, stage)
 
-    def _deliver(self, cycle: int, stage: Stage) -> None:
+    def _deliver(self, cycle: int, stage: Stage) -> list[ledger.Entry]:
         """Accounts for the messages of a stage, each audited for raw samples."""
         deliveries = stage.deliveries(self.parties)
         if deliveries:
@@ -231,32 +257,33 @@ class _Run:
                     "link/energy_j": entry.energy_j,
                 },
             )
+        return entries
 
-    def _baseline(self, variables: Variables, work: ledger.Entry) -> None:
-        with self.clock("evaluate"):
-            scores = self.evaluator.ends(variables, "test")
-            chosen = self.evaluator.ends(variables, "validation")
-        self.journal.baselines["local_only"] = {
-            "end": float(np.mean(scores.accuracy)),
-            "end_own": float(np.mean(scores.own)),
-            "validation_end": float(np.mean(chosen.accuracy)),
-            "validation_end_own": float(np.mean(chosen.own)),
-            "energy_j": work.energy_j,
-        }
-        self.journal.parties += scores.rows(0, "local_only")
+    def _compare(self, stage: Stage, state: PyTree, work: ledger.Entry) -> None:
+        """Scores a stage that the relay is compared with."""
+        journal, trained = self.journal, stage.trained(state)
+        if stage.phase == "local_only":
+            baselines.add_local_only(
+                journal, self.evaluator, stage, trained, work.energy_j
+            )
+        elif stage.phase == "baseline":
+            baselines.add_trained(journal, self.evaluator, stage, trained)
 
     def _end_of_phase(self, cycle: int, stage: Stage) -> None:
         """Evaluates everybody where a phase ends, and before the next cycle."""
-        following = self.experiment.plan[self.journal.index :][:1]
+        journal, experiment = self.journal, self.experiment
+        following = experiment.plan[journal.index :][:1]
         if following and following[0].stage.phase == stage.phase:
             return
         if cycle > 0:
             self._score(cycle, stage.phase)
-        if stage.phase == "up":
-            entries = journals.inference_entries(self.experiment, cycle)
-            self.journal.ledger += ledger.to_json(entries)
+        if journals.ends_cycle(experiment, journal.index - 1):
+            entries = journals.inference_entries(experiment, cycle)
+            journal.ledger += ledger.to_json(entries)
         if following and following[0].cycle > cycle:
             self._score(following[0].cycle, "start")
+        if not following and cycle == 0:  # nothing but training
+            self._score(1, "start")
 
     def _score(self, cycle: int, phase: str) -> None:
         with self.clock("evaluate"):
@@ -280,8 +307,17 @@ class _Run:
     def _save(self, state: PyTree) -> None:
         self.journal.saves += 1
         self.journal.clock = self.clock.state()
+        self.journal.stage_clock = self.stage_clock.state()
         host = dataclasses.asdict(self.journal)
         self.checkpoints.save(self.journal.saves, (self.parties, state), host)
+
+    def _start(self) -> None:
+        begun = start(self.config, self.parties)
+        self.parties = begun.parties
+        self.journal.baselines |= begun.baselines
+        results.first_files(
+            self.config, self.experiment, self.folder, sys.argv, begun.manifest
+        )
 
     def _restore(self) -> None:
         saved = self.checkpoints.latest()

@@ -8,6 +8,8 @@ import jax
 from ml_collections import ConfigDict
 
 from ecogen_jax.energy.ledger import Entry
+from ecogen_jax.relay.messages import Delivery, Message
+from ecogen_jax.relay.parties import Parties
 from ecogen_jax.relay.stage import Stage, round_flops
 from ecogen_jax.run import journal as journals
 from ecogen_jax.run.build import Experiment, outline
@@ -30,16 +32,16 @@ def forecast(config: ConfigDict) -> tuple[Experiment, list[Entry]]:
     flops: dict[str, float] = {}
     entries: list[Entry] = []
     for number, (cycle, stage) in enumerate(experiment.plan):
-        if stage.phase == "local_only":  # a baseline is no part of the relay's cost
+        if stage.is_baseline:  # no part of the relay's cost
             continue
         if stage.name not in flops:
             flops[stage.name] = _stage_flops(experiment, stage)
         entries += journals.stage_entries(
             experiment, cycle, stage, flops=flops[stage.name], host_s=0.0
         )
-        deliveries = stage.deliveries(experiment.parties)
+        deliveries = _deliveries(experiment, stage)
         entries += journals.message_entries(experiment, cycle, stage, deliveries)
-        if stage.phase == "up" and _ends_phase(experiment, number):
+        if journals.ends_cycle(experiment, number):
             entries += journals.inference_entries(experiment, cycle)
     return experiment, entries
 
@@ -52,6 +54,16 @@ def _stage_flops(experiment: Experiment, stage: Stage) -> float:
     return stage.setup_flops(parties) + rounds
 
 
-def _ends_phase(experiment: Experiment, number: int) -> bool:
-    following = experiment.plan[number + 1 :][:1]
-    return not following or following[0].stage.phase != "up"
+def _deliveries(experiment: Experiment, stage: Stage) -> list[Delivery]:
+    """The stage's deliveries, their messages as shapes."""
+    made: list[Delivery] = []
+
+    def messages(parties: Parties) -> list[Message]:
+        made.extend(stage.deliveries(parties))
+        return [delivery.messages for delivery in made]
+
+    shapes = jax.eval_shape(messages, experiment.parties)
+    return [
+        delivery._replace(messages=message)
+        for delivery, message in zip(made, shapes, strict=True)
+    ]

@@ -1,7 +1,7 @@
 """The files of a run besides its metrics and checkpoints, and reading it back."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,10 +42,13 @@ def first_files(
     experiment: Experiment,
     folder: writer.RunFolder,
     command: Sequence[str],
+    start_from: Mapping[str, str] | None,
 ) -> None:
     """Writes what is known before the first round: manifest and partition."""
     synthetic = experiment.dataset.synthetic
     manifest = writer.manifest(config.seed, list(command), synthetic)
+    if start_from is not None:
+        manifest["start_from"] = dict(start_from)
     writer.write_json(folder.path / "manifest.json", manifest)
     arrays: dict[str, Any] = experiment.partition
     np.savez_compressed(folder.path / "partition.npz", **arrays)
@@ -68,7 +71,8 @@ def last_files(
       host: what the simulating machine used, in the last process of a resumed run.
     """
     entries = ledger.from_json(journal.ledger)
-    pd.DataFrame(journal.parties).to_csv(folder.path / "parties.csv", index=False)
+    rows = journal.alone.get("test", []) + journal.parties
+    pd.DataFrame(rows).to_csv(folder.path / "parties.csv", index=False)
     ledger.to_frame(entries).to_csv(folder.path / "ledger.csv", index=False)
     rates = experiment.rates
     found = uncertainty.analyse(rates, uncertainty.count(entries, rates))
@@ -82,6 +86,7 @@ def last_files(
         "image_shape": list(experiment.dataset.test_images.shape[1:]),
         "num_classes": experiment.dataset.num_classes,
         "phases": journal.phases,
+        "hops": journal.hops,
         "baselines": journal.baselines,
         "ledger": ledger.summarise(entries),
         "total": {name: spread[name] for name in ("energy_j", "carbon_g")},

@@ -19,9 +19,10 @@ def add_samples(folder: Path, cycle: int, name: str, state: PyTree) -> None:
       cycle: number of the cycle.
       name: the stage; the entry is `<cycle>/<name>`, uint8
         `[classes x PER_CLASS, height, width, channels]` in order of the label.
-      state: the stage's last state, on the host; not of a hop, nothing is added.
+      state: the stage's last state, on the host; where it is not of a hop, or the
+        hop keeps no images, nothing is added.
     """
-    if not isinstance(state, HopState):
+    if not isinstance(state, HopState) or not state.bank.written[0]:
         return
     file = folder / "samples.npz"
     samples = dict(np.load(file)) if file.exists() else {}

@@ -1,6 +1,6 @@
 """Task inference at a tier: class hits on labelled images, and its FLOPs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -15,6 +15,7 @@ CHUNK = 500
 """Images in one call: all splits are cut into such chunks, so one program serves."""
 
 Hits = Callable[[Variables, np.ndarray, np.ndarray], np.ndarray]
+EnsembleHits = Callable[[Sequence[Variables], np.ndarray, np.ndarray], np.ndarray]
 
 
 def inference(net: Net, *, backend: str, num_devices: int) -> Hits:
@@ -52,13 +53,68 @@ def inference(net: Net, *, backend: str, num_devices: int) -> Hits:
         variables: Variables, images: np.ndarray, labels: np.ndarray
     ) -> np.ndarray:
         variables = mesh.place(variables, num_devices=num_devices)
-        total = []
-        for start in range(0, len(labels), CHUNK):
-            some = slice(start, start + CHUNK)
-            total.append(chunk_hits(variables, *_padded(images[some], labels[some])))
+        total = [chunk_hits(variables, *some) for some in _chunks(images, labels)]
         return np.sum([np.asarray(part) for part in total], axis=0)
 
     return hits
+
+
+def ensemble(nets: Sequence[Net], *, backend: str, num_devices: int) -> EnsembleHits:
+    """Builds the inference of many parties together: the mean of their logits.
+
+    Args:
+      nets: the classifiers of the parties, one a kind.
+      backend: see `mesh.map_clients`.
+      num_devices: see `mesh.map_clients`.
+
+    Returns:
+      `hits(groups, images, labels)`: for one group of variables `[members, ...]` a
+      kind, uint8 images `[n, height, width, channels]` and labels `[n]`, the right
+      answers by class, `[classes]`.
+    """
+    sums = [_sum_of_logits(net, backend, num_devices) for net in nets]
+    right = jax.jit(class_hits)
+
+    def hits(
+        groups: Sequence[Variables], images: np.ndarray, labels: np.ndarray
+    ) -> np.ndarray:
+        # Groups may lie on different devices, so their sums meet on the host.
+        placed = [mesh.place(group, num_devices=num_devices) for group in groups]
+        total = []
+        for some, answers in _chunks(images, labels):
+            each = [
+                np.asarray(logits(group, some))
+                for logits, group in zip(sums, placed, strict=True)
+            ]
+            total.append(right(np.sum(each, axis=0), answers))
+        return np.sum([np.asarray(part) for part in total], axis=0)
+
+    return hits
+
+
+def _sum_of_logits(
+    net: Net, backend: str, num_devices: int
+) -> Callable[[Variables, np.ndarray], jax.Array]:
+    """The sum over parties `[parties, ...]` of their logits, `[batch, classes]`."""
+
+    @jax.jit
+    def summed(variables: Variables, images: jax.Array) -> jax.Array:
+        answer = mesh.map_clients(
+            lambda one: net.apply(one, to_unit(images), train=False).value,
+            backend=backend,
+            num_devices=num_devices,
+        )
+        return answer(variables).sum(axis=0)
+
+    return summed
+
+
+def _chunks(
+    images: np.ndarray, labels: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for start in range(0, len(labels), CHUNK):
+        some = slice(start, start + CHUNK)
+        yield _padded(images[some], labels[some])
 
 
 def _padded(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

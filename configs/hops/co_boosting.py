@@ -1,0 +1,36 @@
+"""Co-Boosting (Dai et al., ICLR 2024) with a single teacher on Fashion-MNIST.
+
+Question: what does a student learn from LeNet-5 by this method, against the others of
+this folder on the same budget?
+
+    python scripts/train.py --config configs/hops/co_boosting.py
+    python scripts/sweep.py --config configs/hops/co_boosting.py --seeds 0,1,2
+
+Expected: nothing citable with a single teacher, whose weight cannot be learned;
+`co_boosting_oneshot.py` is its own setting.
+"""
+
+from ecogen_jax.config import ConfigDict, default, parse_arg
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config; `smoke` shrinks it to generated data and seconds."""
+    config = default()
+    config.experiment = "hops_co_boosting"
+    config.data.update(
+        name="fashion_mnist", public_fraction=1.0, validation_fraction=1 / 12
+    )
+    config.topology.update(num_edges=1, devices_per_edge=1)
+    config.nets.update(cloud="lenet5", edge="lenet5_half", end="lenet5_quarter")
+    config.pretrain.update(rounds=10, steps=215, batch_size=128, learning_rate=2e-3)
+    config.protocol.update(name="hops", cycles=1, route=("cloud>edge",))
+    hop = config.down_cloud_edge
+    hop.distiller = "co_boosting"
+    # Published: a pass over all images after each batch, which is half as many student
+    # steps as there are batches in the mean.
+    hop.update(rounds=20, steps=4, student_steps=40, bank_size=10240)
+    hop.update(inner_steps=30, generator_learning_rate=1e-3, temperature=4.0)
+    hop.weights.update(cross_entropy=1.0, batchnorm=0.0, adversarial=1.0, balance=0.0)
+    hop.adversarial_mask = "none"
+    parse_arg(config, arg)
+    return config

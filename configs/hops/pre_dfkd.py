@@ -1,0 +1,36 @@
+"""PRE-DFKD (Binici et al., AAAI 2022) on Fashion-MNIST.
+
+Question: what does a student learn from LeNet-5 by this method, against the others of
+this folder on the same budget?
+
+    python scripts/train.py --config configs/hops/pre_dfkd.py
+    python scripts/sweep.py --config configs/hops/pre_dfkd.py --seeds 0,1,2
+
+Expected: nothing citable on Fashion-MNIST; a curve that does not fall after its peak.
+"""
+
+from ecogen_jax.config import ConfigDict, default, parse_arg
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config; `smoke` shrinks it to generated data and seconds."""
+    config = default()
+    config.experiment = "hops_pre_dfkd"
+    config.data.update(
+        name="fashion_mnist", public_fraction=1.0, validation_fraction=1 / 12
+    )
+    config.topology.update(num_edges=1, devices_per_edge=1)
+    config.nets.update(cloud="lenet5", edge="lenet5_half", end="lenet5_quarter")
+    config.pretrain.update(rounds=10, steps=215, batch_size=128, learning_rate=2e-3)
+    config.protocol.update(name="hops", cycles=1, route=("cloud>edge",))
+    hop = config.down_cloud_edge
+    hop.distiller = "pre_dfkd"
+    # Published: ten student steps for each of 14,400 generator steps of 1024 images.
+    hop.update(rounds=20, steps=16, student_steps=10)
+    # Published for the student: SGD at 0.1, which is Adam here.
+    hop.update(generator_learning_rate=0.02, learning_rate=2e-3)
+    hop.weights.update(cross_entropy=0.0, batchnorm=0.0, one_hot=1.0, activation=0.1)
+    # Published: 5 of log10, and 1 for a divergence averaged over the ten classes too.
+    hop.weights.update(balance=2.17, adversarial=0.1)
+    parse_arg(config, arg)
+    return config

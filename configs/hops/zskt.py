@@ -1,0 +1,35 @@
+"""ZSKT (Micaelli and Storkey, NeurIPS 2019) on Fashion-MNIST.
+
+Question: what does a student learn from LeNet-5 by this method, against the others of
+this folder on the same budget?
+
+    python scripts/train.py --config configs/hops/zskt.py
+    python scripts/sweep.py --config configs/hops/zskt.py --seeds 0,1,2
+
+Expected: nothing citable on Fashion-MNIST.
+"""
+
+from ecogen_jax.config import ConfigDict, default, parse_arg
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config; `smoke` shrinks it to generated data and seconds."""
+    config = default()
+    config.experiment = "hops_zskt"
+    config.data.update(
+        name="fashion_mnist", public_fraction=1.0, validation_fraction=1 / 12
+    )
+    config.topology.update(num_edges=1, devices_per_edge=1)
+    config.nets.update(cloud="lenet5", edge="lenet5_half", end="lenet5_quarter")
+    config.pretrain.update(rounds=10, steps=215, batch_size=128, learning_rate=2e-3)
+    config.protocol.update(name="hops", cycles=1, route=("cloud>edge",))
+    hop = config.down_cloud_edge
+    hop.distiller = "zskt"
+    # Published: ten student steps on each of 80,000 batches on CIFAR-10.
+    hop.update(rounds=20, steps=16, student_steps=10, temperature=1.0)
+    hop.update(generator_learning_rate=1e-3, learning_rate=2e-3)
+    hop.weights.update(cross_entropy=0.0, batchnorm=0.0, balance=0.0)
+    # Published: 250, where the KL is averaged over the ten classes as well.
+    hop.weights.update(adversarial=1.0, attention=2500.0)
+    parse_arg(config, arg)
+    return config

@@ -1,0 +1,233 @@
+"""A route of hops, once through: any tier to any other, beside its baselines.
+
+| stage | trains | student | message |
+|---|---|---|---|
+| pretrain | cloud | cloud | none: public images, where the route starts there |
+| train | end | end | none: private images, where the route starts there |
+| baseline/student | cloud | receiver of the first hop | none: public images, labels |
+| baseline/kd | cloud | the same | none: public images, the cloud's logits |
+| baseline/kd_noise | cloud | the same | none: uniform noise, the cloud's logits |
+| baseline/kd_usps, ... | cloud | the same | none: images of that dataset, likewise |
+| down/... | sender | receiver | a generator, and the student that it taught |
+| up/... | receiver | receiver | the senders' weights and label counts |
+
+Downwards every sender trains one student for all that are below it. Upwards every
+receiver trains, with all senders below it as teachers. Students and generators start
+afresh in each hop, but for a receiver that knows something already when a hop comes up
+to it: its own net goes on and is one of its teachers, as in a relay cycle. Downwards it
+needs none of that: what it knew went up before, so the sender's net stands for it.
+
+A direct hop, between cloud and end, crosses both links with each party's own message:
+the edge passes it on without looking into it.
+"""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ecogen_jax import keys
+from ecogen_jax.energy import meter
+from ecogen_jax.nets.functional import Variables
+from ecogen_jax.relay import learn
+from ecogen_jax.relay.distillers.base import HopState
+from ecogen_jax.relay.ensemble import Teachers
+from ecogen_jax.relay.hop import (
+    Start,
+    as_counts,
+    as_groups,
+    as_members,
+    fresh,
+    hop_stage,
+    take,
+)
+from ecogen_jax.relay.messages import Delivery, GeneratorAndStudent, TeacherWeights
+from ecogen_jax.relay.parties import Parties, Topology
+from ecogen_jax.relay.settings import Leg, Settings
+from ecogen_jax.relay.stage import Stage, one_party
+from ecogen_jax.relay.training import devices_alone, learn_stage, pretrain
+from ecogen_jax.types import Key
+
+Counts = dict[str, np.ndarray]
+"""Images of each class behind every party's net, `[parties, classes]` by tier."""
+
+
+def hops(settings: Settings) -> tuple[list[Stage], list[Stage]]:
+    """Builds the stages.
+
+    Args:
+      settings: with `learning` for the stages of `route.start` and, where there are
+        baselines, for `baseline`; `hops` for all legs.
+
+    Returns:
+      The stages that train the first senders and the baselines, and the hops.
+    """
+    route = settings.route
+    if route.start == ("pretrain",):
+        start = [pretrain(settings)]
+    else:
+        start = [
+            devices_alone(settings, name, kind, kept=True)
+            for kind, name in enumerate(route.start)
+        ]
+    start += [_baseline(settings, name) for name in route.baselines]
+    counts = {
+        "cloud": settings.evidence.public[None],
+        "end": settings.evidence.private,
+    }
+    stages = []
+    for leg in route.legs:
+        build = _up if leg.direction == "up" else _down
+        stage, behind = build(settings, leg, counts)
+        stages.append(stage)
+        counts = counts | {leg.receiver: behind}
+    return start, stages
+
+
+def _baseline(settings: Settings, name: str) -> Stage:
+    """A net like the first receivers', taught by the cloud without any hop."""
+    receiver = settings.route.legs[0].receiver
+    (net, *_), teacher = settings.nets.of_tier(receiver), settings.nets.cloud
+
+    given = settings.route.images.get(name, settings.images.public.images[0])
+
+    def pictures(key: Key) -> jax.Array:
+        if name == "kd_noise":  # as many as the public ones
+            return jax.random.bits(key, given.shape, jnp.uint8)
+        return jnp.asarray(given)
+
+    def ask(variables: Variables, images: jax.Array) -> learn.Replay:
+        return learn.asked(teacher, variables, images)
+
+    def start(parties: Parties, key: Key) -> tuple[Variables, learn.Material]:
+        student = fresh(net, keys.stream(key, "student"), 1)
+        if name == "student":
+            return student, learn.Material(settings.images.public, None)
+        images = pictures(keys.stream(key, "images"))[None]
+        replay = jax.jit(jax.vmap(ask))(parties.cloud, images)
+        return student, learn.Material(None, replay)
+
+    def setup_flops(parties: Parties) -> float:
+        if name == "student":
+            return 0.0
+        asked = jax.eval_shape(pictures, jax.random.key(0))
+        return meter.cost(ask, one_party(parties.cloud), asked).flops
+
+    return learn_stage(
+        name=f"baseline/{name}",
+        phase="baseline",
+        tier="cloud",
+        student=receiver,
+        num_parties=1,
+        settings=settings.learning["baseline"],
+        start=start,
+        end=lambda parties, trained: parties,  # nobody keeps it
+        setup_flops=setup_flops,
+    )
+
+
+def _down(settings: Settings, leg: Leg, counts: Counts) -> tuple[Stage, np.ndarray]:
+    """A hop in which every sender trains; and the images behind its receivers."""
+    nets, topology = settings.nets, settings.topology
+    (net,), hop = nets.of_tier(leg.receiver), settings.hops[leg.stage]
+    senders, receivers = topology.size(leg.sender), topology.size(leg.receiver)
+    sender = np.arange(receivers) // (receivers // senders)
+    first = np.arange(senders) * (receivers // senders)
+    known = counts[leg.sender]
+
+    def start(parties: Parties, key: Key) -> Start:
+        (teacher,) = parties.of_tier(leg.sender)
+        weights = jax.vmap(hop.weigh)(jnp.asarray(known[:, None]))
+        return Start(
+            fresh(net, keys.stream(key, "student"), senders),
+            fresh(nets.generator, keys.stream(key, "generator"), senders),
+            Teachers((as_members(teacher),), weights),
+        )
+
+    def end(parties: Parties, state: HopState) -> Parties:
+        student = take(state.student, sender)
+        parties = _with_generator(parties, leg.sender, state.generator, known)
+        return parties.with_tier(leg.receiver, (student,))
+
+    def deliveries(parties: Parties) -> list[Delivery]:
+        (taught,) = parties.of_tier(leg.receiver)
+        generator = parties.relay_of(leg.sender).generator
+        if not hop.keeps_generator:  # there is none to send
+            generator = Variables({}, {})
+        messages = GeneratorAndStudent(generator, take(taught, first), as_counts(known))
+        return [Delivery(link, "down", messages, receivers) for link in leg.links]
+
+    stage = hop_stage(
+        leg,
+        hop,
+        num_parties=senders,
+        start=start,
+        end=end,
+        deliveries=deliveries,
+    )
+    return stage, known[sender]
+
+
+def _up(settings: Settings, leg: Leg, counts: Counts) -> tuple[Stage, np.ndarray]:
+    """A hop in which every receiver trains; and the images behind its receivers."""
+    nets, topology, hop = settings.nets, settings.topology, settings.hops[leg.stage]
+    (net,), receivers = nets.of_tier(leg.receiver), topology.size(leg.receiver)
+    kinds = _by_kind(topology, leg.sender, len(nets.of_tier(leg.sender)))
+    sent = [counts[leg.sender][parties] for parties in kinds]
+    heard = [known.reshape(receivers, len(known) // receivers, -1) for known in sent]
+    if leg.returns:
+        heard.append(counts[leg.receiver][:, None])
+    behind = np.concatenate(heard, axis=1)
+
+    def start(parties: Parties, key: Key) -> Start:
+        (own,) = parties.of_tier(leg.receiver)
+        groups = [as_groups(one, receivers) for one in parties.of_tier(leg.sender)]
+        student = fresh(net, keys.stream(key, "student"), receivers)
+        if leg.returns:
+            groups, student = [*groups, as_members(own)], own
+        return Start(
+            student,
+            fresh(nets.generator, keys.stream(key, "generator"), receivers),
+            Teachers(tuple(groups), jax.vmap(hop.weigh)(jnp.asarray(behind))),
+        )
+
+    def end(parties: Parties, state: HopState) -> Parties:
+        known = behind.sum(axis=1)
+        parties = _with_generator(parties, leg.receiver, state.generator, known)
+        return parties.with_tier(leg.receiver, (state.student,))
+
+    def deliveries(parties: Parties) -> list[Delivery]:
+        return [
+            Delivery(link, "up", TeacherWeights(one, as_counts(known)), len(known))
+            for link in leg.links
+            for one, known in zip(parties.of_tier(leg.sender), sent, strict=True)
+        ]
+
+    stage = hop_stage(
+        leg,
+        hop,
+        num_parties=receivers,
+        start=start,
+        end=end,
+        deliveries=deliveries,
+        ensemble=leg.sender if topology.size(leg.sender) > 1 else "",
+    )
+    return stage, behind.sum(axis=1)
+
+
+def _by_kind(topology: Topology, tier: str, kinds: int) -> list[np.ndarray]:
+    """Indices of a tier's parties, one entry for each kind of net."""
+    if tier != "end":
+        return [np.arange(topology.size(tier))]
+    return [topology.devices_of_kind(kind, kinds) for kind in range(kinds)]
+
+
+def _with_generator(
+    parties: Parties, tier: str, generator: Variables, counts: np.ndarray
+) -> Parties:
+    """The parties once a tier has a new generator, and the images behind it."""
+    relay = replace(
+        parties.relay_of(tier), generator=generator, label_counts=as_counts(counts)
+    )
+    return parties.with_relay(tier, relay)

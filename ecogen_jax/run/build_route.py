@@ -1,0 +1,221 @@
+"""From a config to the sizes of its training phases and hops."""
+
+from collections.abc import Callable
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from ecogen_jax.config import ConfigError
+from ecogen_jax.config_hops import first_tier
+from ecogen_jax.nets.functional import Net
+from ecogen_jax.relay import learn
+from ecogen_jax.relay.distillers import DISTILLERS
+from ecogen_jax.relay.distillers.base import Generation, Kind, Study, Weights
+from ecogen_jax.relay.ensemble import equal_weights, label_count_weights
+from ecogen_jax.relay.parties import Nets
+from ecogen_jax.relay.protocols.relay_cycle import LEGS
+from ecogen_jax.relay.settings import HopSettings, LearnSettings, Leg, Route
+
+WEIGHINGS = {
+    "label_counts": label_count_weights,
+    "by_class": label_count_weights,
+    "equal": equal_weights,
+}
+"""How several teachers are weighted, by name."""
+
+
+def route(config: ConfigDict, pictures: Callable[[str], np.ndarray]) -> Route:
+    """The hops of a config, and what comes before them.
+
+    Args:
+      config: of the run.
+      pictures: training images of another dataset by its name, in the run's shape.
+    """
+    protocol = config.protocol
+    if protocol.name == "relay_cycle":
+        return Route(start=(), baselines=(), images={}, legs=LEGS)
+    start: tuple[str, ...] = ("pretrain",)
+    if first_tier(config) == "end":
+        names = config.nets.end.split(",")
+        start = tuple(f"train/{name}" for name in names) if names[1:] else ("train",)
+    others = [name for name in protocol.baselines if name.startswith("kd_")]
+    return Route(
+        start=() if protocol.start_from else start,
+        baselines=protocol.baselines,
+        images={
+            name: pictures(name.removeprefix("kd_"))
+            for name in others
+            if name != "kd_noise"
+        },
+        legs=_legs(config),
+    )
+
+
+def _legs(config: ConfigDict) -> tuple[Leg, ...]:
+    legs, trained = [], {first_tier(config)}
+    for entry in config.protocol.route:
+        sender, receiver = entry.split(">")
+        leg = Leg(sender, receiver, returns=False)
+        returns = leg.direction == "up" and receiver in trained
+        legs.append(leg._replace(returns=returns))
+        trained.add(receiver)
+    return tuple(legs)
+
+
+def learning(config: ConfigDict, nets: Nets, way: Route) -> dict[str, LearnSettings]:
+    """Sizes of the phases that train without a generator, by the name of their stage.
+
+    Args:
+      config: of the run.
+      nets: the classifiers of each tier.
+      way: its route.
+    """
+    local = config.local
+    sizes = {
+        "pretrain": _learning(
+            config, "pretrain", nets.cloud, config.pretrain.learning_rate
+        )
+    }
+    if config.protocol.name == "relay_cycle":
+        (end,) = nets.end
+        return sizes | {
+            "local_only": _learning(config, "local", end, local.scratch_learning_rate),
+            "local": _learning(
+                config, "local", end, local.learning_rate, local.replay_weight
+            ),
+        }
+    if way.baselines:
+        sizes["baseline"] = _baseline(config, nets, way.legs[0])
+    if first_tier(config) == "cloud":
+        return sizes
+    return sizes | {
+        name: _learning(config, "local", net, local.scratch_learning_rate)
+        for name, net in zip(way.start, nets.end, strict=False)
+    }
+
+
+def _learning(
+    config: ConfigDict,
+    name: str,
+    net: Net,
+    learning_rate: float,
+    replay_weight: float = 0.0,
+) -> LearnSettings:
+    section = config[name]
+    learner = learn.learner(
+        net,
+        batch_size=section.batch_size,
+        learning_rate=learning_rate,
+        total_steps=section.rounds * section.steps,
+        temperature=config.down_edge_end.temperature,
+        replay_weight=replay_weight,
+    )
+    return LearnSettings(section.rounds, section.steps, learner)
+
+
+def _baseline(config: ConfigDict, nets: Nets, leg: Leg) -> LearnSettings:
+    """As many student steps as the hop has, on its batches and at its rates."""
+    hop = config[_section(leg)]
+    steps = hop.steps * hop.student_steps
+    learner = learn.learner(
+        nets.of_tier(leg.receiver)[0],
+        batch_size=hop.batch_size,
+        learning_rate=hop.learning_rate,
+        total_steps=hop.rounds * steps,
+        temperature=hop.temperature,
+        replay_weight=1.0,
+    )
+    return LearnSettings(hop.rounds, steps, learner)
+
+
+def hops(
+    config: ConfigDict,
+    nets: Nets,
+    way: Route,
+    shape: tuple[int, int, int],
+    num_classes: int,
+) -> dict[str, HopSettings]:
+    """Sizes and distillers of the hops, by the name of their stage.
+
+    Args:
+      config: of the run.
+      nets: the classifiers of each tier.
+      way: its route.
+      shape: height, width and channels of one image.
+      num_classes: number of labels.
+
+    Raises:
+      ConfigError: a distiller does not fit the protocol, or not its weights.
+    """
+
+    def hop(leg: Leg) -> HopSettings:
+        section = config[_section(leg)]
+        kind = _kind(config, leg)
+        own = nets.of_tier(leg.receiver)[:1]
+        distiller = kind.build(
+            own[0],
+            nets.of_tier(leg.sender) + (own if leg.returns else ()),
+            nets.generator,
+            generation=_generation(config, leg, shape, num_classes),
+            study=Study(
+                steps=section.student_steps,
+                total_steps=section.rounds * section.steps * section.student_steps,
+                learning_rate=section.learning_rate,
+                temperature=section.temperature,
+                keep_statistics=leg.returns,
+            ),
+        )
+        return HopSettings(
+            rounds=section.rounds,
+            steps=section.steps,
+            distiller=distiller,
+            weigh=WEIGHINGS[section.teacher_weights],
+            keeps_generator=kind.keeps_generator,
+        )
+
+    return {leg.stage: hop(leg) for leg in way.legs}
+
+
+def _generation(
+    config: ConfigDict, leg: Leg, shape: tuple[int, int, int], num_classes: int
+) -> Generation:
+    section = config[_section(leg)]
+    return Generation(
+        shape=shape,
+        num_classes=num_classes,
+        latent_size=config.generator.latent_size,
+        batch_size=section.batch_size,
+        bank_size=section.bank_size,
+        learning_rate=section.generator_learning_rate,
+        weights=Weights(**section.weights.to_dict()),
+        adversarial_mask=section.adversarial_mask,
+        inner_steps=section.inner_steps,
+        batchnorm_momentum=section.batchnorm_momentum,
+        shift=section.shift,
+        by_class=section.teacher_weights == "by_class",
+    )
+
+
+def _kind(config: ConfigDict, leg: Leg) -> Kind:
+    """The distiller of a hop, if it has a use for the weights that are set."""
+    name = _section(leg)
+    section = config[name]
+    kind = DISTILLERS[section.distiller]
+    if config.protocol.name == "relay_cycle" and not kind.keeps_generator:
+        fitting = [other for other, kind in DISTILLERS.items() if kind.keeps_generator]
+        allowed = "one whose generator devices can replay: " + ", ".join(fitting)
+        raise ConfigError(f"{name}.distiller", section.distiller, allowed)
+    for term, weight in section.weights.items():
+        if weight and term not in kind.terms:
+            raise ConfigError(
+                f"{name}.weights.{term}",
+                weight,
+                f"0, as the terms of {section.distiller} are "
+                f"{', '.join(sorted(kind.terms))}; its published weights are in "
+                f"configs/hops/{section.distiller}.py",
+            )
+    return kind
+
+
+def _section(leg: Leg) -> str:
+    return leg.stage.replace("/", "_")

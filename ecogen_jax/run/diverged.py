@@ -1,0 +1,74 @@
+"""Stops a run whose training has gone wrong, and says where and what to do."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ecogen_jax.relay.stage import Stage
+
+COLLAPSE_STEPS = 50
+"""Steps on end with one class alone in a generator's batches that stop a hop."""
+
+COLLAPSE = "one_class_steps"
+"""The metric that counts them; it is no loss."""
+
+
+class DivergedError(RuntimeError):
+    """A loss is not finite; the last checkpoint holds the state before it."""
+
+
+class CollapsedError(DivergedError):
+    """A generator makes one class alone; the last checkpoint is from before."""
+
+
+def check_round(
+    metrics: Mapping[str, np.ndarray],
+    *,
+    cycle: int,
+    stage: Stage,
+    number: int,
+    checkpoints: Path,
+) -> None:
+    """Looks at the metrics of every step of a round.
+
+    Args:
+      metrics: `[parties, steps]` by name.
+      cycle: number of the cycle.
+      stage: what ran.
+      number: of the round, from 1.
+      checkpoints: the folder with the state before the round.
+
+    Raises:
+      DivergedError: a loss is not finite.
+      CollapsedError: a generator has made one class alone for `COLLAPSE_STEPS` steps.
+    """
+    place = f"cycle {cycle}, stage {stage.name}, round {number}"
+    kept = (
+        f"The last good state is the newest checkpoint in {checkpoints}; the same "
+        "config would go wrong again:"
+    )
+    finite = np.isfinite(np.stack(list(metrics.values())))
+    bad = _first(~finite.all(axis=0))
+    if bad:
+        terms = {name: values[bad] for name, values in metrics.items()}
+        wrong = [f"{name} is {x}" for name, x in terms.items() if not np.isfinite(x)]
+        raise DivergedError(
+            f"{', '.join(wrong)} in {place}, step {bad[1] + 1}, party {bad[0]}. {kept} "
+            "lower the learning rates of the stage."
+        )
+    collapsed = _first(metrics.get(COLLAPSE, np.zeros((1, 1))) >= COLLAPSE_STEPS)
+    if collapsed:
+        section = stage.name.replace("/", "_")
+        raise CollapsedError(
+            f"the generator made one class alone for {COLLAPSE_STEPS} steps on end, "
+            f"up to {place}, step {collapsed[1] + 1}, party {collapsed[0]}. {kept} "
+            f"lower {section}.generator_learning_rate, or raise "
+            f"{section}.weights.balance."
+        )
+
+
+def _first(wrong: np.ndarray) -> tuple[int, int] | None:
+    """The party and the step of the earliest of `[parties, steps]`."""
+    steps, parties = np.nonzero(wrong.T)
+    return (int(parties[0]), int(steps[0])) if len(steps) else None

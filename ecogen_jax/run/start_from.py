@@ -1,0 +1,97 @@
+"""The first senders of a run, taken from a finished run instead of being trained."""
+
+import dataclasses
+import hashlib
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from ecogen_jax.config import ConfigError
+from ecogen_jax.config_hops import first_tier
+from ecogen_jax.relay.parties import Parties
+from ecogen_jax.run.evaluate import to_host
+from ecogen_jax.run.results import load_run
+from ecogen_jax.types import PyTree
+
+DATA = (
+    "seed",
+    "data.name",
+    "data.alpha",
+    "data.public_fraction",
+    "data.public_missing_classes",
+    "data.validation_fraction",
+)
+"""Fields that decide which images are whose: they have to be equal in both runs."""
+
+TOPOLOGY = ("topology.num_edges", "topology.devices_per_edge")
+
+
+class Start(NamedTuple):
+    """What a run starts with.
+
+    Attributes:
+      parties: everybody; the first senders are trained.
+      baselines: those that came with them.
+      manifest: for `manifest.json`: `path` of the other run and `sha256` of its nets;
+        None where no run was named.
+    """
+
+    parties: Parties
+    baselines: dict[str, Any]
+    manifest: dict[str, str] | None
+
+
+def start(config: ConfigDict, parties: Parties) -> Start:
+    """Takes the first senders from the run that `protocol.start_from` names, if any.
+
+    Args:
+      config: of the run that starts.
+      parties: untrained.
+
+    Raises:
+      ConfigError: the other run is not finished, has another net, or split other data.
+    """
+    path = config.protocol.start_from
+    if not path:
+        return Start(parties, {}, None)
+    try:
+        other = load_run(path)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            "protocol.start_from", path, f"the folder of a finished run ({error})"
+        ) from error
+    tier = first_tier(config)
+    _check_same(config, other.config, tier)
+    taken = to_host(getattr(other.parties, tier))
+    baselines = {}
+    if tier == "end" and "local_only" in other.summary["baselines"]:
+        baselines["local_only"] = other.summary["baselines"]["local_only"]
+    return Start(
+        dataclasses.replace(parties, **{tier: taken}),
+        baselines,
+        {"path": path, "sha256": digest(taken)},
+    )
+
+
+def digest(tree: PyTree) -> str:
+    """SHA-256 of arrays: their places in the tree, types, shapes and bytes."""
+    found = hashlib.sha256()
+    for place, leaf in jax.tree.leaves_with_path(tree):
+        array = np.ascontiguousarray(leaf)
+        header = f"{jax.tree_util.keystr(place)} {array.dtype} {array.shape}"
+        found.update(header.encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
+
+
+def _check_same(config: ConfigDict, other: ConfigDict, tier: str) -> None:
+    fields = (f"nets.{tier}", *DATA, *(TOPOLOGY if tier == "end" else ()))
+    for field in fields:
+        here, there = attrgetter(field)(config), attrgetter(field)(other)
+        if here != there:
+            raise ConfigError(
+                field, here, f"{there!r}, as in the run of protocol.start_from"
+            )

@@ -1,0 +1,206 @@
+"""From a config to an experiment: what fits, and what is refused with its cure."""
+
+import jax
+import numpy as np
+import pytest
+
+from ecogen_jax import config as configs
+from ecogen_jax.config import ConfigError
+from ecogen_jax.relay.distillers import DISTILLERS
+from ecogen_jax.relay.ensemble import equal_weights
+from ecogen_jax.run import build as build_lib
+from ecogen_jax.run import build_route
+from ecogen_jax.run.build import build, outline
+from ecogen_jax.run.build_data import resized
+
+
+def make(*route, **fields):
+    """A smoke config on generated data: a route, or a relay cycle without one."""
+    config = configs.default()
+    configs.smoke(config)
+    if route:
+        config.protocol.update(name="hops", cycles=1, route=route)
+    for field, value in fields.items():
+        config.update_from_flattened_dict({field.replace("__", "."): value})
+    return config
+
+
+def refused(config):
+    with pytest.raises(ConfigError) as caught:
+        outline(config)
+    return caught.value
+
+
+def blank(name):
+    return np.zeros((1, 28, 28, 1), np.uint8)
+
+
+def legs(*route, **fields):
+    return build_route.route(make(*route, **fields), blank).legs
+
+
+def test_a_tier_that_knows_something_returns_only_when_a_hop_comes_up_to_it():
+    there = legs("end>edge", "edge>cloud", "cloud>edge", "edge>end")
+    assert [leg.returns for leg in there] == [False] * 4
+    again = legs("cloud>edge", "edge>end", "end>cloud", "cloud>end")
+    assert [leg.returns for leg in again] == [False, False, True, False]
+    cycle = {leg.stage: leg.returns for leg in legs()}
+    assert cycle == {
+        "down/cloud_edge": False,
+        "down/edge_end": False,
+        "up/end_edge": True,
+        "up/edge_cloud": True,
+    }
+
+
+def names(config):
+    return [stage.name for _, stage in outline(config).plan]
+
+
+def test_a_route_gives_its_stages_in_order():
+    config = make(
+        *("cloud>edge", "edge>end"),
+        protocol__baselines=("kd", "kd_digits"),
+        data__public_fraction=1.0,
+    )
+    assert names(config) == [
+        *("pretrain", "baseline/kd", "baseline/kd_digits"),
+        *("down/cloud_edge", "down/edge_end"),
+    ]
+    config = make("end>cloud", nets__end="mlp,cnn_small", data__public_fraction=0.0)
+    assert names(config) == ["train/mlp", "train/cnn_small", "up/end_cloud"]
+    config.protocol.start_from = "runs/other"
+    assert names(config) == ["up/end_cloud"]
+
+
+def test_without_a_route_one_tier_trains_and_nothing_else_happens():
+    config = make("cloud>edge", protocol__route=())
+    assert names(config) == ["pretrain"]
+    config.data.public_fraction = 0.0
+    assert names(config) == ["train"]
+
+
+def test_a_hop_gets_the_sizes_of_its_section():
+    fields = {
+        "rounds": 3,
+        "steps": 5,
+        "student_steps": 7,
+        "inner_steps": 2,
+        "batchnorm_momentum": 0.2,
+        "shift": 2,
+        "teacher_weights": "equal",
+    }
+    config = make("end>cloud", data__public_fraction=0.0)
+    config.up_end_cloud.update(fields)
+    given = {}
+
+    def build_it(student, teachers, generator, **sizes):
+        given.update(sizes, teachers=teachers)
+        return DISTILLERS["relay"].build(student, teachers, generator, **sizes)
+
+    kinds = dict(DISTILLERS, relay=DISTILLERS["relay"]._replace(build=build_it))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build_route, "DISTILLERS", kinds)
+        stage = outline(config).plan[-1].stage
+    assert stage.rounds == 3
+    generation, study = given["generation"], given["study"]
+    assert (generation.inner_steps, generation.shift) == (2, 2)
+    assert generation.batchnorm_momentum == 0.2
+    assert (study.steps, study.total_steps) == (7, 3 * 5 * 7)
+    assert len(given["teachers"]) == 1
+    assert not study.keep_statistics
+    assert build_route.WEIGHINGS["equal"] is equal_weights
+
+
+def test_a_baseline_takes_as_many_student_steps_as_the_hop():
+    config = make("cloud>edge", protocol__baselines=("student",))
+    config.down_cloud_edge.update(rounds=3, steps=5, student_steps=7)
+    stage = outline(config).plan[1].stage
+    assert stage.name == "baseline/student"
+    settings = build_route.learning(
+        config, outline(config).nets, build_route.route(config, blank)
+    )["baseline"]
+    assert (stage.rounds, settings.steps) == (3, 35)
+
+
+def test_a_weight_that_the_distiller_has_no_use_for_is_refused():
+    error = refused(make(down_cloud_edge__weights__contrastive=0.5))
+    assert error.field == "down_cloud_edge.weights.contrastive"
+    assert "adversarial, balance" in error.allowed
+    assert "configs/hops/relay.py" in error.allowed
+    # A hop that is not on the way may have any.
+    outline(make("cloud>edge", up_end_cloud__weights__contrastive=0.5))
+
+
+def test_a_relay_cycle_needs_a_generator_to_replay(monkeypatch):
+    pixels = DISTILLERS["relay"]._replace(keeps_generator=False)
+    kinds = dict(DISTILLERS, deep_inversion=pixels)
+    monkeypatch.setattr(build_route, "DISTILLERS", kinds)
+    config = make(up_end_edge__distiller="deep_inversion")
+    monkeypatch.setitem(build_lib.CHOICES, "up_end_edge.distiller", tuple(kinds))
+    error = refused(config)
+    assert error.field == "up_end_edge.distiller"
+    assert "relay" in error.allowed
+    config.protocol.update(name="hops", cycles=1, route=("end>edge",))
+    assert outline(config).plan[-1].stage.name == "up/end_edge"
+
+
+def test_a_net_that_is_too_large_for_the_images_is_refused_by_its_tier():
+    config = make(data__name="digits", nets__edge="lenet5")
+    assert refused(config).field == "nets.edge"
+
+
+def test_devices_need_a_batch_of_images_only_if_they_train():
+    fields = {"local__batch_size": 5000, "data__public_fraction": 0.5}
+    assert refused(make(**fields)).field == "topology.devices_per_edge"
+    assert refused(make("end>cloud", **fields)).field == "topology.devices_per_edge"
+    experiment = outline(make("cloud>edge", **fields))
+    assert experiment.label_counts.sum() == 900
+    assert experiment.label_counts.sum(axis=1).min() >= 1
+
+
+@pytest.mark.parametrize(
+    ("route", "fraction", "private"), [("cloud>edge", 1.0, 0), ("end>edge", 0.0, 1800)]
+)
+def test_all_images_may_be_public_or_private(route, fraction, private):
+    experiment = outline(make(route, data__public_fraction=fraction))
+    assert experiment.label_counts.sum() == private
+    assert len(experiment.partition["public_train"]) == 1800 - private
+    assert len(experiment.validation[1]) == 200
+
+
+def test_images_of_another_dataset_are_resized_and_keep_their_content():
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (3, 4, 4, 1), dtype=np.uint8)
+    np.testing.assert_array_equal(resized(coarse, (4, 4, 1)), coarse)
+    fine = resized(coarse, (8, 8, 3))
+    assert fine.shape == (3, 8, 8, 3)
+    assert fine.dtype == np.uint8
+    np.testing.assert_array_equal(fine[..., 0], fine[..., 2])
+    means = fine[..., 0].astype(float).mean(axis=(1, 2))
+    np.testing.assert_allclose(means, coarse.mean(axis=(1, 2, 3)), atol=8)
+    flat = np.full((7, 16, 16, 1), 200, np.uint8)
+    assert set(resized(flat, (28, 28, 1)).ravel().tolist()) == {200}
+
+
+def test_a_baseline_gets_the_other_dataset_in_the_run_s_shape(monkeypatch):
+    routes = []
+
+    def route(*given):
+        routes.append(build_route.route(*given))
+        return routes[-1]
+
+    def shapes(*given):
+        return jax.eval_shape(lambda: initial(*given))
+
+    initial = build_lib.untrained
+    monkeypatch.setattr(build_lib, "route", route)
+    monkeypatch.setattr(build_lib, "untrained", shapes)  # nothing is compiled
+    config = make("cloud>edge", protocol__baselines=("kd", "kd_noise", "kd_digits"))
+    outline(config)
+    build(config)
+    blank, digits = (way.images["kd_digits"] for way in routes)
+    assert blank.shape == digits.shape == (1442, 28, 28, 1)
+    assert not blank.any()
+    assert digits.max() > 200
+    assert [*routes[0].images] == ["kd_digits"]

@@ -1,0 +1,310 @@
+"""The loop over toy stages: what stops it, what it compares with, what it remembers."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+from ecogen_jax import config as configs
+from ecogen_jax.nets.functional import Variables
+from ecogen_jax.relay.stage import Stage, no_messages, repeat
+from ecogen_jax.run import loop
+from ecogen_jax.run.checkpoint import Checkpoints
+from ecogen_jax.run.diverged import COLLAPSE_STEPS, CollapsedError, DivergedError
+from tests.toy_experiment import always, experiment
+
+STEPS, ROUNDS = 4, 3
+TEST, VALIDATION = (5, 4, 1), (1, 1, 2)
+COUNTS = np.array([[3, 1, 0], [0, 0, 2]])
+NAMES = {"pretrain": "pretrain", "local_only": "train", "baseline": "baseline/kd"}
+NAMES |= {"down": "down/cloud_edge", "up": "up/end_edge"}
+
+
+def stage(
+    phase,
+    student,
+    *,
+    metrics=None,
+    answers=(0,) * ROUNDS,
+    parties=1,
+    steps=STEPS,
+    **more,
+):
+    """A stage whose parties all answer `answers[r]` after round r; it costs FLOPs."""
+    table = jnp.asarray(answers, jnp.int32)
+
+    def step(state, inputs, key):
+        del key
+        done = state["done"] + 1
+        answer = table[(done - 1) // steps]
+        work = jnp.sum(jnp.ones((8, 8)) @ jnp.ones((8, 8))) * 0.0
+        seen = {"loss": 1.0 + work} if metrics is None else metrics(done, inputs)
+        return {"net": Variables(answer, {}), "done": done}, seen
+
+    def begin(parties_, key):
+        del parties_, key
+        first = {"net": always(*[0] * parties), "done": np.zeros(parties, np.int32)}
+        return first, np.arange(parties, dtype=np.int32)
+
+    def end(everybody, state):
+        if phase == "baseline":
+            return everybody
+        if student != "end":
+            return everybody.replace(**{student: state["net"]})
+        ends = [*everybody.end]
+        ends[more.get("kind", 0)] = state["net"]
+        return everybody.replace(end=tuple(ends))
+
+    return Stage(
+        name=more.pop("name", NAMES[phase]),
+        phase=phase,
+        tier=student,
+        student=student,
+        rounds=ROUNDS,
+        num_parties=parties,
+        begin=begin,
+        one=repeat(step, steps),
+        end=end,
+        trained=lambda state: state["net"],
+        deliveries=no_messages,
+        **more,
+    )
+
+
+@pytest.fixture
+def play(tmp_path, monkeypatch):
+    """Runs a plan of stages under one config; the same folder is taken up again."""
+    config = configs.load("configs/relay_cycle.py:smoke", [f"run.workdir={tmp_path}"])
+
+    def run(*plan, counts=COUNTS, kinds=1):
+        made = experiment(TEST, VALIDATION, counts, plan=plan, kinds=kinds)
+        monkeypatch.setattr(loop, "build", lambda config: made)
+        return loop.run(config)
+
+    run.workdir = tmp_path / config.experiment
+    return run
+
+
+def folder(play):
+    (path,) = play.workdir.iterdir()
+    return path
+
+
+def standing(path):
+    """The newest checkpoint: its number, and the rounds that it stands after."""
+    with Checkpoints(path / "checkpoints") as checkpoints:
+        saved = checkpoints.latest()
+    return saved.step, saved.host["round"]
+
+
+def read(path, name="summary.json"):
+    return json.loads((path / name).read_text())
+
+
+def log(path):
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def diverging(done, party):
+    """The second party's adversarial term is lost in step 3 of round 2, all later."""
+    lost = (done >= STEPS + 3) & (party == 1)
+    later = (done > STEPS + 3) & (party == 1)
+    return {
+        "adversarial": jnp.where(lost, jnp.inf, -1.0),
+        "balance": jnp.where(later, jnp.nan, 2.0),
+    }
+
+
+def test_a_loss_that_is_not_finite_names_its_place_and_itself(play):
+    bad = stage("down", "edge", metrics=diverging, parties=2)
+    with pytest.raises(DivergedError) as error:
+        play((1, bad))
+    assert not isinstance(error.value, CollapsedError)
+    message = str(error.value)
+    for words in (
+        "adversarial is inf in cycle 1, stage down/cloud_edge, round 2, step 3, ",
+        "party 1.",
+        f"newest checkpoint in {folder(play) / 'checkpoints'}",
+        "lower the learning rates",
+    ):
+        assert words in message
+    assert "balance" not in message  # it was lost one step later
+    assert standing(folder(play)) == (1, 1)
+
+
+def collapsing(until):
+    def metrics(done, party):
+        same = jnp.where(party == 1, jnp.minimum(done, until), 0)
+        return {"balance": jnp.float32(0), "one_class_steps": same.astype(jnp.float32)}
+
+    return metrics
+
+
+def test_a_generator_of_one_class_stops_the_hop_and_says_what_to_change(play):
+    metrics = collapsing(COLLAPSE_STEPS)
+    bad = stage("down", "edge", metrics=metrics, parties=2, steps=30)
+    with pytest.raises(CollapsedError) as error:
+        play((1, bad))
+    message = str(error.value)
+    assert "stage down/cloud_edge, round 2, step 20, party 1." in message
+    assert "lower down_cloud_edge.generator_learning_rate" in message
+    assert "raise down_cloud_edge.weights.balance" in message
+    assert standing(folder(play)) == (1, 1)
+
+
+def test_one_step_less_is_no_collapse_and_the_count_is_no_loss(play):
+    metrics = collapsing(COLLAPSE_STEPS - 1)
+    path = play((1, stage("down", "edge", metrics=metrics, parties=2, steps=30)))
+    names = {name for line in log(path) for name in line if name.endswith("_loss")}
+    assert names == {"edge/balance_loss"}
+    assert all(line["edge/balance_loss"] == 0 for line in log(path))
+
+
+def test_the_same_run_fails_again_from_the_kept_state_and_a_mended_one_ends(play):
+    bad = stage("down", "edge", metrics=diverging, parties=2, answers=(2, 0, 2))
+    messages = []
+    for _ in range(2):
+        with pytest.raises(DivergedError) as error:
+            play((1, bad))
+        messages.append(str(error.value))
+        assert standing(folder(play)) == (1, 1)
+    assert messages[0] == messages[1]
+    path = play((1, stage("down", "edge", parties=2, answers=(2, 0, 2))))
+    assert path == folder(play)
+    summary = read(path)
+    assert summary["resumed"] == 1  # a process that saved nothing left no trace
+    (hop,) = summary["hops"]
+    # The accuracy after round 1 is that of the run that failed.
+    assert hop["mean_over_training_validation"] == pytest.approx((0.5 + 0.25 + 0.5) / 3)
+    assert [line["round"] for line in log(path)] == [1, 2, 3]
+
+
+def test_a_logged_loss_is_the_mean_over_steps_and_parties(play):
+    def metrics(done, party):
+        return {"loss": (done + 10 * party).astype(jnp.float32)}
+
+    path = play((1, stage("down", "edge", metrics=metrics, parties=2)))
+    expected = [np.mean(np.arange(4) + 1 + 4 * r) + 5 for r in range(ROUNDS)]
+    assert [line["edge/loss_loss"] for line in log(path)] == pytest.approx(expected)
+
+
+def test_metrics_leave_the_device_once_a_round(play, monkeypatch):
+    fetched = []
+    real = jax.device_get
+    monkeypatch.setattr(
+        jax, "device_get", lambda tree: fetched.append(tree) or real(tree)
+    )
+    play((1, stage("down", "edge", metrics=diverging_never, parties=2)))
+    assert [set(tree) for tree in fetched] == [{"a", "b"}] * ROUNDS
+    assert fetched[0]["a"].shape == (2, STEPS)
+
+
+def diverging_never(done, party):
+    return {"a": done.astype(jnp.float32), "b": party.astype(jnp.float32)}
+
+
+def test_a_hop_s_entry_has_teachers_students_curve_and_time(play):
+    before = stage("pretrain", "cloud", answers=(0, 0, 1))
+    hop = stage("down", "edge", parties=2, answers=(2, 0, 1))
+    summary = read(play((0, before), (1, hop)))
+    (entry,) = summary["hops"]
+    seconds, link = entry.pop("seconds"), entry.pop("link")
+    assert link == {}
+    assert 0 < seconds["train"] < summary["seconds"]["train"]
+    assert 0 < seconds["compile"] < summary["seconds"]["compile"]
+    assert entry.pop("teacher") == pytest.approx(
+        {"tier": "cloud", "test": 0.4, "validation": 0.25}
+    )
+    assert entry == pytest.approx(
+        {
+            "cycle": 1,
+            "stage": "down/cloud_edge",
+            "tier": "edge",
+            "test": 0.4,
+            "validation": 0.25,
+            "worst_test": 0.4,
+            "mean_over_training_validation": 1 / 3,
+            "peak_validation": 0.5,
+            "last_validation": 0.25,
+            "largest_drop_last_half": 0.25,
+        }
+    )
+
+
+def test_devices_of_every_kind_make_one_baseline_and_an_ensemble(play):
+    # Four devices, of which 0 and 2 are of the first kind.
+    counts = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 2], [1, 1, 1]])
+    first = stage("local_only", "end", parties=2, answers=(2, 2, 0), name="train/a")
+    second = stage(
+        "local_only", "end", parties=2, answers=(0, 0, 2), name="train/b", kind=1
+    )
+    up = stage("up", "edge", parties=2, answers=(0, 0, 0), ensemble="end")
+    path = play((0, first), (0, second), (1, up), counts=counts, kinds=2)
+    summary = read(path)
+    alone = summary["baselines"]["local_only"]
+    energy_j = alone.pop("energy_j")
+    # Devices 0 and 2 say class 0, and devices 1 and 3 say class 2.
+    expected = {"end": (0.5 + 0.1) / 2, "validation_end": (0.25 + 0.5) / 2}
+    own = (1.0 + 0.0 + 0.0 + 1 / 3) / 4
+    # Never seen: 1 and 2; 2; 0 and 1; nothing.
+    unseen = (0.0 + 1.0 + 0.5) / 3
+    expected |= {"end_own": own, "validation_end_own": own}
+    expected |= {"end_unseen": unseen, "validation_end_unseen": unseen}
+    assert alone == pytest.approx(expected)
+    # A tie of all classes but one: the first of the largest is class 0.
+    assert summary["baselines"]["ensemble_end"] == pytest.approx(
+        {"tier": "end", "test": 0.5, "validation": 0.25}
+    )
+    parties = pd.read_csv(path / "parties.csv")
+    rows = parties[parties["phase"] == "local_only"].set_index("party").sort_index()
+    assert rows["unseen_accuracy"].fillna(-1).tolist() == [0.0, 1.0, 0.5, -1]
+    # The devices go on with these nets, so their training is in the ledger.
+    ledger = pd.read_csv(path / "ledger.csv")
+    trained = ledger[ledger["phase"] == "local_only"]
+    assert trained["stage"].tolist() == ["train/a", "train/b"]
+    assert energy_j > 0
+    assert trained["energy_j"].sum() == pytest.approx(energy_j)
+
+
+def test_a_baseline_is_scored_and_costs_the_relay_nothing(play):
+    begun = stage("pretrain", "cloud", answers=(1, 1, 1))
+    other = stage("baseline", "edge", answers=(0, 0, 2))
+    hop = stage("down", "edge", parties=2, answers=(0, 0, 0))
+    path = play((0, begun), (0, other), (1, hop))
+    summary = read(path)
+    assert summary["baselines"] == {
+        "kd": pytest.approx({"tier": "edge", "test": 0.1, "validation": 0.5})
+    }
+    ledger = pd.read_csv(path / "ledger.csv")
+    assert "baseline" not in set(ledger["phase"])
+    # Nobody keeps the net: the start is what it would be without the baseline.
+    phases = summary["phases"]
+    assert [(p["cycle"], p["phase"]) for p in phases] == [(1, "start"), (1, "down")]
+    assert phases[0]["accuracy"]["edge"] == pytest.approx((0.4 + 0.1) / 2)
+    assert [line["stage"] for line in log(path)[3:6]] == ["baseline/kd"] * 3
+    assert [hop["stage"] for hop in summary["hops"]] == ["down/cloud_edge"]
+
+
+@pytest.mark.parametrize("cycle", [0, 1])
+def test_every_run_has_a_start_and_one_task_a_cycle(play, cycle):
+    only = (
+        stage("pretrain", "cloud") if cycle == 0 else stage("down", "edge", parties=2)
+    )
+    path = play((cycle, only))
+    starts = [p for p in read(path)["phases"] if p["phase"] == "start"]
+    assert [p["cycle"] for p in starts] == [1]
+    ledger = pd.read_csv(path / "ledger.csv")
+    tasks = ledger[ledger["phase"] == "inference"]
+    assert tasks["cycle"].tolist() == [1, 1, 1]
+
+
+def test_without_private_images_nothing_warns_and_nobody_has_an_own_score(play):
+    path = play((0, stage("pretrain", "cloud")), counts=np.zeros((2, 3), np.int64))
+    accuracy = read(path)["phases"][0]["accuracy"]
+    assert accuracy["end_own"] is None
+    assert accuracy["end_unseen"] is None
+    assert accuracy["end"] == pytest.approx(0.45)

@@ -1,0 +1,378 @@
+"""The tables of data-free hops: computed verdicts, and runs that share their starts."""
+
+import io
+import math
+import pathlib
+import shutil
+from operator import attrgetter
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from ecogen_jax import config as configs
+from ecogen_jax.config_hops import first_tier
+from ecogen_jax.report import bars, runs
+from ecogen_jax.run import start_from
+from papers_repro.dfkd import calibrate, experiments, reproduce, table
+from papers_repro.dfkd.experiments import EXPERIMENTS, Budget
+from tests.run_folders import make_run
+
+ALL_BUDGETS = {
+    (name, seconds): Budget(2.0, 40, 7)
+    for name in ("relay", *experiments.DISTILLERS)
+    for seconds in (experiments.SHORT_S, experiments.LONG_S)
+}
+
+# Stands in for scripts/train.py: A2 fails for seed 1, the rest writes a summary.
+TRAIN = """
+import pathlib, sys
+from ecogen_jax import config as configs
+from ecogen_jax.run import writer
+
+prefix = "--config."
+overrides = [a[len(prefix):] for a in sys.argv if a.startswith(prefix)]
+config = configs.load(sys.argv[2], overrides)
+if (config.experiment, config.seed) == ("A2", 1):
+    sys.exit("broken on purpose")
+start = config.protocol.start_from
+assert not start or (pathlib.Path(start) / "summary.json").exists()
+fields = (config.run.workdir, config.experiment, config.seed)
+with writer.open_run(*fields, configs.to_dict(config)) as run:
+    writer.write_json(run.path / "summary.json", {})
+"""
+
+
+def hop(test, **changes):
+    return {
+        "test": test,
+        "teacher": {"test": 0.989},
+        "mean_over_training_validation": 0.9,
+        "peak_validation": 0.985,
+        "last_validation": test,
+        "largest_drop_last_half": 0.001,
+        "seconds": {"train": 100.0, "compile": 20.0},
+        **changes,
+    }
+
+
+def made(workdir, experiment, accuracies, dataset="mnist", **changes):
+    """One run a seed, whose hop taught a net of that accuracy."""
+    students = ("student", "kd", "kd_usps", "kd_fashion_mnist", "kd_noise")
+    baselines = {name: {"test": 0.9} for name in (*students, "ensemble_end")}
+    baselines["local_only"] = {"end": 0.3, "end_own": 0.9, "end_unseen": 0.0}
+    for seed, test in accuracies.items():
+        start = {"protocol": {"start_from": f"runs/teacher/{seed}"}}
+        fields = {"dataset": dataset, "baselines": baselines, **changes}
+        make_run(workdir, experiment, seed, start, hops=[hop(test)], **fields)
+    folder = workdir / experiment
+    return [runs.read(path) for path in runs.find([folder])]
+
+
+def row(found, id):
+    return table.judged(id.partition(".")[0], found).set_index("id").loc[id]
+
+
+def test_the_verdicts_of_a1_are_computed(tmp_path):
+    found = made(tmp_path, "A1", {0: 0.982, 1: 0.986, 2: 0.984})
+    bar = row(found, "A1.dafl")
+    assert (bar["ours_mean"], bar["ours_worst"], bar["seeds"]) == (98.4, 98.2, "0 1 2")
+    assert (bar["verdict"], bar["bar"], bar["aim"]) == ("met", 98.2, 98.6)
+    assert bar["deviation"] == pytest.approx(98.4 / 98.2 - 1)
+    assert row(found, "A1.spread")["ours_std"] == pytest.approx(0.2)
+    assert row(found, "A1.spread")["verdict"] == "missed"
+    assert row(found, "A1.seconds")["verdict"] == "met"
+    assert row(found, "A1.kd_usps")["ours_mean"] == 90
+    assert row(found, "A2.accuracy")["verdict"] == "not run"
+
+
+def test_the_spread_of_one_seed_is_no_verdict(tmp_path):
+    assert row(made(tmp_path, "A1", {0: 0.99}), "A1.spread")["verdict"] == "not run"
+
+
+def test_a_mean_at_its_bar_meets_it(tmp_path):
+    found = made(tmp_path, "A1", {0: 0.982, 1: 0.982})
+    assert row(found, "A1.dafl")["verdict"] == "met"
+
+
+@pytest.mark.parametrize(("drop", "verdict"), [(0.005, "met"), (0.0051, "missed")])
+def test_the_largest_drop_counts_on_every_seed(tmp_path, drop, verdict):
+    found = made(tmp_path, "A1", {0: 0.98, 1: 0.98})
+    found[1].summary["hops"][-1]["largest_drop_last_half"] = drop
+    bar = row(found, "A3.drop")
+    assert (bar["verdict"], bar["ours_worst"]) == (verdict, pytest.approx(100 * drop))
+
+
+def test_curves_are_printed_beside_what_a_hop_taught(tmp_path):
+    found = made(tmp_path, "A1", {0: 0.981, 1: 0.983})
+    bar = row(found, "A1.dafl")
+    assert (bar["mean_over_training"], bar["peak"], bar["last"]) == (90, 98.5, 98.2)
+    assert math.isnan(row(found, "A1.teacher")["peak"])
+
+
+def test_a_paired_difference_has_the_interval_of_its_seeds(tmp_path):
+    found = made(tmp_path, "D1", {0: 0.97, 1: 0.98, 2: 0.99, 3: 0.5})
+    found += made(tmp_path, "D1.direct", {0: 0.98, 1: 0.98, 2: 0.98, 4: 0.1})
+    bar = row(found, "D1.minus_direct")
+    assert bar["seeds"] == "0 1 2"  # those that both have
+    assert bar["ours_mean"] == pytest.approx(0, abs=1e-9)
+    # Differences -1, 0, 1: t(0.975, 2) / sqrt(3).
+    assert bar["high"] == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+    assert bar["low"] == -bar["high"]
+    assert (bar["ours_worst"], bar["verdict"], bar["aim"]) == (-1, "met", -0.3)
+
+
+@pytest.mark.parametrize(("relay", "verdict"), [(0.97, "met"), (0.9699, "missed")])
+def test_one_point_below_direct_is_allowed(tmp_path, relay, verdict):
+    found = made(tmp_path, "D1", {0: relay}) + made(tmp_path, "D1.direct", {0: 0.98})
+    bar = row(found, "D1.minus_direct")
+    assert bar["verdict"] == verdict
+    assert pd.isna(bar["low"])  # one seed has no interval
+
+
+def test_bytes_at_the_cloud_are_a_ratio(tmp_path):
+    found = made(tmp_path, "D2", {0: 0.8}) + made(tmp_path, "D2.flat", {0: 0.8})
+    found[0].summary["ledger"]["link"]["cloud_edge"]["up_bytes"] = 300_000
+    bar = row(found, "D2.bytes_ratio")
+    assert (bar["ours_mean"], bar["aim"]) == (0.25, 0.5)
+    assert row(found, "D2.minus_flat")["verdict"] == "met"
+
+
+def test_a_share_of_the_own_ensemble_is_judged_at_every_alpha(tmp_path):
+    found = made(tmp_path, "C1.alpha0.1.relay", {0: 0.81})
+    found += made(tmp_path, "C1.alpha0.3.relay", {0: 0.80})
+    assert row(found, "C1.alpha0.1.of_ensemble")["verdict"] == "met"
+    assert row(found, "C1.alpha0.3.of_ensemble")["verdict"] == "missed"
+    assert row(found, "C1.alpha0.1.dense")["published"] == 66.61
+    assert row(found, "C1.alpha0.5.of_ensemble")["verdict"] == "not run"
+
+
+def test_unseen_classes_are_set_against_training_alone(tmp_path):
+    accuracy = {"cloud": 0.8, "edge": 0.8, "end": 0.7, "end_own": 0.8}
+    phases = [{"cycle": 1, "phase": "down", "accuracy": accuracy | {"end_unseen": 0.3}}]
+    bar = row(made(tmp_path, "D3", {0: 0.7}, phases=phases), "D3.unseen")
+    assert (bar["ours_mean"], bar["verdict"]) == (30, "met")
+
+
+def fashion(tmp_path, **accuracies):
+    return [
+        run
+        for name, test in accuracies.items()
+        for run in made(tmp_path, f"A4.{name}", {0: test}, dataset="fashion_mnist")
+    ]
+
+
+@pytest.mark.parametrize(("cmi", "verdict"), [(0.85, "missed"), (0.84, "met")])
+def test_ours_is_set_against_the_best_of_the_others(tmp_path, cmi, verdict):
+    bar = row(fashion(tmp_path, relay=0.845, dafl=0.7, cmi=cmi), "A4.first")
+    assert (bar["against"], bar["verdict"]) == ("- A4.cmi", verdict)
+    assert bar["ours_mean"] == pytest.approx(84.5 - 100 * cmi)
+
+
+def test_the_larger_budget_goes_to_the_best_on_validation(tmp_path):
+    found = fashion(tmp_path, relay=0.6, dafl=0.8, cmi=0.7, zskt=0.5)
+    found[1].summary["hops"][-1]["last_validation"] = 0.1
+    assert table.best_three(found) == ["A4.long.relay", "A4.long.cmi", "A4.long.zskt"]
+
+
+def test_the_larger_budget_is_listed_for_those_that_had_it(tmp_path):
+    found = fashion(tmp_path, **{"long.relay": 0.8, "long.cmi": 0.7})
+    ids = set(table.judged("A4", found)["id"])
+    assert {"A4.long.relay", "A4.long.cmi", "A4.long.first", "A4.dafl"} <= ids
+    assert "A4.long.dafl" not in ids
+
+
+def test_a_smoke_is_judged_under_its_own_names(tmp_path):
+    found = made(tmp_path, "D1_smoke", {0: 0.2}, dataset="fake")
+    found += made(tmp_path, "D1.direct_smoke", {0: 0.1}, dataset="fake")
+    bars_ = table.judged("D1", found, smoke=True).set_index("id")
+    assert bars_.loc["D1.minus_direct", "ours_mean"] == pytest.approx(10)
+    assert (table.judged("D1", found)["verdict"] == "not run").all()
+
+
+def test_markdown_names_command_commit_and_what_was_not_run(tmp_path):
+    found = made(tmp_path / "runs", "D1", {0: 0.97, 3: 0.97})
+    judged = {"D1": table.judged("D1", found)}
+    text = table.write(judged, tmp_path / "tables").read_text()
+    assert "Not run: D1 seeds 1 2 4, D1.direct seeds 0 1 2 3 4." in text
+    assert "`python -m papers_repro.dfkd.reproduce --only D1`; commit: 0123456" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("| D1.relay ")]
+    assert "| 97.00 | 0.00 | 97.00 |" in line
+    # Another table joins those that are there.
+    other = {"A2": table.judged("A2", [])}
+    assert "D1.relay" in table.write(other, tmp_path / "tables").read_text()
+
+
+def test_the_committed_tables_are_what_their_csv_prints(tmp_path):
+    kept = experiments.HERE / "tables"
+    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+    written = {path.stem: table.read(path) for path in kept.glob("*.csv")}
+    assert set(written) == set(table.all_bars())
+    table.write(written, tmp_path)
+    for path in kept.glob("*.md"):
+        assert (tmp_path / path.name).read_text() == path.read_text(), path.name
+
+
+def test_the_columns_are_those_of_every_table():
+    for name in table.all_bars():
+        frame = table.judged(name, [])
+        assert list(frame) == [*bars.COLUMNS, *bars.PAIRED, *table.CURVE]
+
+
+def test_every_bar_is_about_an_experiment_on_its_dataset():
+    rows = table.chosen()
+    assert rows["id"].is_unique
+    for id, dataset in zip(rows["experiment"], rows["dataset"], strict=True):
+        assert EXPERIMENTS[id].dataset == dataset
+    assert set(table.experiments(rows)) <= set(EXPERIMENTS)
+
+
+def test_a_claim_has_a_value_or_the_reason_why_not():
+    claims = table.claims()
+    assert (claims["published"].isna() == claims["reason"].notna()).all()
+    assert claims[["quantity", "unit", "source", "standing"]].notna().all(axis=None)
+
+
+def test_only_takes_ids_and_their_first_parts():
+    ids = set(table.chosen(["A2", "C1.alpha0.1"])["id"])
+    assert {"A2.accuracy", "C1.alpha0.1.dense"} <= ids
+    assert not any(id.startswith(("C1.alpha0.3", "A1")) for id in ids)
+    with pytest.raises(ValueError, match=r"no bar is called 'A9'; there are A1, A2"):
+        table.chosen(["A9"])
+
+
+@pytest.mark.parametrize("id", EXPERIMENTS)
+def test_an_experiment_can_start_from_its_start(id):
+    one, names = EXPERIMENTS[id], list(EXPERIMENTS)
+    config = loaded(one)
+    assert config.experiment == id
+    if not one.start:
+        return
+    start = EXPERIMENTS[one.start]
+    assert names.index(one.start) < names.index(id)
+    assert set(one.seeds) <= set(start.seeds)
+    # As the run itself will ask: the same data, and the same net of the first senders.
+    tier, there = first_tier(config), loaded(start)
+    fields = (f"nets.{tier}", *start_from.DATA)
+    fields += start_from.TOPOLOGY if tier == "end" else ()
+    for field in fields:
+        assert attrgetter(field)(config) == attrgetter(field)(there), field
+
+
+def loaded(one, smoke=False):
+    made = experiments.cell(one, 0, workdir="runs", budgets=ALL_BUDGETS, smoke=smoke)
+    return configs.load(*made)
+
+
+@pytest.mark.parametrize("id", [id for id, one in EXPERIMENTS.items() if one.in_smoke])
+def test_an_experiment_has_a_smoke(id):
+    config = loaded(EXPERIMENTS[id], smoke=True)
+    assert (config.experiment, config.data.name) == (f"{id}_smoke", "fake")
+    assert config.down_cloud_edge.rounds == 2
+
+
+def test_the_run_with_the_baselines_is_that_of_a1():
+    with_baselines, alone = (
+        configs.load(f"configs/hops/{name}.py").to_dict()
+        for name in ("baselines", "a1")
+    )
+    for config in (with_baselines, alone):
+        config.pop("experiment")
+        config["protocol"].pop("baselines")
+    assert with_baselines == alone
+
+
+def test_jobs_hold_what_they_start_from_first_and_nothing_else():
+    settings = reproduce.Settings("runs", smoke=False, budgets={})
+    jobs = reproduce.jobs(["A4.dafl"], settings)
+    assert [job.name for job in jobs] == [
+        "teacher.fashion_mnist seed 0",
+        "A4.dafl seed 0",
+    ]
+    smoke = reproduce.jobs(["D1", "D1.direct"], settings._replace(smoke=True))
+    assert [job.name for job in smoke] == [
+        "teacher.mnist seed 0",
+        "D1 seed 0",
+        "D1.direct seed 0",
+    ]
+
+
+def test_a_budget_sets_rounds_and_steps_but_not_in_a_smoke():
+    one = EXPERIMENTS["A4.relay"]
+    plain = experiments.cell(one, 0, workdir="runs", budgets=ALL_BUDGETS)
+    hop = configs.load(*plain).down_cloud_edge
+    assert (hop.rounds, hop.steps) == (7, 40)
+    smoke = experiments.cell(one, 0, workdir="runs", budgets={}, smoke=True)
+    assert configs.load(*smoke).down_cloud_edge.rounds == 2
+    with pytest.raises(ValueError, match=r"A4.relay has no budget in budgets.csv"):
+        experiments.cell(one, 0, workdir="runs", budgets={})
+
+
+@pytest.mark.parametrize(
+    ("step_s", "short", "long"),
+    [
+        (0.1, (45, 40), (150, 40)),  # 40 steps a round, as the config says
+        (1.0, (10, 18), (15, 40)),  # a slow one has shorter rounds, and enough of them
+        (50.0, (3, 1), (12, 1)),  # unless a single step is longer
+    ],
+)
+def test_equal_seconds_are_rounds_by_measured_speed(
+    tmp_path, monkeypatch, step_s, short, long
+):
+    monkeypatch.setattr(calibrate, "seconds_per_step", lambda one: step_s)
+    monkeypatch.setattr(calibrate.mesh, "start", lambda num_devices: None)
+    calibrate.calibrate([EXPERIMENTS["A4.relay"]], tmp_path / "budgets.csv")
+    budgets = experiments.read_budgets(tmp_path / "budgets.csv")
+    for seconds, (rounds, steps) in ((180.0, short), (600.0, long)):
+        budget = budgets["relay", seconds]
+        assert (budget.rounds, budget.steps) == (rounds, steps)
+        assert budget.rounds * budget.seconds_per_round <= seconds
+
+
+def test_a_step_longer_than_a_budget_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(calibrate, "seconds_per_step", lambda one: 200.0)
+    monkeypatch.setattr(calibrate.mesh, "start", lambda num_devices: None)
+    with pytest.raises(ValueError, match=r"a step of relay takes 200 s, more .*lower"):
+        calibrate.calibrate([EXPERIMENTS["A4.relay"]], tmp_path / "budgets.csv")
+
+
+def test_runs_start_from_runs_and_go_on_where_they_stopped(tmp_path, monkeypatch):
+    few = {id: EXPERIMENTS[id]._replace(seeds=(0, 1)) for id in ("teacher.mnist", "A2")}
+    root = pathlib.Path.cwd()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(root / "configs")
+    (tmp_path / "train.py").write_text(TRAIN)
+    monkeypatch.setattr(reproduce, "TRAIN", tmp_path / "train.py")
+    monkeypatch.setattr(experiments, "EXPERIMENTS", few)
+    monkeypatch.setattr(reproduce, "EXPERIMENTS", few)
+    monkeypatch.setattr(reproduce, "pin", lambda core: None)
+    settings = reproduce.Settings("runs", smoke=False, budgets={})
+    for lines in (3, 0):
+        console = Console(record=True, file=io.StringIO())
+        failed = reproduce.run(["A2"], settings, 2, console)
+        assert failed == ["A2 seed 1: see runs/logs/A2-seed1.log"]
+        assert console.export_text().count(" s  ") == lines
+    assert "broken on purpose" in (tmp_path / "runs/logs/A2-seed1.log").read_text()
+    folders = sorted(
+        path.parent.parent.name for path in tmp_path.glob("runs/*/*/summary.json")
+    )
+    assert folders == ["A2", "teacher.mnist", "teacher.mnist"]
+
+
+def test_the_command_refuses_an_unknown_bar_and_an_empty_folder(tmp_path, capsys):
+    for words, message in (
+        (["--only", "A9"], "no bar is called 'A9'"),
+        (["--table", "--workdir", str(tmp_path)], "no finished run in"),
+    ):
+        with pytest.raises(SystemExit):
+            reproduce.main(words)
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_smoke_of_two_experiments_prints_their_tables(capsys):
+    assert reproduce.main(["--smoke", "--only", "A2,D2"]) == 0
+    printed = capsys.readouterr().out
+    assert "D2.minus_flat" in printed
+    assert "A2.accuracy" in printed
+    assert "not run" not in printed

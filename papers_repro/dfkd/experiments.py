@@ -80,10 +80,12 @@ class Budget(NamedTuple):
 
 
 def _single_teacher() -> Iterable[Experiment]:
-    """A1, which is `a1.py` in the same run as its baselines, and A2."""
-    yield Experiment("teacher.mnist", "teacher")
-    yield Experiment("A1", "baselines", start="teacher.mnist")
-    yield Experiment("A2", "a2", start="teacher.mnist")
+    """A1, A2, and what a student of A1's budget learns without a hop."""
+    teacher = "teacher.mnist"
+    yield Experiment(teacher, "teacher")
+    yield Experiment("A1", "a1", start=teacher)
+    yield Experiment("A2", "a2", start=teacher)
+    yield Experiment("A.baselines", "baselines", (0, 1, 2), start=teacher)
 
 
 def _fashion() -> Iterable[Experiment]:

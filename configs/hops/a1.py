@@ -25,6 +25,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.pretrain.update(rounds=10, steps=215, batch_size=128, learning_rate=2e-3)
     config.protocol.update(name="hops", cycles=1, route=("cloud>edge",))
     for_lenets(config, "down_cloud_edge")
-    config.down_cloud_edge.update(rounds=70, steps=40)
+    config.down_cloud_edge.update(rounds=90, steps=40)
     parse_arg(config, arg)
     return config

@@ -27,6 +27,6 @@ def get_config(arg: str = "") -> ConfigDict:
         name="hops", cycles=1, route=("cloud>edge",), baselines=baselines
     )
     for_lenets(config, "down_cloud_edge")
-    config.down_cloud_edge.update(rounds=70, steps=40)
+    config.down_cloud_edge.update(rounds=90, steps=40)
     parse_arg(config, arg)
     return config

@@ -34,7 +34,7 @@ GRID = [
     (6, 7, 1, 1, 2, "SAME", 4, 1),
     (1, 3, 3, 3, 2, "SAME", 2, 2),
 ]
-SOME = [GRID[0], GRID[3], GRID[11]]
+SOME = [GRID[7], GRID[3], GRID[11]]
 
 
 def plain(x, kernel, stride, padding):

@@ -82,7 +82,8 @@ def test_the_verdicts_of_a1_are_computed(tmp_path):
     assert row(found, "A1.spread")["ours_std"] == pytest.approx(0.2)
     assert row(found, "A1.spread")["verdict"] == "missed"
     assert row(found, "A1.seconds")["verdict"] == "met"
-    assert row(found, "A1.kd_usps")["ours_mean"] == 90
+    beside = made(tmp_path, "A.baselines", {0: 0.98})
+    assert row(found + beside, "A1.kd_usps")["ours_mean"] == 90
     assert row(found, "A2.accuracy")["verdict"] == "not run"
 
 

@@ -34,6 +34,18 @@ ONE_SHOT = {
 """Methods of C1 and C2, and their configs."""
 
 # The five devices once more, since a smoke leaves two, too few for three nets.
+ABLATIONS = {
+    "no_statistics": "weights.batchnorm=0.0",
+    "no_adversary": "weights.adversarial=0.0",
+    "any_adversary": "adversarial_mask=none",
+    "no_label": "weights.cross_entropy=0.0",
+    "no_balance": "weights.balance=0.0",
+    "no_shift": "shift=0",
+    "no_bank": "bank_size=128",
+    "cold": "temperature=1.0",
+}
+"""What A2's hop goes without, one part at a time, and the field that takes it away."""
+
 _THREE_NETS = ("nets.end=cnn_medium,lenet5,mlp", "topology.devices_per_edge=5")
 _NO_HOP = "protocol.route=()"
 
@@ -88,6 +100,18 @@ def _single_teacher() -> Iterable[Experiment]:
     yield Experiment("A.baselines", "baselines", (0, 1, 2), start=teacher)
 
 
+def _ablations() -> Iterable[Experiment]:
+    """A2 without one of its parts, on fewer seeds."""
+    for name, change in ABLATIONS.items():
+        yield Experiment(
+            f"ablation.{name}",
+            "a2",
+            (0, 1, 2),
+            (f"down_cloud_edge.{change}",),
+            start="teacher.mnist",
+        )
+
+
 def _fashion() -> Iterable[Experiment]:
     """A4: all on one seed, then the best on three."""
     fashion, seeds = "fashion_mnist", (0, 1, 2)
@@ -137,7 +161,8 @@ def _multi_hop() -> Iterable[Experiment]:
 
 EXPERIMENTS: dict[str, Experiment] = {
     one.id: one
-    for one in (*_single_teacher(), *_fashion(), *_one_shot(), *_multi_hop())
+    for group in (_single_teacher, _ablations, _fashion, _one_shot, _multi_hop)
+    for one in group()
 }
 """By id; one that is started from comes before those that start from it."""
 

@@ -1,0 +1,36 @@
+r"""CIFAR-10, WRN-40-2 to WRN-16-1, with the schedule of NAYER for 100 epochs.
+
+Question: does the engine carry over to the nets and images that the field reports on?
+
+    python scripts/train.py --config configs/hops/cifar10.py --config.mesh.num_devices=1
+
+Needs a GPU: on two CPU cores it would take days. It has not been run; only its smoke
+form has. A killed run goes on from its last round, so it can be cut into pieces.
+
+Expected: published students reach 90 to 90.4 % with this pair at their best epoch (CMI
+90.01), from a teacher of 94.87 %; a student trained on the real images 91.12 %.
+"""
+
+from ecogen_jax.config import ConfigDict, default, parse_arg
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config; `smoke` shrinks it to generated data and seconds."""
+    config = default()
+    config.experiment = "hops_cifar10"
+    config.data.update(name="cifar10", public_fraction=1.0, validation_fraction=0.1)
+    config.topology.update(num_edges=1, devices_per_edge=1)
+    config.nets.update(cloud="wrn_40_2", edge="wrn_16_1", end="cnn_small")
+    config.generator.update(latent_size=256, width=64)
+    config.pretrain.update(rounds=60, steps=352, batch_size=128, learning_rate=2e-3)
+    config.protocol.update(name="hops", cycles=1, route=("cloud>edge",))
+    hop = config.down_cloud_edge
+    hop.distiller = "nayer"
+    # Two batches and 400 student steps an epoch; 100 epochs in rounds of one epoch.
+    hop.update(rounds=100, steps=2, student_steps=200, batch_size=400)
+    hop.update(inner_steps=30, generator_learning_rate=4e-3, temperature=20.0)
+    hop.update(bank_size=80000, learning_rate=2e-3, shift=4, batchnorm_momentum=0.1)
+    hop.weights.update(cross_entropy=0.5, batchnorm=10.0, adversarial=1.33, balance=0.0)
+    hop.adversarial_mask = "agree"
+    parse_arg(config, arg)
+    return config

@@ -98,8 +98,8 @@ def for_lenets(config: ConfigDict, *hops: str) -> None:
     """Sets what measured best on validation between LeNets, in place.
 
     Their logits have no bound, so that an adversary which may look for any image finds
-    ever larger ones and undoes the student; where it has to keep the student's agreement
-    it does not (`ablation.any_adversary` in `papers_repro/dfkd/`).
+    ever larger ones and undoes the student; where it has to keep the student's
+    agreement it does not (`ablation.any_adversary` in `papers_repro/dfkd/`).
 
     Args:
       config: of hops between nets that record their moments.

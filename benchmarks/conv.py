@@ -60,6 +60,7 @@ LAYERS = [
     Layer("lenet5_half conv2", 14, 3, 5, 8, padding="VALID"),
     Layer("lenet5_quarter conv1", 28, 1, 5, 2),
     Layer("lenet5_quarter conv2", 14, 2, 5, 4, padding="VALID"),
+    Layer("cnn_small conv2", 14, 8, 3, 16, stride=2),
     Layer("cnn_medium conv1", 28, 1, 3, 16, stride=2),
     Layer("cnn_medium conv2", 14, 16, 3, 32, stride=2),
     Layer("generator conv1", 14, 32, 3, 32),

@@ -65,7 +65,19 @@ def num_stages(config):
     return first + len(config.protocol.baselines) + len(config.protocol.route)
 
 
-@pytest.mark.parametrize("file", FILES)
+# One of each kind of plan; `make test-all` traces every one.
+TRACED = ("quickstart", "baselines", "c2", "d3", "deep_inversion")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param(
+            file, marks=() if pathlib.Path(file).stem in TRACED else pytest.mark.slow
+        )
+        for file in FILES
+    ],
+)
 def test_every_stage_of_a_full_experiment_traces(file):
     config = configs.load(file, ["data.name=fake"])
     experiment = outline(config)
@@ -89,11 +101,12 @@ def test_every_stage_of_a_full_experiment_traces(file):
 @pytest.mark.parametrize(
     ("file", "nets", "tier", "baselines"),
     [
-        (
+        pytest.param(
             "configs/hops/c2.py",
             ["nets.cloud=mlp", "nets.end=mlp,cnn_small"],
             "cloud",
             {"local_only", "ensemble_end"},
+            marks=pytest.mark.slow,
         ),
         (
             "configs/hops/baselines.py",

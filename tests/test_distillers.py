@@ -37,7 +37,16 @@ SIZES = {"dfad": SLOWER, "pre_dfkd": SLOWER, "zskt": SLOWER}
 LONG = 60
 
 
-@pytest.fixture(params=DISTILLERS)
+FAST = ("relay", "dafl", "fast")
+"""Of each way to make images one; `make test-all` holds all to the contract."""
+
+
+def marked(names):
+    slow = pytest.mark.slow
+    return [pytest.param(name, marks=() if name in FAST else slow) for name in names]
+
+
+@pytest.fixture(params=marked(DISTILLERS))
 def name(request):
     return request.param
 
@@ -272,7 +281,8 @@ def test_labels_are_asked_of_known_classes_or_are_what_the_teachers_see(name):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, kind in DISTILLERS.items() if "adversarial" in kind.terms]
+    "name",
+    marked(name for name, kind in DISTILLERS.items() if "adversarial" in kind.terms),
 )
 def test_what_makes_the_images_meets_the_student_in_the_adversarial_term(name):
     _, one, (first, *_) = run(usual, name, steps=4)

@@ -134,6 +134,7 @@ def test_the_student_learns_from_the_logits_and_from_the_memory_too():
     assert metrics["distillation"] != changed["distillation"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_short_hop_teaches_the_student(number):
     received = toy_hop.teachers(number)

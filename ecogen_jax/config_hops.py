@@ -94,47 +94,6 @@ def _upward_hop(*, learning_rate: float) -> dict[str, Any]:
     return hop
 
 
-def for_lenets(config: ConfigDict, *hops: str) -> None:
-    """Sets what measured best on validation between LeNets, in place.
-
-    Their logits have no bound, so that an adversary which may look for any image finds
-    ever larger ones and undoes the student; where it has to keep the student's
-    agreement it does not (`ablation.any_adversary` in `papers_repro/dfkd/`).
-
-    Args:
-      config: of hops between nets that record their moments.
-      *hops: names of the sections.
-    """
-    config.generator.width = 8
-    for name in hops:
-        config[name].update(
-            bank_size=16384,
-            learning_rate=4e-3,
-            temperature=8.0,
-            shift=2,
-            adversarial_mask="agree",
-        )
-        config[name].weights.update(batchnorm=0.3, adversarial=2.0)
-
-
-def for_skewed_teachers(config: ConfigDict, *hops: str) -> None:
-    """Sets what measured best on validation from skewed devices up, in place.
-
-    Args:
-      config: of hops whose students start afresh below several teachers.
-      *hops: names of the sections.
-    """
-    for name in hops:
-        config[name].update(
-            bank_size=16384,
-            learning_rate=2e-3,
-            temperature=4.0,
-            shift=2,
-            teacher_weights="by_class",
-        )
-        config[name].weights.update(batchnorm=0.3, adversarial=0.3)
-
-
 def smoke(config: ConfigDict) -> None:
     """Shrinks the hops of a config, and what they need from elsewhere, in place."""
     for name in HOPS:

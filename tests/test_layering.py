@@ -11,9 +11,10 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = "ecogen_jax"
+CONFIGS = ("config", "config_hops", "config_presets", "config_rules")
 LAYERS = {
     **dict.fromkeys(("types", "keys", "mesh"), 0),
-    **dict.fromkeys(("config", "config_hops", "config_rules"), 0),
+    **dict.fromkeys(CONFIGS, 0),
     **dict.fromkeys(("nets", "losses", "metrics", "data", "energy"), 1),
     **dict.fromkeys(("relay", "serve"), 2),
     **dict.fromkeys(("run", "report"), 3),
@@ -21,7 +22,7 @@ LAYERS = {
 }
 CONFIG = (
     "ml_collections",
-    *(f"{PACKAGE}.{name}" for name in ("config", "config_hops", "config_rules")),
+    *(f"{PACKAGE}.{name}" for name in CONFIGS),
 )
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax")
 VAGUE_NAMES = {"utils", "util", "helpers", "common", "misc"}

@@ -10,19 +10,13 @@ Question: how far does a data-free hop come on a small budget?
 Expected: at least 97.0 % on the MNIST test images, compilation out.
 """
 
-from ecogen_jax.config import ConfigDict, default, parse_arg
-from ecogen_jax.config_hops import for_lenets
+from ecogen_jax.config import ConfigDict, parse_arg
+from ecogen_jax.config_presets import for_lenets, from_lenet
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config; `smoke` shrinks it to generated data and seconds."""
-    config = default()
-    config.experiment = "hops_a2"
-    config.data.update(public_fraction=1.0, validation_fraction=1 / 12)
-    config.topology.update(num_edges=1, devices_per_edge=1)
-    config.nets.update(cloud="lenet5", edge="lenet5_half", end="lenet5_quarter")
-    config.pretrain.update(rounds=10, steps=215, batch_size=128, learning_rate=2e-3)
-    config.protocol.update(name="hops", cycles=1, route=("cloud>edge",))
+    config = from_lenet("hops_a2", "cloud>edge")
     for_lenets(config, "down_cloud_edge")
     config.down_cloud_edge.update(rounds=30, steps=40)
     parse_arg(config, arg)

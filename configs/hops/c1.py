@@ -10,19 +10,14 @@ Expected: at least DENSE (66.6, 76.5 and 95.8 % at alpha 0.1, 0.3 and 0.5) and 9
 the plain ensemble, which `baselines.ensemble_end` of the summary holds.
 """
 
-from ecogen_jax.config import ConfigDict, default, parse_arg
-from ecogen_jax.config_hops import for_skewed_teachers
+from ecogen_jax.config import ConfigDict, parse_arg
+from ecogen_jax.config_presets import for_skewed_teachers, from_skewed_devices
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config; `smoke` shrinks it to generated data and seconds."""
-    config = default()
-    config.experiment = "hops_c1"
-    config.data.update(public_fraction=0.0, validation_fraction=1 / 12, alpha=0.1)
-    config.topology.update(num_edges=1, devices_per_edge=5)
+    config = from_skewed_devices("hops_c1", "end>cloud")
     config.nets.update(cloud="cnn_medium", edge="cnn_medium", end="cnn_medium")
-    config.protocol.update(name="hops", cycles=1, route=("end>cloud",))
-    config.local.update(rounds=10, steps=100, batch_size=64)
     for_skewed_teachers(config, "up_end_cloud")
     config.up_end_cloud.rounds = 10
     parse_arg(config, arg)

@@ -10,20 +10,13 @@ Expected: nothing citable on this dataset. On CIFAR-10 it keeps 90.01 of 94.87 %
 (WRN-40-2 to WRN-16-1).
 """
 
-from ecogen_jax.config import ConfigDict, default, parse_arg
+from ecogen_jax.config import ConfigDict, parse_arg
+from ecogen_jax.config_presets import from_lenet
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config; `smoke` shrinks it to generated data and seconds."""
-    config = default()
-    config.experiment = "hops_cmi"
-    config.data.update(
-        name="fashion_mnist", public_fraction=1.0, validation_fraction=1 / 12
-    )
-    config.topology.update(num_edges=1, devices_per_edge=1)
-    config.nets.update(cloud="lenet5", edge="lenet5_half", end="lenet5_quarter")
-    config.pretrain.update(rounds=10, steps=215, batch_size=128, learning_rate=2e-3)
-    config.protocol.update(name="hops", cycles=1, route=("cloud>edge",))
+    config = from_lenet("hops_cmi", "cloud>edge", dataset="fashion_mnist")
     hop = config.down_cloud_edge
     hop.distiller = "cmi"
     # The published recipe that starts without images: 400 student steps for a batch.

@@ -10,18 +10,14 @@ Expected: above `dense_oneshot.py` (published on CIFAR-10, ten clients, alpha 0.
 against 47.8 %).
 """
 
-from ecogen_jax.config import ConfigDict, default, parse_arg
+from ecogen_jax.config import ConfigDict, parse_arg
+from ecogen_jax.config_presets import from_skewed_devices
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config; `smoke` shrinks it to generated data and seconds."""
-    config = default()
-    config.experiment = "hops_co_boosting_oneshot"
-    config.data.update(public_fraction=0.0, validation_fraction=1 / 12, alpha=0.1)
-    config.topology.update(num_edges=1, devices_per_edge=5)
+    config = from_skewed_devices("hops_co_boosting_oneshot", "end>cloud")
     config.nets.update(cloud="cnn_medium", edge="cnn_medium", end="cnn_medium")
-    config.protocol.update(name="hops", cycles=1, route=("end>cloud",))
-    config.local.update(rounds=10, steps=100, batch_size=64)
     hop = config.up_end_cloud
     hop.distiller = "co_boosting"
     hop.teacher_weights = "equal"  # where the learned weights begin

@@ -10,19 +10,13 @@ Question: what does the way over the edge cost, against `d1_direct.py`?
 Expected: the device at most 1.0 point below the direct hop's.
 """
 
-from ecogen_jax.config import ConfigDict, default, parse_arg
-from ecogen_jax.config_hops import for_lenets
+from ecogen_jax.config import ConfigDict, parse_arg
+from ecogen_jax.config_presets import for_lenets, from_lenet
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config; `smoke` shrinks it to generated data and seconds."""
-    config = default()
-    config.experiment = "hops_d1"
-    config.data.update(public_fraction=1.0, validation_fraction=1 / 12)
-    config.topology.update(num_edges=1, devices_per_edge=1)
-    config.nets.update(cloud="lenet5", edge="lenet5_half", end="lenet5_quarter")
-    config.pretrain.update(rounds=10, steps=215, batch_size=128, learning_rate=2e-3)
-    config.protocol.update(name="hops", cycles=1, route=("cloud>edge", "edge>end"))
+    config = from_lenet("hops_d1", "cloud>edge", "edge>end")
     for_lenets(config, "down_cloud_edge", "down_edge_end")
     config.down_cloud_edge.update(rounds=15, steps=40)
     config.down_edge_end.update(rounds=15, steps=40)

@@ -9,19 +9,14 @@ Question: does an edge in between help the cloud to learn from skewed devices, a
 Expected: the cloud not below that of the flat hop, and half the bytes at the cloud.
 """
 
-from ecogen_jax.config import ConfigDict, default, parse_arg
-from ecogen_jax.config_hops import for_skewed_teachers
+from ecogen_jax.config import ConfigDict, parse_arg
+from ecogen_jax.config_presets import for_skewed_teachers, from_skewed_devices
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config; `smoke` shrinks it to generated data and seconds."""
-    config = default()
-    config.experiment = "hops_d2"
-    config.data.update(public_fraction=0.0, validation_fraction=1 / 12, alpha=0.1)
-    config.topology.update(num_edges=2, devices_per_edge=5)
+    config = from_skewed_devices("hops_d2", "end>edge", "edge>cloud", num_edges=2)
     config.nets.update(cloud="cnn_large", edge="cnn_medium", end="cnn_small")
-    config.protocol.update(name="hops", cycles=1, route=("end>edge", "edge>cloud"))
-    config.local.update(rounds=10, steps=100, batch_size=64)
     for_skewed_teachers(config, "up_end_edge", "up_edge_cloud")
     config.up_end_edge.rounds = 5
     config.up_edge_cloud.rounds = 8

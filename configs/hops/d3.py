@@ -10,20 +10,16 @@ Question: what does a device learn of the classes that it never saw?
 Expected: 20 points more on those classes than by local training alone (`end_unseen`).
 """
 
-from ecogen_jax.config import ConfigDict, default, parse_arg
-from ecogen_jax.config_hops import for_skewed_teachers
+from ecogen_jax.config import ConfigDict, parse_arg
+from ecogen_jax.config_presets import for_skewed_teachers, from_skewed_devices
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config; `smoke` shrinks it to generated data and seconds."""
-    config = default()
-    config.experiment = "hops_d3"
-    config.data.update(public_fraction=0.0, validation_fraction=1 / 12, alpha=0.1)
-    config.topology.update(num_edges=2, devices_per_edge=5)
+    config = from_skewed_devices(
+        "hops_d3", "end>edge", "edge>cloud", "cloud>edge", "edge>end", num_edges=2
+    )
     config.nets.update(cloud="cnn_large", edge="cnn_medium", end="cnn_small")
-    route = ("end>edge", "edge>cloud", "cloud>edge", "edge>end")
-    config.protocol.update(name="hops", cycles=1, route=route)
-    config.local.update(rounds=10, steps=100, batch_size=64)
     for_skewed_teachers(config, "up_end_edge", "up_edge_cloud")
     config.up_end_edge.rounds = 5
     config.up_edge_cloud.rounds = 8

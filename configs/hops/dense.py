@@ -9,20 +9,13 @@ this folder on the same budget?
 Expected: nothing citable with a single teacher; `dense_oneshot.py` is its own setting.
 """
 
-from ecogen_jax.config import ConfigDict, default, parse_arg
+from ecogen_jax.config import ConfigDict, parse_arg
+from ecogen_jax.config_presets import from_lenet
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config; `smoke` shrinks it to generated data and seconds."""
-    config = default()
-    config.experiment = "hops_dense"
-    config.data.update(
-        name="fashion_mnist", public_fraction=1.0, validation_fraction=1 / 12
-    )
-    config.topology.update(num_edges=1, devices_per_edge=1)
-    config.nets.update(cloud="lenet5", edge="lenet5_half", end="lenet5_quarter")
-    config.pretrain.update(rounds=10, steps=215, batch_size=128, learning_rate=2e-3)
-    config.protocol.update(name="hops", cycles=1, route=("cloud>edge",))
+    config = from_lenet("hops_dense", "cloud>edge", dataset="fashion_mnist")
     hop = config.down_cloud_edge
     hop.distiller = "dense"
     # Published: a pass over all images after each batch, which is half as many student

@@ -9,18 +9,14 @@ Question: how much of an ensemble of skewed nets does this method keep, against 
 Expected: 66.6, 76.5 and 95.8 % at alpha 0.1, 0.3 and 0.5 (published, with other nets).
 """
 
-from ecogen_jax.config import ConfigDict, default, parse_arg
+from ecogen_jax.config import ConfigDict, parse_arg
+from ecogen_jax.config_presets import from_skewed_devices
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config; `smoke` shrinks it to generated data and seconds."""
-    config = default()
-    config.experiment = "hops_dense_oneshot"
-    config.data.update(public_fraction=0.0, validation_fraction=1 / 12, alpha=0.1)
-    config.topology.update(num_edges=1, devices_per_edge=5)
+    config = from_skewed_devices("hops_dense_oneshot", "end>cloud")
     config.nets.update(cloud="cnn_medium", edge="cnn_medium", end="cnn_medium")
-    config.protocol.update(name="hops", cycles=1, route=("end>cloud",))
-    config.local.update(rounds=10, steps=100, batch_size=64)
     hop = config.up_end_cloud
     hop.distiller = "dense"
     hop.teacher_weights = "equal"

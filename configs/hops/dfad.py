@@ -9,20 +9,13 @@ this folder on the same budget?
 Expected: nothing citable on Fashion-MNIST (on MNIST 98.3 % is published).
 """
 
-from ecogen_jax.config import ConfigDict, default, parse_arg
+from ecogen_jax.config import ConfigDict, parse_arg
+from ecogen_jax.config_presets import from_lenet
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config; `smoke` shrinks it to generated data and seconds."""
-    config = default()
-    config.experiment = "hops_dfad"
-    config.data.update(
-        name="fashion_mnist", public_fraction=1.0, validation_fraction=1 / 12
-    )
-    config.topology.update(num_edges=1, devices_per_edge=1)
-    config.nets.update(cloud="lenet5", edge="lenet5_half", end="lenet5_quarter")
-    config.pretrain.update(rounds=10, steps=215, batch_size=128, learning_rate=2e-3)
-    config.protocol.update(name="hops", cycles=1, route=("cloud>edge",))
+    config = from_lenet("hops_dfad", "cloud>edge", dataset="fashion_mnist")
     hop = config.down_cloud_edge
     hop.distiller = "dfad"
     # Published: 2,000 times five student steps and one of the generator, 512 images.

@@ -9,20 +9,13 @@ this folder on the same budget?
 Expected: nothing citable on Fashion-MNIST; a curve that does not fall after its peak.
 """
 
-from ecogen_jax.config import ConfigDict, default, parse_arg
+from ecogen_jax.config import ConfigDict, parse_arg
+from ecogen_jax.config_presets import from_lenet
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config; `smoke` shrinks it to generated data and seconds."""
-    config = default()
-    config.experiment = "hops_pre_dfkd"
-    config.data.update(
-        name="fashion_mnist", public_fraction=1.0, validation_fraction=1 / 12
-    )
-    config.topology.update(num_edges=1, devices_per_edge=1)
-    config.nets.update(cloud="lenet5", edge="lenet5_half", end="lenet5_quarter")
-    config.pretrain.update(rounds=10, steps=215, batch_size=128, learning_rate=2e-3)
-    config.protocol.update(name="hops", cycles=1, route=("cloud>edge",))
+    config = from_lenet("hops_pre_dfkd", "cloud>edge", dataset="fashion_mnist")
     hop = config.down_cloud_edge
     hop.distiller = "pre_dfkd"
     # Published: ten student steps for each of 14,400 generator steps of 1024 images.

@@ -10,17 +10,12 @@ same seed start from its run folder (`protocol.start_from`), so that all methods
 it.
 """
 
-from ecogen_jax.config import ConfigDict, default, parse_arg
+from ecogen_jax.config import ConfigDict, parse_arg
+from ecogen_jax.config_presets import from_lenet
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config; `smoke` shrinks it to generated data and seconds."""
-    config = default()
-    config.experiment = "hops_teacher"
-    config.data.update(public_fraction=1.0, validation_fraction=1 / 12)
-    config.topology.update(num_edges=1, devices_per_edge=1)
-    config.nets.update(cloud="lenet5", edge="lenet5_half", end="lenet5_quarter")
-    config.pretrain.update(rounds=10, steps=215, batch_size=128, learning_rate=2e-3)
-    config.protocol.update(name="hops", cycles=1, route=())
+    config = from_lenet("hops_teacher")
     parse_arg(config, arg)
     return config

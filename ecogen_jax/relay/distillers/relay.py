@@ -13,10 +13,11 @@ BatchNorm statistics (DeepInversion, Yin et al., CVPR 2020), adversarial disagre
 recent images (CMI, Fang et al., IJCAI 2021), here a ring buffer in device memory.
 Teachers may be an ensemble weighted by label counts (FedFTG, Zhang et al., CVPR 2022).
 
-Tried and left out, on validation: an adversary on logits (L1, as DFAD) or on the
-Jensen-Shannon divergence instead of KL; no adversary; mixing images of the bank (mixup,
-cut and paste, contrast); a generator of twice the width. What the parts that stayed are
-worth is a table that `python -m papers_repro.dfkd.reproduce --only ablation` prints.
+Tried in short trials on validation and left out: an adversary on logits (L1, as DFAD)
+or on the Jensen-Shannon divergence instead of KL, no adversary, and mixing images of
+the bank (mixup, cut and paste); all between LeNets that did not yet record moments.
+What the parts that stayed are worth is the table that
+`python -m papers_repro.dfkd.reproduce --only ablation` prints.
 """
 
 from collections.abc import Sequence

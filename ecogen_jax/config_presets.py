@@ -1,0 +1,84 @@
+"""Where experiments on hops start from: the settings that several of them share."""
+
+from ml_collections import ConfigDict
+
+from ecogen_jax.config import default
+
+
+def from_lenet(experiment: str, *route: str, dataset: str = "mnist") -> ConfigDict:
+    """One cloud, edge and device; a LeNet-5 trained on all but 5,000 public images.
+
+    Args:
+      experiment: names the folder of the runs.
+      *route: hops as "sender>receiver", in order.
+      dataset: of 60,000 training images.
+    """
+    config = _hops(experiment, *route)
+    config.data.update(name=dataset, public_fraction=1.0, validation_fraction=1 / 12)
+    config.topology.update(num_edges=1, devices_per_edge=1)
+    config.nets.update(cloud="lenet5", edge="lenet5_half", end="lenet5_quarter")
+    config.pretrain.update(rounds=10, steps=215, batch_size=128, learning_rate=2e-3)
+    return config
+
+
+def from_skewed_devices(experiment: str, *route: str, num_edges: int = 1) -> ConfigDict:
+    """Five devices below each edge, trained alone on skewed private images.
+
+    Args:
+      experiment: names the folder of the runs.
+      *route: hops as "sender>receiver", in order.
+      num_edges: edges below the cloud.
+    """
+    config = _hops(experiment, *route)
+    config.data.update(public_fraction=0.0, validation_fraction=1 / 12, alpha=0.1)
+    config.topology.update(num_edges=num_edges, devices_per_edge=5)
+    config.local.update(rounds=10, steps=100, batch_size=64)
+    return config
+
+
+def _hops(experiment: str, *route: str) -> ConfigDict:
+    config = default()
+    config.experiment = experiment
+    config.protocol.update(name="hops", cycles=1, route=route)
+    return config
+
+
+def for_lenets(config: ConfigDict, *hops: str) -> None:
+    """Sets what measured best on validation between LeNets, in place.
+
+    Their logits have no bound, so that an adversary which may look for any image finds
+    ever larger ones and undoes the student; where it has to keep the student's
+    agreement it does not (`ablation.any_adversary` in `papers_repro/dfkd/`).
+
+    Args:
+      config: of hops between nets that record their moments.
+      *hops: names of the sections.
+    """
+    config.generator.width = 8
+    for name in hops:
+        config[name].update(
+            bank_size=16384,
+            learning_rate=4e-3,
+            temperature=8.0,
+            shift=2,
+            adversarial_mask="agree",
+        )
+        config[name].weights.update(batchnorm=0.3, adversarial=2.0)
+
+
+def for_skewed_teachers(config: ConfigDict, *hops: str) -> None:
+    """Sets what measured best on validation from skewed devices up, in place.
+
+    Args:
+      config: of hops whose students start afresh below several teachers.
+      *hops: names of the sections.
+    """
+    for name in hops:
+        config[name].update(
+            bank_size=16384,
+            learning_rate=2e-3,
+            temperature=4.0,
+            shift=2,
+            teacher_weights="by_class",
+        )
+        config[name].weights.update(batchnorm=0.3, adversarial=0.3)

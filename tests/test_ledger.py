@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ecogen_jax.energy import constants, ledger, rates
+from ecogen_jax.energy import devices, ledger, rates
 
 RATES = rates.rates(
     devices={"cloud": "tpu_v3", "edge": "t4", "end": "jetson_nano"},
@@ -112,7 +112,7 @@ def test_parts_add_up_to_the_energy():
 
 def test_waiting_by_hand():
     entry = wait("end", wait_s=100.0)
-    power = constants.device_cell("raspberry_pi_4", "idle_power")
+    power = devices.device_cell("raspberry_pi_4", "idle_power")
     assert entry.idle_j == entry.energy_j == pytest.approx(100 * power.value)
     assert entry.energy_low_j == pytest.approx(100 * power.low)
     assert entry.energy_high_j == pytest.approx(100 * power.high * 1.2)
@@ -135,7 +135,7 @@ def test_making_a_device_is_shared_out_over_its_life():
 
 def test_what_nobody_knows_is_not_nothing():
     entry = wait("end")
-    assert constants.device("raspberry_pi_4").embodied is None
+    assert devices.device("raspberry_pi_4").embodied is None
     assert entry.embodied_g is None
     assert ledger.summarise([entry])["end"]["embodied_g"] is None
     assert ledger.summarise([entry])["cloud"]["embodied_g"] == 0
@@ -149,7 +149,7 @@ def test_water_evaporates_for_the_devices_of_the_cloud_alone():
 
 def test_the_marginal_view_takes_the_marginal_joules_of_a_byte():
     marginal = WAITING.link_energy["edge_end"]
-    assert marginal == constants.link("wifi").marginal_j_per_byte
+    assert marginal == devices.link("wifi").marginal_j_per_byte
     assert marginal.value < RATES.link_energy["edge_end"].value / 100
 
 
@@ -159,7 +159,7 @@ def test_links_are_uncontracted():
 
 
 def test_each_direction_in_use_has_its_own_latency():
-    latency = constants.link("wifi").latency_s.value
+    latency = devices.link("wifi").latency_s.value
     up, down = transfer(up_bytes=500), transfer(down_bytes=500)
     both = transfer(up_bytes=500, down_bytes=500)
     assert up.device_s == down.device_s
@@ -225,6 +225,9 @@ def test_bad_amounts_and_places_are_refused(call, message):
         call()
 
 
+BARE = {"cloud": "tpu_v2", "edge": "t4", "end": "raspberry_pi_4"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -233,7 +236,10 @@ def test_bad_amounts_and_places_are_refused(call, message):
         ({"country": "Wrold"}, "did you mean 'World'"),
         ({"link_view": "mean"}, "link_view 'mean': allowed are average, marginal"),
         ({"cloud_water": "gogle"}, "did you mean 'google'"),
-        ({"include_idle": True}, "device 'a100' has no idle_power.*tpu_v4"),
+        (
+            {"include_idle": True, "devices": BARE},
+            "device 'tpu_v2' has no idle_power.*tpu_v4",
+        ),
         (
             {"contracted_share": {"cloud": 0.0, "edge": 1.5, "end": 0.0}},
             "edge is 1.5: allowed is 0",

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ecogen_jax.energy import constants
+from ecogen_jax.energy import constants, devices
 from ecogen_jax.run import measure
 
 
@@ -29,7 +29,7 @@ def test_all_counters_are_added_up_beside_the_model(monkeypatch):
     assert monitor.calls[-1] == ("end", "run")
     summary = energy.summary()
     # A quarter of the table's server of 64 threads.
-    modelled_j = 4.0 * constants.device("server_cpu").power_w.value / 4
+    modelled_j = 4.0 * devices.device("server_cpu").power_w.value / 4
     assert summary == {
         "measured_j": 448.0,
         "modelled_j": pytest.approx(modelled_j),
@@ -101,4 +101,4 @@ def test_no_counter_and_no_reader_are_told_apart(monkeypatch):
 def test_the_model_of_a_host_is_known_by_its_device(kind, name):
     assert measure.profile(kind) == name
     if name:
-        assert name in constants.names("devices", constants.TRAINING)
+        assert name in constants.names("devices", devices.TRAINING)

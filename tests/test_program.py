@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import ecogen_jax.energy
-from ecogen_jax.energy import constants, roofline
+from ecogen_jax.energy import constants, devices, roofline
 
 SIDE = 4096
 MATRIX = jax.ShapeDtypeStruct((SIDE, SIDE), jnp.bfloat16)
@@ -20,7 +20,7 @@ def test_a_large_product_by_hand():
     assert found.flops == 2 * SIDE**3
     # Far more arithmetic than bytes: the peak and the reached share of it decide.
     seconds = 2 * SIDE**3 / (312e12 * roofline.COMPUTE_FRACTION.value)
-    power = constants.device("a100").power_w
+    power = devices.device("a100").power_w
     assert found.seconds.value == pytest.approx(seconds)
     assert found.energy_j.value == pytest.approx(seconds * power.value)
     assert found.energy_j.high == pytest.approx(found.seconds.high * power.high)
@@ -45,6 +45,37 @@ def test_country_changes_grams_alone():
     there = ecogen_jax.energy.estimate(product, MATRIX, MATRIX, country="Sweden")
     assert here.energy_j == there.energy_j
     assert here.carbon_g.value / there.carbon_g.value == pytest.approx(614.98 / 35.89)
+
+
+def until_small(a):
+    return jax.lax.while_loop(lambda x: x[0, 0] > 1, lambda x: x @ x, a)
+
+
+def test_a_while_loop_costs_up_to_its_stated_bound():
+    found = ecogen_jax.energy.estimate(
+        until_small, MATRIX, device="a100", while_trips=5
+    )
+    once = ecogen_jax.energy.estimate(product, MATRIX, MATRIX, device="a100")
+    assert found.flops == pytest.approx(5 * once.flops, rel=1e-6)
+    assert found.seconds.value == pytest.approx(5 * once.seconds.value, rel=1e-3)
+    # It may stop at once, so nothing bounds it from below.
+    assert found.energy_j.low < 1e-3 * once.energy_j.low
+
+
+def test_a_bound_by_the_name_of_the_body_is_the_same():
+    def body(x):
+        return x @ x
+
+    def loop(a):
+        return jax.lax.while_loop(lambda x: x[0, 0] > 1, body, a)
+
+    named = ecogen_jax.energy.estimate(loop, MATRIX, while_trips={"body": 3})
+    assert named == ecogen_jax.energy.estimate(loop, MATRIX, while_trips=3)
+
+
+def test_a_while_loop_without_a_bound_is_refused_with_a_way_out():
+    with pytest.raises(ValueError, match=r"without a static trip count.*while_trips="):
+        ecogen_jax.energy.estimate(until_small, MATRIX)
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,9 @@ def test_decoding_beats_its_bar_and_misses_its_aim(tables):
     assert score["aim"] == 0.15 < score["ours_mean"] <= score["bar"] == 0.289
 
 
-def test_no_model_of_the_decoding_split_is_in_the_table():
-    split = {cell["model"] for cell in fits.cells("V14_fit")}
+@pytest.mark.parametrize("name", ["V14_fit", "V14_wider"])
+def test_no_model_of_the_decoding_split_is_in_the_table(name):
+    split = {cell["model"] for cell in fits.cells(name)}
     assert split.isdisjoint(cell["model"] for cell in fits.cells("V14"))
 
 
@@ -82,6 +83,17 @@ def test_held_out_queries_do_not_move_the_overhead():
     ours = fits.query_kwh(fits.cells("V13"))
     assert fits.query_kwh(perturbed("V13", "held-out")) == ours
     assert fits.query_kwh(perturbed("V13", "fit")) != ours
+
+
+def test_a_query_pays_for_each_pixel_what_classification_leaves():
+    cells = fits.cells("V13")
+    base, ours = fits.query_kwh(cells), fits.query_with_pixels_kwh(cells)
+    by_row = {cell["row"]: i for i, cell in enumerate(cells)}
+    seen, told = by_row["image_classification"], by_row["object_detection"]
+    assert ours[seen] == pytest.approx(cells[seen]["published"])
+    more = cells[told]["pixels"] / cells[seen]["pixels"]
+    assert ours[told] - base[told] == pytest.approx(more * (ours[seen] - base[seen]))
+    assert ours[by_row["extractive_qa"]] == base[by_row["extractive_qa"]]
 
 
 def test_held_out_caps_do_not_move_the_share():

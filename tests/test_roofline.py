@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 from jax import ShapeDtypeStruct, lax
 
-from ecogen_jax.energy import constants, meter, roofline
+from ecogen_jax.energy import constants, devices, meter, roofline
 from ecogen_jax.energy.constants import Constant
 from ecogen_jax.energy.counts import Cost
 
@@ -116,7 +116,7 @@ def test_a_cap_below_idle_is_refused():
 def test_machine_takes_the_peaks_of_the_table():
     h100 = roofline.machine("h100")
     assert set(h100.peak_flops) == {"bf16", "fp16", "fp32", "int8"}
-    assert h100.peak_flops["bf16"] == constants.device_cell("h100", "peak_bf16_flops")
+    assert h100.peak_flops["bf16"] == devices.device_cell("h100", "peak_bf16_flops")
     assert set(roofline.machine("tpu_v3").peak_flops) == {"bf16"}
     with pytest.raises(ValueError, match="h100"):
         roofline.machine("h1000")

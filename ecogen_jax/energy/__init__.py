@@ -4,7 +4,7 @@ Only what counts FLOPs or draws samples needs JAX, so reports can read constants
 ledgers without it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 
 def estimate(
-    fn: Callable[..., Any], *args: Any, device: str = "h100", country: str = "World"
+    fn: Callable[..., Any],
+    *args: Any,
+    device: str = "h100",
+    country: str = "World",
+    while_trips: int | Mapping[str, int] | None = None,
 ) -> "Estimate":
     """Predicts what one call of a JAX function costs, before it runs.
 
@@ -21,10 +25,14 @@ def estimate(
         *args: its arguments; `jax.ShapeDtypeStruct` will do for arrays.
         device: a device of ``tables/devices.csv`` with speed and power.
         country: a row of ``tables/grid.csv``.
+        while_trips: most trips of ``while`` loops that do not show theirs: one number
+            for all, or a number for each by the name of its body function.
 
     Returns:
         See `ecogen_jax.energy.program.Estimate`.
     """
     from ecogen_jax.energy import program
 
-    return program.estimate(fn, *args, device=device, country=country)
+    return program.estimate(
+        fn, *args, device=device, country=country, while_trips=while_trips
+    )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ecogen_jax.energy import constants
+from ecogen_jax.energy import constants, devices
 from ecogen_jax.energy.accounting import carbon_g, convert, energy_kwh
 
 NUMBERS = (
@@ -102,7 +102,7 @@ def _judge(row: dict[str, Any], tolerance: float) -> Iterator[Finding]:
 def _look_up(row: dict[str, Any]) -> None:
     """Puts the numbers of a named device and region in place of their names."""
     if "device" in row and "full_power_w" not in row:
-        full = constants.device_cell(row["device"], "full_power")
+        full = devices.device_cell(row["device"], "full_power")
         row["full_power_w"] = full.value
     if "region" in row and "intensity_g_per_kwh" not in row:
         row["intensity_g_per_kwh"] = constants.grid(row["region"]).value

@@ -1,9 +1,10 @@
 """Every physical number of the ledger, with its interval, source, date and kind.
 
 The numbers live in ``tables/*.csv``, one a row, in the unit of their source; this
-module converts them to SI. Three kinds are kept apart: ``measured`` (a meter read
-it), ``modelled`` (somebody computed it) and ``assumed`` (a choice, with the reason in
-the source column). ``low`` and ``high`` bound what a careful reader would accept.
+module converts them to SI, and `devices` puts devices and links together from them.
+Three kinds are kept apart: ``measured`` (a meter read it), ``modelled`` (somebody
+computed it) and ``assumed`` (a choice, with the reason in the source column). ``low``
+and ``high`` bound what a careful reader would accept.
 """
 
 import difflib
@@ -30,9 +31,6 @@ _SI = {
     "W/Mbit/s": (8 / 1e6, "J/B"),
 }
 
-TRAINING = ("achieved_flops", "power_w")
-"""What a device needs so that a ledger can turn FLOPs into joules."""
-
 
 class Constant(NamedTuple):
     """One number and where it comes from.
@@ -56,41 +54,6 @@ class Constant(NamedTuple):
     kind: str
 
 
-class Device(NamedTuple):
-    """Speed and power of one device while it trains; see `device_cell` for the rest.
-
-    Attributes:
-        name: key in ``tables/devices.csv``.
-        achieved_flops: FLOP/s that a training program reaches, not the peak.
-        power_w: power drawn meanwhile, in W; the boundary is stated in its source.
-        embodied: emissions of its making, in kg; None where no source gives them.
-    """
-
-    name: str
-    achieved_flops: Constant
-    power_w: Constant
-    embodied: Constant | None
-
-
-class Link(NamedTuple):
-    """Speed and energy of one network link.
-
-    Attributes:
-        name: key in ``tables/links.csv``.
-        rate_bytes_per_s: payload rate of either direction, in B/s.
-        latency_s: delay before the first byte, in s.
-        energy_j_per_byte: average view: all network energy over all traffic, in J/B.
-        marginal_j_per_byte: marginal view: what one more byte adds to the power of a
-            network that runs anyway, in J/B; a small part of the average.
-    """
-
-    name: str
-    rate_bytes_per_s: Constant
-    latency_s: Constant
-    energy_j_per_byte: Constant
-    marginal_j_per_byte: Constant
-
-
 @functools.cache
 def table(stem: str) -> pd.DataFrame:
     """Reads one packaged table.
@@ -112,7 +75,7 @@ def names(stem: str, having: Sequence[str] = ()) -> tuple[str, ...]:
 
     Args:
         stem: as for `table`.
-        having: quantities that a name must have all of, such as `TRAINING`.
+        having: quantities that a name must have all of, such as `devices.TRAINING`.
 
     Returns:
         The names without repeats.
@@ -122,64 +85,6 @@ def names(stem: str, having: Sequence[str] = ()) -> tuple[str, ...]:
     return tuple(
         str(name) for name, quantities in found.items() if {*having} <= {*quantities}
     )
-
-
-def device(name: str) -> Device:
-    """Looks up a device.
-
-    Args:
-        name: one of ``names("devices")``.
-
-    Returns:
-        Its achieved FLOP/s and its power in W.
-
-    Raises:
-        ValueError: the name is unknown, or no source gives its speed or power.
-    """
-    speed, power = (device_cell(name, quantity) for quantity in TRAINING)
-    return Device(name, speed, power, _rows("devices", name).get("embodied"))
-
-
-def device_cell(name: str, quantity: str) -> Constant:
-    """Looks up one quantity of a device.
-
-    Args:
-        name: one of ``names("devices")``.
-        quantity: ``achieved_flops``, ``power_w``, ``idle_power``, ``full_power`` (W),
-            ``peak_bf16_flops`` and its like for fp16, fp32 and int8 (FLOP/s),
-            ``bandwidth`` (B/s) or ``embodied`` (kg).
-
-    Returns:
-        The constant, in SI units.
-
-    Raises:
-        ValueError: the device is unknown, or no source gives it this quantity.
-    """
-    rows = _rows("devices", name)
-    if quantity not in rows:
-        others = ", ".join(names("devices", having=(quantity,))) or "none"
-        raise ValueError(
-            f"device {name!r} has no {quantity} in table devices, only "
-            f"{', '.join(rows)}. Choose a device that has it ({others}), or add a "
-            "row with its source to ecogen_jax/energy/tables/devices.csv"
-        )
-    return rows[quantity]
-
-
-def link(name: str) -> Link:
-    """Looks up a link.
-
-    Args:
-        name: one of ``names("links")``.
-
-    Returns:
-        Its rate in B/s, latency in s and energy in J/B by both views.
-
-    Raises:
-        ValueError: the name is unknown.
-    """
-    rows = _rows("links", name)
-    return Link(name, *(rows[field] for field in Link._fields[1:]))
 
 
 def grid(name: str) -> Constant:
@@ -198,7 +103,7 @@ def grid(name: str) -> Constant:
     Raises:
         ValueError: the name is unknown.
     """
-    return _rows("grid", name)["carbon_intensity"]
+    return lookup("grid", name)["carbon_intensity"]
 
 
 def pue(tier: str) -> Constant:
@@ -213,7 +118,7 @@ def pue(tier: str) -> Constant:
     Raises:
         ValueError: the tier is unknown.
     """
-    return _rows("pue", tier)["pue"]
+    return lookup("pue", tier)["pue"]
 
 
 def lifetime(tier: str) -> Constant:
@@ -228,7 +133,7 @@ def lifetime(tier: str) -> Constant:
     Raises:
         ValueError: the tier is unknown.
     """
-    return _rows("lifetime", tier)["lifetime"]
+    return lookup("lifetime", tier)["lifetime"]
 
 
 def wue(site: str) -> Constant:
@@ -243,12 +148,23 @@ def wue(site: str) -> Constant:
     Raises:
         ValueError: the name is unknown.
     """
-    return _rows("wue", site)["wue"]
+    return lookup("wue", site)["wue"]
 
 
 @functools.cache
-def _rows(stem: str, name: str) -> dict[str, Constant]:
-    """Constants of one name, by quantity, in SI units."""
+def lookup(stem: str, name: str) -> dict[str, Constant]:
+    """Looks up all that a table knows of a name.
+
+    Args:
+        stem: as for `table`.
+        name: one of ``names(stem)``.
+
+    Returns:
+        Constants by quantity, in SI units.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
     frame = table(stem)
     found = frame[frame["name"] == name]
     if found.empty:

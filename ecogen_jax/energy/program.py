@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ecogen_jax.energy import constants, meter, roofline
+from ecogen_jax.energy import constants, devices, loops, meter, roofline
 from ecogen_jax.energy.ledger import Interval
 
 
@@ -24,7 +24,11 @@ class Estimate(NamedTuple):
 
 
 def estimate(
-    fn: Callable[..., Any], *args: Any, device: str = "h100", country: str = "World"
+    fn: Callable[..., Any],
+    *args: Any,
+    device: str = "h100",
+    country: str = "World",
+    while_trips: loops.WhileTrips = None,
 ) -> Estimate:
     """Predicts one call from its jaxpr; nothing is run or allocated.
 
@@ -33,18 +37,20 @@ def estimate(
     Args:
         fn: any function that JAX can trace.
         *args: its arguments; `jax.ShapeDtypeStruct` will do for arrays.
-        device: name in ``constants.names("devices", constants.TRAINING)``.
+        device: name in ``constants.names("devices", devices.TRAINING)``.
         country: name in ``constants.names("grid")``.
+        while_trips: most trips of ``while`` loops that do not show theirs, as in
+            `meter.cost`; the low ends of the intervals take no trip at all.
 
     Returns:
         FLOPs, seconds, joules and grams.
 
     Raises:
         ValueError: a name is unknown, the device lacks a quantity or a dtype, or a
-            ``while`` loop has no static trip count.
+            ``while`` loop has neither a static trip count nor a bound.
     """
-    cost = meter.cost(fn, *args)
-    profile = constants.device(device)
+    cost = meter.cost(fn, *args, while_trips=while_trips)
+    profile = devices.device(device)
     seconds = roofline.time_s(cost, roofline.machine(device))
     energy_j = _times(seconds, profile.power_w)
     carbon_g = _times(energy_j, constants.grid(country), 1 / constants.JOULES_PER_KWH)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ecogen_jax.energy import constants
+from ecogen_jax.energy import devices as hardware
 from ecogen_jax.energy.constants import Constant
 
 TIERS = ("cloud", "edge", "end")
@@ -34,8 +35,8 @@ class Rates(NamedTuple):
             is left out.
     """
 
-    devices: dict[str, constants.Device]
-    links: dict[str, constants.Link]
+    devices: dict[str, hardware.Device]
+    links: dict[str, hardware.Link]
     link_energy: dict[str, Constant]
     link_view: str
     pue: dict[str, Constant]
@@ -84,10 +85,10 @@ def rates(
                 f"contracted_share of {tier} is {share}: allowed is 0 (none) to 1 (all)"
             )
     view = _view(link_view)
-    profiles = {name: constants.link(links[name]) for name in LINKS}
+    profiles = {name: hardware.link(links[name]) for name in LINKS}
     waiting = TIERS if include_idle else ()
     return Rates(
-        devices={tier: constants.device(devices[tier]) for tier in TIERS},
+        devices={tier: hardware.device(devices[tier]) for tier in TIERS},
         links=profiles,
         link_energy={name: getattr(link, view) for name, link in profiles.items()},
         link_view=link_view,
@@ -96,7 +97,7 @@ def rates(
         contracted_share=dict(contracted_share),
         lifetime={tier: constants.lifetime(tier) for tier in TIERS},
         idle_power={
-            tier: constants.device_cell(devices[tier], "idle_power") for tier in waiting
+            tier: hardware.device_cell(devices[tier], "idle_power") for tier in waiting
         },
         wue={} if cloud_water == NO_WATER else {"cloud": constants.wue(cloud_water)},
     )

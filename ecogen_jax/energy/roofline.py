@@ -20,7 +20,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ecogen_jax.energy import constants
+from ecogen_jax.energy import constants, devices
 from ecogen_jax.energy.constants import Constant
 from ecogen_jax.energy.counts import Cost
 from ecogen_jax.energy.ledger import Interval
@@ -85,11 +85,11 @@ def machine(name: str) -> Machine:
     Raises:
         ValueError: the device is unknown, or its table has no bandwidth.
     """
-    bandwidth = constants.device_cell(name, "bandwidth")
+    bandwidth = devices.device_cell(name, "bandwidth")
     frame = constants.table("devices")
     known = set(frame.loc[frame["name"] == name, "quantity"])
     peaks = {
-        peak: constants.device_cell(name, f"peak_{peak}_flops")
+        peak: devices.device_cell(name, f"peak_{peak}_flops")
         for peak in dict.fromkeys(PEAKS.values())
         if f"peak_{peak}_flops" in known
     }

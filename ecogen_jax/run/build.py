@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from ecogen_jax import keys, mesh
 from ecogen_jax.config import HOPS, ConfigError, check
 from ecogen_jax.data import sources
-from ecogen_jax.energy import constants
+from ecogen_jax.energy import constants, devices
 from ecogen_jax.energy import rates as energy_rates
 from ecogen_jax.nets.classifier import CLASSIFIERS, classifier
 from ecogen_jax.nets.functional import Net
@@ -21,6 +21,7 @@ from ecogen_jax.relay.protocols import PROTOCOLS
 from ecogen_jax.relay.settings import ReplaySettings, Settings
 from ecogen_jax.relay.stage import Mapping, Stage
 from ecogen_jax.run.build_data import Labelled, resized, share
+from ecogen_jax.run.build_federated import federated, schedule_arrays
 from ecogen_jax.run.build_route import hops, learning, route
 
 CHOICES = {
@@ -29,9 +30,9 @@ CHOICES = {
     "nets.cloud": CLASSIFIERS,
     "nets.edge": CLASSIFIERS,
     "nets.end": CLASSIFIERS,
-    "energy.cloud_device": constants.names("devices", constants.TRAINING),
-    "energy.edge_device": constants.names("devices", constants.TRAINING),
-    "energy.end_device": constants.names("devices", constants.TRAINING),
+    "energy.cloud_device": constants.names("devices", devices.TRAINING),
+    "energy.edge_device": constants.names("devices", devices.TRAINING),
+    "energy.end_device": constants.names("devices", devices.TRAINING),
     "energy.cloud_edge_link": constants.names("links"),
     "energy.edge_end_link": constants.names("links"),
     "energy.country": constants.names("grid"),
@@ -133,6 +134,13 @@ def _assemble(
     shape = dataset.train_images.shape[1:]
     nets = build_nets(config, shape, dataset.num_classes)
     way = route(config, pictures)
+    federation = federated(
+        config,
+        nets,
+        topology,
+        public=shares.images.public.images[0],
+        num_classes=dataset.num_classes,
+    )
     start, cycle = PROTOCOLS[config.protocol.name](
         Settings(
             nets=nets,
@@ -145,6 +153,7 @@ def _assemble(
                 config.local.replay_size, config.generator.latent_size
             ),
             route=way,
+            federated=federation,
         )
     )
     cycles = config.protocol.cycles
@@ -157,9 +166,13 @@ def _assemble(
         plan=[Plan(0, stage) for stage in start]
         + [Plan(number, stage) for number in range(1, cycles + 1) for stage in cycle],
         cycles=cycles,
-        mapping=Mapping(mesh.resolve(config.mesh.backend), config.mesh.num_devices),
+        mapping=Mapping(
+            mesh.resolve(config.mesh.backend),
+            config.mesh.num_devices,
+            config.mesh.chunk,
+        ),
         rates=_rates(config),
-        partition=shares.arrays,
+        partition=shares.arrays | schedule_arrays(federation),
         label_counts=shares.evidence.private,
         key=keys.root(config.seed),
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from ecogen_jax.energy import constants
+from ecogen_jax.energy import devices
 
 # Part of a JAX device's name -> the table's device whose power is the model.
 PROFILES = {
@@ -127,7 +127,7 @@ def counters(root: Path = Path("/")) -> list[str]:
 
 def _power_w(name: str) -> float:
     """Power of a host under load: of a CPU, the share of the table's server."""
-    power_w = constants.device(name).power_w.value
+    power_w = devices.device(name).power_w.value
     if name != "server_cpu":
         return power_w
     return power_w * (os.cpu_count() or 1) / SERVER_THREADS

@@ -20,6 +20,7 @@ from ecogen_jax.energy.accounting import (
     sci_g,
     water_l,
 )
+from ecogen_jax.energy.predict import training_flops
 from papers_repro.energy import rows
 
 Cell = Mapping[str, Any]
@@ -37,7 +38,7 @@ def table(name: str) -> pd.DataFrame:
     """
     done: dict[str, float] = {}
     bars = []
-    for cell in _cells(name):
+    for cell in cells(name):
         ours = _compute(cell, done)
         if ours is not None:
             done[cell["row"]] = ours
@@ -53,7 +54,7 @@ def known_bad() -> pd.DataFrame:
         the deviation reaches the tolerance at which a sound value would pass.
     """
     bars = []
-    for cell in _cells("known_bad"):
+    for cell in cells("known_bad"):
         inputs = dict(pair.split("=") for pair in cell["inputs"].split())
         numbers = {key: float(value) for key, value in inputs.items()}
         ours = KNOWN_BAD_FORMULAS[cell["formula"]](numbers | {"unit": cell["unit"]})
@@ -63,8 +64,15 @@ def known_bad() -> pd.DataFrame:
     return rows.frame(bars)
 
 
-def _cells(name: str) -> list[dict[str, Any]]:
-    """Cells of a file as dicts without the blank fields."""
+def cells(name: str) -> list[dict[str, Any]]:
+    """Reads the cells of a table.
+
+    Args:
+        name: stem of its file in ``cells/``, such as ``V1``.
+
+    Returns:
+        One dict a cell, without its blank fields.
+    """
     records = rows.cells(name).to_dict("records")
     return [
         {str(key): value for key, value in record.items() if _given(value)}
@@ -130,10 +138,22 @@ def _parts_kwh(cell: Cell) -> float:
     return convert(cell["accelerator_wh"] + sum(parts), "Wh", "kWh")
 
 
-def _kwh(cell: Cell) -> float:
-    """Energy from whichever inputs the source prints."""
+def facility_kwh(cell: Cell) -> float:
+    """Energy at the facility from whichever inputs the source prints.
+
+    Args:
+        cell: a cell without its blank fields.
+
+    Returns:
+        Energy in kWh.
+
+    Raises:
+        KeyError: an input was not read.
+    """
     if "energy_kwh" in cell:
         return cell["energy_kwh"]
+    if "it_kwh" in cell:
+        return cell["it_kwh"] * cell["pue"]
     if "accelerator_wh" in cell:
         return _parts_kwh(cell)
     if "kwh_per_gb" in cell:
@@ -145,7 +165,7 @@ def _kwh(cell: Cell) -> float:
 
 
 def _energy(cell: Cell) -> float:
-    return convert(_kwh(cell), "kWh", cell["unit"])
+    return convert(facility_kwh(cell), "kWh", cell["unit"])
 
 
 def _carbon(cell: Cell) -> float:
@@ -153,7 +173,7 @@ def _carbon(cell: Cell) -> float:
         g_per_kwh = convert(cell["lb_per_kwh"], "lb", "g")
     else:
         g_per_kwh = cell["g_per_kwh"]
-    return convert(carbon_g(_kwh(cell), g_per_kwh), "g", cell["unit"])
+    return convert(carbon_g(facility_kwh(cell), g_per_kwh), "g", cell["unit"])
 
 
 def _embodied(cell: Cell) -> float:
@@ -191,8 +211,10 @@ FORMULAS: dict[str, Callable[[Cell], float]] = {
         _hours(cell) * 3600 * cell["peak_flops"] * cell["utilisation"]
     ),
     "overhead": lambda cell: _energy(cell) * (cell["pue"] - 1),
-    "ratio": lambda cell: convert(_kwh(cell), "kWh", "Wh") / cell["reference_wh"],
-    "water": lambda cell: water_l(_kwh(cell), cell["wue_l_per_kwh"]) * 1e3,
+    "ratio": lambda cell: (
+        convert(facility_kwh(cell), "kWh", "Wh") / cell["reference_wh"]
+    ),
+    "water": lambda cell: water_l(facility_kwh(cell), cell["wue_l_per_kwh"]) * 1e3,
     "sci": lambda cell: sci_g(0, _embodied(cell), 1),
     "carbon per area": _carbon_per_area,
     "chip": lambda cell: _carbon_per_area(cell) * cell["area_cm2"] + cell["package_g"],
@@ -205,6 +227,11 @@ KNOWN_BAD_FORMULAS: dict[str, Callable[[Cell], float]] = {
     "parts": lambda cell: sum(cell[key] for key in cell if key != "unit"),
     "saving": lambda cell: 100 * (1 - cell["after"] / cell["before"]),
     "loop": lambda cell: cell["trips"] * cell["body_flop"],
+    "days": lambda cell: (
+        training_flops(cell["params"], cell["tokens"])
+        / (cell["chips"] * cell["peak_flops"] * cell["utilisation"])
+        / 86400
+    ),
 }
 ACCOUNTING = (1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 20, 24)
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {

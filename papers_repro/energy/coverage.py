@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ecogen_jax.energy import accounting, constants
+from ecogen_jax.energy import accounting, constants, devices
+from papers_repro.energy import accounting as printed
 from papers_repro.energy import fits
 
 TAILS = (0.05, 0.95)
@@ -49,7 +50,7 @@ def training_power(table: str, cells: Sequence[fits.Cell]) -> Iterator[Check]:
             continue
         chip = _chip(cell["row"])
         if chip == "a100":
-            watts = constants.device("a100").power_w
+            watts = devices.device("a100").power_w
             bounds = _tails(_draws(watts.low, watts.value, watts.high))
         else:
             name = f"{chip}_power_w"
@@ -61,21 +62,21 @@ def training_power(table: str, cells: Sequence[fits.Cell]) -> Iterator[Check]:
 def intensity(cells: Sequence[fits.Cell]) -> Iterator[Check]:
     """Carbon from measured energy and the intensity of the grid.
 
-    The printed intensity takes the relative interval of our grid table; where none
-    was printed the site counts as the mean of the United States.
+    The intensity of a site takes the relative interval of our grid table.
 
     Args:
-        cells: cells of V12.
+        cells: cells of V12, without their blank fields.
 
     Yields:
-        One check a row.
+        One check for each row of one site whose carbon was published.
     """
     grid = constants.grid("United States")
     for cell in cells:
-        printed = cell["g_per_kwh"]
-        scale = printed / grid.value if printed > 0 else 1.0
+        if not {"g_per_kwh", "published"} <= cell.keys():
+            continue
+        scale = cell["g_per_kwh"] / grid.value
         draws = scale * _draws(grid.low, grid.value, grid.high)
-        low, high = _tails(draws * cell["energy_kwh"] / 1e6)
+        low, high = _tails(draws * printed.facility_kwh(cell) / 1e6)
         yield Check(f"V12.{cell['row']}", cell["published"], low, high)
 
 

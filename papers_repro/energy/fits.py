@@ -2,7 +2,8 @@
 
 The splits are named in the cell files: all of ``V14_fit.csv`` (no model of it is in
 ``V14.csv``), and in ``V13.csv`` and ``V18.csv`` the rows marked ``fit``. A function
-here reads ``published`` of no other row.
+here reads ``published`` of no other row; `query_with_pixels_kwh` alone does.
+``V14_wider.csv`` holds further models, for a way that was tried.
 """
 
 import functools
@@ -17,6 +18,7 @@ from ecogen_jax.energy import accounting, predict
 from papers_repro.energy import rows
 
 Cell = dict[str, Any]
+PICTURES = "image_classification"
 
 
 def cells(name: str) -> list[Cell]:
@@ -162,6 +164,32 @@ def query_kwh(
     overhead_j = np.exp(optimize.minimize_scalar(loss, bounds=(-5, 8)).x)
     joules = work_j + overhead_j * count
     return [float(j) * 1000 / accounting.JOULES_PER_KWH for j in joules]
+
+
+def operations(cell: Cell) -> float:
+    """Products and convolutions that the host starts for one query of ``V13.csv``."""
+    later = cell["later_operations"] * (cell["passes"] - 1)
+    return float(cell["first_operations"] + later)
+
+
+def query_with_pixels_kwh(table: Sequence[Cell]) -> list[float]:
+    """Energy of 1000 queries when the host also pays for each pixel of a picture.
+
+    The cost of a pixel is what `query_kwh` leaves of image classification, which
+    therefore is no held-out row here.
+
+    Args:
+        table: rows of ``V13.csv``.
+
+    Returns:
+        kWh, one number a row.
+    """
+    base = query_kwh(table)
+    (seen,) = (i for i, cell in enumerate(table) if cell["row"] == PICTURES)
+    a_pixel = (table[seen]["published"] - base[seen]) / table[seen]["pixels"]
+    return [
+        kwh + a_pixel * cell["pixels"] for kwh, cell in zip(base, table, strict=True)
+    ]
 
 
 def static_w() -> float:

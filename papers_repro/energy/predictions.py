@@ -13,6 +13,7 @@ import pandas as pd
 from scipy import stats
 
 from ecogen_jax.energy import accounting, predict
+from papers_repro.energy import accounting as printed
 from papers_repro.energy import coverage, fits, rows
 
 Row = dict[str, Any]
@@ -54,6 +55,8 @@ def v13() -> pd.DataFrame:
         "no_overhead": fits.query_kwh(cells, lambda cell: 0.0),
         "overhead_of_a_query": fits.query_kwh(cells, lambda cell: 1.0),
         "overhead_of_a_pass": fits.query_kwh(cells),
+        "overhead_of_an_operation": fits.query_kwh(cells, fits.operations),
+        "overhead_of_a_pass_and_of_pixels": fits.query_with_pixels_kwh(cells),
     }
     ours = ways["overhead_of_a_pass"]
     table = [
@@ -66,6 +69,9 @@ def v13() -> pd.DataFrame:
         off = np.exp(np.abs(np.log(np.array(kwh) / np.array(published))))
         name = "largest factor between ours and published, ten tasks"
         table.append(_score(f"V13.ways.{way}", name, float(off.max())))
+        order = float(stats.spearmanr(kwh, published).statistic)
+        name = "Spearman rank correlation of this way"
+        table.append(_score(f"V13.ways.{way}.rank", name, order))
     return rows.frame(table)
 
 
@@ -86,6 +92,9 @@ def v14() -> pd.DataFrame:
         "datasheet": predict.DATASHEET,
         "half_of_the_datasheet": predict.Efficiency(0.5, 0.5, 0.5, 0.0, 0.7),
         "fitted": fitted,
+        "fitted_on_a_wider_split": fits.efficiency(
+            fits.cells("V14_fit") + fits.cells("V14_wider")
+        ),
     }
     for way, efficiency in ways.items():
         table.append(_score(f"V14.ways.{way}", name, _mape(cells, efficiency)))
@@ -126,7 +135,7 @@ def v26() -> pd.DataFrame:
     checks = [
         *coverage.training_power("V2", fits.cells("V2")),
         *coverage.training_power("V8", fits.cells("V8")),
-        *coverage.intensity(fits.cells("V12")),
+        *coverage.intensity(printed.cells("V12")),
         *coverage.decoding(),
         *coverage.capping(),
     ]

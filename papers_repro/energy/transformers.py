@@ -135,23 +135,29 @@ def evolved(c: Config) -> Blocks:
     return Blocks(encoder | both, encode, decoder | both, decode)
 
 
-def flops_per_token(c: Config, blocks: Blocks) -> float:
+def flops_per_token(c: Config, blocks: Blocks, *, recompute: bool = False) -> float:
     """FLOPs of forward and backward over one sequence, by the tokens in it.
 
     Args:
         c: sizes.
         blocks: one of `gpt`, `gated`, `t5`, `evolved`, of the same sizes.
+        recompute: whether a layer keeps its input alone and is computed once more
+            on the way back.
 
     Returns:
         FLOP a token, those of encoder and decoder together.
     """
+    encode, decode = (
+        jax.checkpoint(layer) if recompute else layer
+        for layer in (blocks.encode, blocks.decode)
+    )
 
     def loss(params: Params, source: jax.Array, target: jax.Array) -> jax.Array:
         encoded = None
         if c.encoder_layers:
-            encoded = _stack(blocks.encode, params["encoder"], params["embed"][source])
+            encoded = _stack(encode, params["encoder"], params["embed"][source])
             encoded = _norm(encoded)
-        x = _stack(blocks.decode, params["decoder"], params["embed"][target], encoded)
+        x = _stack(decode, params["decoder"], params["embed"][target], encoded)
         scores = jax.nn.log_softmax(_norm(x) @ params["embed"].T)
         return -jnp.take_along_axis(scores, target[:, None], axis=1).mean()
 
@@ -161,6 +167,25 @@ def flops_per_token(c: Config, blocks: Blocks) -> float:
     )
     cost = meter.cost(jax.grad(loss), parameters(c, blocks), *tokens)
     return cost.flops / (c.encoder_tokens + c.decoder_tokens)
+
+
+def weight_flops_per_token(c: Config, blocks: Blocks) -> float:
+    """FLOPs of a token without the scores of attention.
+
+    Those alone grow with the length of the sequences, and in proportion to it, so what
+    is left at length 0 is 2 f(length / 2) - f(length).
+
+    Args:
+        c: sizes; the lengths must be even.
+        blocks: as in `flops_per_token`.
+
+    Returns:
+        FLOP a token.
+    """
+    half = c._replace(
+        encoder_tokens=c.encoder_tokens // 2, decoder_tokens=c.decoder_tokens // 2
+    )
+    return 2 * flops_per_token(half, blocks) - flops_per_token(c, blocks)
 
 
 def parameters(c: Config, blocks: Blocks) -> Params:

@@ -16,12 +16,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ecogen_jax import config_hops
+from ecogen_jax import config_federated, config_hops
 from ecogen_jax.config_hops import HOPS
 from ecogen_jax.config_rules import (
     LEARNING,
     RULES,
     ConfigError,
+    check_domains,
     nearest,
     one_of,
     some_of,
@@ -71,6 +72,7 @@ def default() -> ConfigDict:
             "pretrain": _pretrain(),
             "local": _local(),
             **config_hops.defaults(),
+            "federated": config_federated.defaults(),
             "generator": {
                 "latent_size": 64,  # length of the noise vector
                 "width": 16,  # channels of its last hidden layer
@@ -78,6 +80,7 @@ def default() -> ConfigDict:
             "mesh": {
                 "backend": "auto",  # how clients are mapped: auto picks for the host
                 "num_devices": 2,  # simulated devices that share the clients
+                "chunk": 0,  # clients that a device takes at once; 0: as many as suit
             },
             "energy": _energy(),
             "run": {"workdir": "runs"},  # run folders go to <workdir>/<experiment>/
@@ -93,7 +96,12 @@ def _data() -> dict[str, Any]:
         "public_fraction": 0.5,  # share of the training images that the cloud sees
         "public_missing_classes": (),  # classes that the public half lacks
         "validation_fraction": 0.1,  # share of each half kept for choosing
+        # How devices share the private half: "dirichlet" by label, "iid", "shards" of
+        # sorted labels, "quantity" (sizes differ), "domain" (edges differ in dataset).
+        "partition": "dirichlet",
         "alpha": 0.3,  # Dirichlet concentration of the private split; small is skewed
+        "shards_per_client": 2,  # of the partition "shards"
+        "domains": (),  # of "domain": datasets, edge after edge in turn; name is one
     }
 
 
@@ -148,10 +156,13 @@ def smoke(config: ConfigDict) -> None:
     config.topology.num_edges = min(config.topology.num_edges, 2)
     enough = max(2, len(config.nets.end.split(",")))  # every kind of net stays
     config.topology.devices_per_edge = min(config.topology.devices_per_edge, enough)
+    if config.data.domains:
+        config.data.domains = ("fake", "digits")[: config.topology.num_edges]
     config.protocol.cycles = min(config.protocol.cycles, 2)
     for stage in LEARNING:
         config[stage].update(rounds=2, steps=2, batch_size=8)
     config_hops.smoke(config)
+    config_federated.smoke(config)
     config.local.replay_size = 32
     config.generator.update(latent_size=8, width=4)
     config.mesh.num_devices = min(config.mesh.num_devices, 2)
@@ -194,14 +205,17 @@ def check(
     for field in schema:
         if field not in given:
             raise ConfigError(field, None, "a config with every field of default()")
-    rules = RULES | config_hops.RULES
+    rules = RULES | config_hops.RULES | config_federated.RULES
     for field, names in (choices or {}).items():
         rules[field] = some_of(names) if field == "nets.end" else one_of(names)
     for field, rule in rules.items():
         if not rule.predicate(given[field]):
             name = nearest(str(given[field]), rule.choices)
             raise ConfigError(field, given[field], rule.allowed, name)
+    check_domains(config)
     config_hops.check(config)
+    if config_federated.is_federated(config):
+        config_federated.check(config)
 
 
 def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:

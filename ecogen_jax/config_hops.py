@@ -4,6 +4,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from ecogen_jax.config_federated import is_federated
 from ecogen_jax.config_rules import (
     COUNT,
     NOT_NEGATIVE,
@@ -151,6 +152,8 @@ def first_tier(config: ConfigDict) -> str:
     """
     if config.protocol.name == "relay_cycle":
         return "cloud"
+    if is_federated(config):
+        return "end"
     if config.protocol.route:
         return config.protocol.route[0].partition(">")[0]
     return "cloud" if config.data.public_fraction > 0 else "end"

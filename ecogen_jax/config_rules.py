@@ -6,7 +6,15 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from ml_collections import ConfigDict
+
 LEARNING = ("pretrain", "local")
+
+PARTITIONS = ("dirichlet", "iid", "shards", "quantity", "domain")
+"""How devices may share the private half."""
+
+DOMAINS = ("mnist", "usps", "digits", "fashion_mnist", "fake")
+"""Datasets that edges may differ in: grey images, which can take another's shape."""
 
 
 class ConfigError(ValueError):
@@ -65,6 +73,17 @@ def some_of(names: Sequence[str]) -> Rule:
     return Rule(predicate, allowed, (*names,))
 
 
+def several_of(names: Sequence[str]) -> Rule:
+    """Makes the rule of a field with a tuple of some names, maybe empty."""
+    return Rule(
+        lambda value: (
+            all(item in names for item in value) and len(set(value)) == len(value)
+        ),
+        "a tuple of different ones of " + ", ".join(names),
+        (*names,),
+    )
+
+
 COUNT = Rule(lambda value: value >= 1, "an integer of 1 or more")
 POSITIVE = Rule(lambda value: 0 < value < math.inf, "a number above 0")
 NOT_NEGATIVE = Rule(lambda value: 0 <= value < math.inf, "a number of 0 or more")
@@ -93,7 +112,10 @@ RULES: dict[str, Rule] = {
     "data.public_fraction": _SHARE,
     "data.public_missing_classes": _CLASSES,
     "data.validation_fraction": _INSIDE,
+    "data.partition": one_of(PARTITIONS),
     "data.alpha": POSITIVE,
+    "data.shards_per_client": COUNT,
+    "data.domains": several_of(DOMAINS),
     "topology.num_edges": COUNT,
     "topology.devices_per_edge": COUNT,
     "local.replay_weight": NOT_NEGATIVE,
@@ -103,8 +125,9 @@ RULES: dict[str, Rule] = {
     "generator.width": Rule(
         lambda value: value >= 4 and value % 4 == 0, "a multiple of 4"
     ),
-    "mesh.backend": one_of(("auto", "loop", "vmap", "shard_map", "pmap")),
+    "mesh.backend": one_of(("auto", "loop", "scan", "vmap", "shard_map", "pmap")),
     "mesh.num_devices": COUNT,
+    "mesh.chunk": Rule(lambda value: value >= 0, "an integer of 0 or more"),
     "energy.link_view": one_of(("average", "marginal")),
     "energy.include_idle": Rule(lambda value: True, "True or False"),
     "energy.cloud_contracted_share": _SHARE,
@@ -114,3 +137,28 @@ RULES: dict[str, Rule] = {
 } | {
     f"{section}.{name}": rule for section in LEARNING for name, rule in TRAINING.items()
 }
+
+
+def check_domains(config: ConfigDict) -> None:
+    """Checks that the datasets of the edges fit the partition, dataset and topology.
+
+    Args:
+      config: a config whose fields have passed their own rules.
+
+    Raises:
+      ConfigError: for domains without their partition, or the reverse; where the
+        dataset is not among them; where there are more of them than edges.
+    """
+    data, edges = config.data, config.topology.num_edges
+    domains = data.domains
+    if data.partition != "domain":
+        if domains:
+            allowed = "() unless data.partition = 'domain'"
+            raise ConfigError("data.domains", domains, allowed)
+        return
+    if data.name not in domains:
+        allowed = f"several datasets, of which data.name = {data.name!r} is one"
+        raise ConfigError("data.domains", domains, allowed)
+    if len(domains) > edges:
+        allowed = f"one dataset an edge at most, as topology.num_edges = {edges}"
+        raise ConfigError("data.domains", domains, allowed)

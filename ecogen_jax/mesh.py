@@ -5,6 +5,7 @@ all parties of a tier, whose arrays carry a leading `client` axis, and `place` p
 those arrays where the mapped function wants them.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ecogen_jax.types import PyTree
 
-BACKENDS = ("auto", "loop", "vmap", "shard_map", "pmap")
+BACKENDS = ("auto", "loop", "scan", "vmap", "shard_map", "pmap")
 
 Mapped = Callable[..., Any]
 
@@ -88,49 +89,96 @@ def place(tree: PyTree, *, num_devices: int) -> PyTree:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec("client")))
 
 
-def map_clients(fn: Callable[..., Any], *, backend: str, num_devices: int) -> Mapped:
+def replicate(tree: PyTree, *, num_clients: int, num_devices: int) -> PyTree:
+    """Puts arrays that all clients share onto every device that those clients use."""
+    return jax.device_put(tree, everywhere(num_clients, num_devices))
+
+
+def everywhere(num_clients: int, num_devices: int) -> NamedSharding:
+    """Where `replicate` puts arrays; also for `out_shardings` of a jitted function."""
+    return NamedSharding(client_mesh(num_clients, num_devices), PartitionSpec())
+
+
+def map_clients(
+    fn: Callable[..., Any],
+    *,
+    backend: str,
+    num_devices: int,
+    chunk: int = 0,
+    shared: tuple[PyTree, ...] = (),
+) -> Mapped:
     """Maps a one-client function over a leading axis of every argument.
 
     Args:
       fn: pure function of any number of pytrees, written for one client.
-      backend: `loop` (one call after another; an error names the client), `vmap`,
-        `shard_map` (clients split over devices, one after another within each),
-        `pmap` (the same through `jax.pmap`) or `auto`.
+      backend: `loop` (one call after another; an error names the client), `scan` (one
+        after another in one program), `vmap` (side by side), `shard_map` (split over
+        devices, see `chunk` for what each does with its share), `pmap` (the same
+        through `jax.pmap`) or `auto`.
       num_devices: devices to use at most; fewer if they do not divide the clients.
+      chunk: clients that a device takes side by side, by `vmap`, before it takes the
+        next ones; it bounds the memory. 0 leaves it to the backend: all of them in
+        `vmap` and on accelerators, one within the shards of a CPU.
+      shared: the first arguments of `fn`, where all clients have the same. A function
+        that closes over them instead may not index them: a `shard_map` refuses it.
 
     Returns:
-      A function of the same arguments with a leading client axis `[clients, ...]`
+      A function of the other arguments with a leading client axis `[clients, ...]`
       on every leaf. All backends give the same numbers up to rounding.
     """
-    backend = resolve(backend)
+    backend, one = resolve(backend), functools.partial(fn, *shared)
     if backend == "loop":
-        return _loop(fn)
+        return _loop(one)
+    if backend == "scan":
+        return _in_chunks(one, 1)
     if backend == "vmap":
-        return jax.vmap(fn)
+        return _in_chunks(one, chunk)
+    size = chunk or int(jax.default_backend() == "cpu")
 
-    def one_after_another(*arguments: PyTree) -> PyTree:
-        return jax.lax.map(lambda one: fn(*one), arguments)
+    def share(common: tuple[PyTree, ...], own: tuple[PyTree, ...]) -> PyTree:
+        return _in_chunks(functools.partial(fn, *common), size)(*own)
 
     def mapped(*arguments: PyTree) -> PyTree:
         clients = jax.tree.leaves(arguments)[0].shape[0]
         mesh = client_mesh(clients, num_devices)
         if backend == "pmap":
-            return _pmap(one_after_another, arguments, mesh)
+            return _pmap(share, shared, arguments, mesh)
         spec = PartitionSpec("client")
         # Nothing is exchanged between clients here, so there is no replication of
         # values across devices for JAX to check.
         sharded = jax.shard_map(
-            one_after_another, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
+            share,
+            mesh=mesh,
+            in_specs=(PartitionSpec(), spec),
+            out_specs=spec,
+            check_vma=False,
         )
-        return sharded(*arguments)
+        return sharded(shared, arguments)
 
     return mapped
 
 
-def _pmap(fn: Mapped, arguments: tuple[PyTree, ...], mesh: Mesh) -> PyTree:
+def _in_chunks(fn: Mapped, chunk: int) -> Mapped:
+    """Maps on one device: `chunk` clients at once, 0 for all of them."""
+
+    def mapped(*arguments: PyTree) -> PyTree:
+        clients = jax.tree.leaves(arguments)[0].shape[0]
+        if chunk != 1 and (chunk == 0 or chunk >= clients):
+            return jax.vmap(fn)(*arguments)
+        return jax.lax.map(
+            lambda one: fn(*one), arguments, batch_size=chunk if chunk > 1 else None
+        )
+
+    return mapped
+
+
+def _pmap(
+    fn: Mapped, shared: tuple[PyTree, ...], arguments: tuple[PyTree, ...], mesh: Mesh
+) -> PyTree:
     shards = mesh.devices.size
     split = jax.tree.map(lambda a: a.reshape(shards, -1, *a.shape[1:]), arguments)
-    results = jax.pmap(fn, devices=list(mesh.devices.flat))(*split)
+    devices = list(mesh.devices.flat)
+    results = jax.pmap(fn, in_axes=(None, 0), devices=devices)(shared, split)
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), results)
 
 

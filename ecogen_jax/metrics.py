@@ -42,7 +42,65 @@ def own_accuracy(
       hits: `[parties, classes]`.
       totals: test images of each class, `[classes]`.
       counts: each party's training images by class, `[parties, classes]`; `p` is
-        their share.
+        their share, over the classes that have test images.
+
+    Returns:
+      `[parties]`; NaN for a party without training images of such classes.
     """
-    share = counts / counts.sum(axis=-1, keepdims=True)
-    return (share * hits / totals).sum(axis=-1)
+    judged = np.where(totals > 0, counts, 0)
+    right = (judged * (hits / np.maximum(totals, 1))).sum(axis=-1)
+    return _ratio(right, judged.sum(axis=-1))
+
+
+def seen_images(totals: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Test images of the classes that a party has seen, `[parties]`.
+
+    Args:
+      totals: test images of each class, `[classes]`.
+      counts: each party's training images by class, `[parties, classes]`.
+    """
+    return np.where(counts > 0, totals, 0).sum(axis=-1)
+
+
+def seen_accuracy(
+    hits: np.ndarray, totals: np.ndarray, counts: np.ndarray
+) -> np.ndarray:
+    """Accuracy on all test images of the classes that a party has seen.
+
+    Weighted by `seen_images`, the mean over parties is the accuracy pooled over parties
+    and seen classes, `sum_uc hits_uc / sum_uc totals_c`. It is what Zhu et al. 2021,
+    "Data-free knowledge distillation for heterogeneous federated learning", estimate
+    from as many test images of a class for each party that has seen it.
+
+    Args:
+      hits: `[parties, classes]`.
+      totals: test images of each class, `[classes]`.
+      counts: each party's training images by class, `[parties, classes]`.
+
+    Returns:
+      `[parties]`; NaN for a party that has seen no class of the split.
+    """
+    right = np.where(counts > 0, hits, 0).sum(axis=-1)
+    return _ratio(right, seen_images(totals, counts))
+
+
+def unseen_accuracy(
+    hits: np.ndarray, totals: np.ndarray, counts: np.ndarray
+) -> np.ndarray:
+    """Mean accuracy over the classes that a party never saw.
+
+    Args:
+      hits: right answers by class, `[parties, classes]`.
+      totals: images of each class in the split, `[classes]`.
+      counts: each party's training images by class, `[parties, classes]`.
+
+    Returns:
+      `[parties]`; NaN where a party saw every class that the split holds.
+    """
+    unseen = (counts == 0) & (totals > 0)
+    share = np.where(unseen, hits, 0) / np.maximum(totals, 1)
+    return _ratio(share.sum(axis=-1), unseen.sum(axis=-1))
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ecogen_jax.run import evaluate
-from ecogen_jax.run.evaluate import EndScores, Evaluator, Scores, unseen_accuracy
+from ecogen_jax.run.evaluate import EndScores, Evaluator, Scores, end_means
 from tests.toy_experiment import always, experiment
 
 # Two devices, which always answer with class 0 and class 1.
@@ -29,6 +29,9 @@ def test_everybody_on_both_splits(evaluator, made):
     np.testing.assert_allclose(test.end.accuracy, [0.5, 0.4])
     # Three quarters of the first device's images are of the class it always answers.
     np.testing.assert_allclose(test.end.own, [0.75, 0.0])
+    # Seen are classes 0 and 1, with 5 and 4 images, and class 2 with one.
+    np.testing.assert_allclose(test.end.seen, [5 / 9, 0.0])
+    np.testing.assert_array_equal(test.end.seen_images, [9, 1])
     # The second device has neither class 0 nor class 1, and answers the latter.
     np.testing.assert_allclose(test.end.unseen, [0.0, 0.5])
     validation = evaluator.everybody(made.parties, "validation")
@@ -39,7 +42,8 @@ def test_everybody_on_both_splits(evaluator, made):
 def test_means_and_rows_of_a_phase(evaluator, made):
     scores = evaluator.everybody(made.parties, "test")
     expected = {"cloud": 0.5, "edge": 0.25, "end": 0.45}
-    expected |= {"end_own": 0.375, "end_unseen": 0.25}
+    expected |= {"end_own": 0.375, "end_own_worst": 0.0}
+    expected |= {"end_seen": 5 / 10, "end_unseen": 0.25}  # 5 right of 9 and 1
     assert scores.means() == pytest.approx(expected)
     rows = scores.rows(2, "local")
     assert [(row["tier"], row["party"]) for row in rows] == [
@@ -50,16 +54,32 @@ def test_means_and_rows_of_a_phase(evaluator, made):
     assert {(row["cycle"], row["phase"]) for row in rows} == {(2, "local")}
     assert [row["own_accuracy"] for row in rows] == [None, None, None, 0.75, 0.0]
     assert [row["unseen_accuracy"] for row in rows] == [None, None, None, 0.0, 0.5]
+    assert [row["seen_accuracy"] for row in rows] == [None] * 3 + [5 / 9, 0.0]
+    assert [row["seen_images"] for row in rows] == [None] * 3 + [9, 1]
     assert rows[2]["accuracy"] == pytest.approx(0.1)
 
 
-def test_unseen_accuracy_weights_classes_alike_whatever_their_number():
-    totals = np.array([100, 1, 0, 10])
-    hits = np.array([[100, 0, 0, 5], [0, 1, 0, 0], [7, 1, 0, 3]])
-    counts = np.array([[0, 0, 0, 9], [9, 0, 9, 0], [1, 1, 0, 1]])
-    # The split holds nothing of class 2; the last device saw all the others.
-    found = unseen_accuracy(hits, totals, counts)
-    np.testing.assert_allclose(found, [(1 + 0) / 2, (1 + 0) / 2, np.nan])
+def rows_of(own, seen, images):
+    """Rows of as many devices, with these scores."""
+    made = np.arange(len(own)), np.ones(len(own)), own, seen, images, own
+    return EndScores(*map(np.asarray, made)).rows(1, "local")
+
+
+@pytest.mark.parametrize(
+    ("devices", "expected"), [(1, 0.0), (9, 0.0), (19, 0.0), (20, 0.5), (35, 1.0)]
+)
+def test_the_worst_are_a_tenth_of_the_devices_and_one_at_least(devices, expected):
+    own = np.arange(devices, dtype=float)[::-1]
+    rows = rows_of(own, own, np.ones(devices, int))
+    assert end_means(rows)["end_own_worst"] == pytest.approx(expected)
+
+
+def test_a_device_counts_for_the_seen_classes_as_it_has_images_of_them():
+    nothing = float("nan")
+    rows = rows_of([1.0, 1.0, nothing], [0.25, 1.0, nothing], [300, 100, 0])
+    means = end_means(rows)
+    assert means["end_seen"] == pytest.approx((75 + 100) / 400)
+    assert means["end_own_worst"] == 1.0  # who has no score of its own is not counted
 
 
 def test_a_device_that_has_all_classes_counts_for_no_mean_of_unseen_ones():
@@ -78,9 +98,54 @@ def test_devices_without_private_images_have_no_score_of_their_own():
     scores = Evaluator(none).everybody(none.parties, "test")
     means = scores.means()
     assert means["end"] == pytest.approx(0.45)
-    assert means["end_own"] is None
-    assert means["end_unseen"] is None
-    assert {row["own_accuracy"] for row in scores.rows(0, "start")} == {None}
+    for name in ("end_own", "end_own_worst", "end_seen", "end_unseen"):
+        assert means[name] is None
+    for column in ("own_accuracy", "seen_accuracy", "unseen_accuracy"):
+        assert {row[column] for row in scores.rows(0, "start")} == {None}
+
+
+def domains(*, test, validation, device):
+    arrays = {"test": test, "validation": validation, "device": device}
+    return {f"{name}_domains": np.array(each) for name, each in arrays.items()}
+
+
+@pytest.fixture
+def mixed():
+    """Two datasets with classes in common; one device below each edge."""
+    # Test images are of class 0, 0, 0, 0, 0, 1, 1, 1, 1, 2: of the first dataset are
+    # 3 of class 0 and 1 of class 1, of the second 2, 3 and 1.
+    partition = domains(
+        test=[0, 0, 0, 1, 1, 0, 1, 1, 1, 1], validation=[0, 1, 1, 0], device=[0, 1]
+    )
+    return experiment((5, 4, 1), (2, 1, 1), [[1, 1, 0], [1, 3, 0]], partition=partition)
+
+
+def test_where_edges_differ_in_dataset_a_device_is_judged_on_its_own(mixed):
+    scores = Evaluator(mixed).everybody(mixed.parties, "test")
+    # On all images of both, as without domains.
+    np.testing.assert_allclose(scores.end.accuracy, [0.5, 0.4])
+    np.testing.assert_allclose(scores.cloud, [0.5])
+    # The first says class 0, the second class 1.
+    np.testing.assert_allclose(scores.end.own, [0.5 * 3 / 3, 0.75 * 3 / 3])
+    np.testing.assert_array_equal(scores.end.seen_images, [3 + 1, 2 + 3])
+    np.testing.assert_allclose(scores.end.seen, [3 / 4, 3 / 5])
+    # Unseen by the first: classes 0, 1 and 2 of the second; by the second: class 2 of
+    # its own, and classes 0 and 1 of the first.
+    np.testing.assert_allclose(scores.end.unseen, [1 / 3, 1 / 3])
+    ends = Evaluator(mixed).ends(mixed.parties.end[0], "test")
+    np.testing.assert_allclose(ends.own, scores.end.own)
+
+
+def test_validation_and_ensembles_know_the_datasets_too(mixed):
+    evaluator = Evaluator(mixed)
+    scores = evaluator.everybody(mixed.parties, "validation")
+    # Of the first dataset are one image of class 0 and that of class 2, and of the
+    # second one of class 0 and one of class 1.
+    np.testing.assert_allclose(scores.end.accuracy, [0.5, 0.25])
+    np.testing.assert_allclose(scores.end.own, [1.0, 0.75])
+    parties = mixed.parties.replace(end=(always(1, 1),))
+    assert evaluator.ensemble(parties, "end", "test") == pytest.approx(0.4)
+    assert evaluator.mean("end", always(0, 1), "test") == pytest.approx(0.45)
 
 
 def test_devices_of_several_kinds_stand_in_their_own_order():
@@ -136,7 +201,8 @@ def test_progress_takes_a_part_of_a_large_split(monkeypatch):
 
 def test_the_rows_of_devices_alone_are_those_of_a_baseline():
     nothing = np.full(2, np.nan)
-    ends = EndScores(np.array([4, 7]), np.array([0.5, 0.25]), np.ones(2), nothing)
+    own, images = np.ones(2), np.full(2, 3)
+    ends = EndScores(np.array([4, 7]), np.array([0.5, 0.25]), own, own, images, nothing)
     rows = ends.rows(0, "local_only")
     assert [row["party"] for row in rows] == [4, 7]
     everybody = Scores(np.array([1.0]), np.array([1.0]), ends)

@@ -252,7 +252,10 @@ def test_devices_of_every_kind_make_one_baseline_and_an_ensemble(play):
     own = (1.0 + 0.0 + 0.0 + 1 / 3) / 4
     # Never seen: 1 and 2; 2; 0 and 1; nothing.
     unseen = (0.0 + 1.0 + 0.5) / 3
-    expected |= {"end_own": own, "validation_end_own": own}
+    # Seen are 5, 9, 1 and 10 test images, and 1, 2, 2 and 4 to choose on.
+    seen = {"end_seen": (5 + 1) / 25, "validation_end_seen": (1 + 2) / 9}
+    expected |= {"end_own": own, "validation_end_own": own, **seen}
+    expected |= {"end_own_worst": 0.0, "validation_end_own_worst": 0.0}
     expected |= {"end_unseen": unseen, "validation_end_unseen": unseen}
     assert alone == pytest.approx(expected)
     # A tie of all classes but one: the first of the largest is class 0.

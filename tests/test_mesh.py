@@ -57,7 +57,7 @@ def assert_agrees(result, count):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("backend", ["loop", "vmap"])
+@pytest.mark.parametrize("backend", ["loop", "scan", "vmap"])
 def test_one_device_backends_agree(backend):
     mapped = mesh.map_clients(jax.jit(train), backend=backend, num_devices=1)
     assert_agrees(mapped(*clients(6)), 6)
@@ -70,6 +70,58 @@ def test_one_device_backends_agree(backend):
 def test_device_backends_agree_for_every_number_of_devices(backend, num_devices, count):
     mapped = mesh.map_clients(train, backend=backend, num_devices=num_devices)
     assert_agrees(jax.jit(mapped)(*clients(count)), count)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 4, 100])
+@pytest.mark.parametrize("backend", ["vmap", "shard_map", "pmap"])
+def test_clients_taken_in_chunks_agree(backend, chunk):
+    mapped = mesh.map_clients(train, backend=backend, num_devices=2, chunk=chunk)
+    assert_agrees(jax.jit(mapped)(*clients(6)), 6)
+
+
+def test_a_chunk_bounds_the_memory_of_a_vmap():
+    def peak(chunk):
+        mapped = mesh.map_clients(
+            lambda x: jnp.sin(jnp.outer(x, x)).sum(),
+            backend="vmap",
+            num_devices=1,
+            chunk=chunk,
+        )
+        clients = jax.ShapeDtypeStruct((64, 50), jnp.float32)
+        compiled = jax.jit(mapped).lower(clients).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    # All 64 tables of 50 x 50 numbers side by side, or 4 of them.
+    assert peak(4) < peak(0) / 8
+
+
+SIXTY_FOUR = """
+import jax, numpy as np
+from ecogen_jax import mesh
+mesh.start(64)
+def fn(x, w):
+    return np.float32(0.5) * x @ w, x.sum()
+x = jax.random.normal(jax.random.key(0), (128, 3, 4))
+w = jax.random.normal(jax.random.key(1), (128, 4, 4))
+reference = jax.vmap(fn)(x, w)
+for backend in ("shard_map", "pmap"):
+    placed = mesh.place((x, w), num_devices=64)
+    assert len(placed[0].sharding.device_set) == 64
+    mapped = mesh.map_clients(fn, backend=backend, num_devices=64)
+    for a, b in zip(jax.jit(mapped)(*placed), reference):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+"""
+
+
+def test_64_devices_agree_with_one():
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SIXTY_FOUR],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={k: v for k, v in os.environ.items() if not k.startswith("XLA_FLAGS")},
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_auto_agrees_for_a_prime_number_of_clients():

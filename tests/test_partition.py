@@ -1,9 +1,9 @@
-"""Partitions cover, are disjoint, follow alpha, and depend on the seed alone."""
+"""Public and private halves: disjoint, in the sizes wanted, from the seed alone."""
 
 import numpy as np
 import pytest
 
-from ecogen_jax.data import partition
+from ecogen_jax.data import partition, partition_kinds
 
 LABELS = np.arange(2000, dtype=np.int32) % 10
 
@@ -16,18 +16,6 @@ def split(labels=LABELS, seed=0, **changes):
     }
     rng = np.random.default_rng(seed)
     return partition.split(labels, **{**arguments, **changes}, rng=rng)
-
-
-def dirichlet(labels=LABELS, seed=0, **changes):
-    arguments = {"num_clients": 10, "alpha": 0.3, "min_size": 1}
-    rng = np.random.default_rng(seed)
-    return partition.dirichlet(labels, **{**arguments, **changes}, rng=rng)
-
-
-def largest_shares(parts):
-    """For each client, the share of its samples that are of its commonest class."""
-    counts = partition.label_counts(LABELS, parts, 10)
-    return counts.max(axis=1) / counts.sum(axis=1)
 
 
 def test_split_covers_every_image_once_in_the_wanted_sizes():
@@ -90,66 +78,6 @@ def test_split_refuses_missing_classes_that_make_no_sense(missing):
         split(public_missing_classes=missing)
 
 
-@pytest.mark.parametrize("alpha", [0.01, 0.3, 100.0])
-def test_dirichlet_gives_every_sample_to_exactly_one_client(alpha):
-    parts = dirichlet(alpha=alpha, min_size=0)
-    assert len(parts) == 10
-    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(2000))
-
-
-def test_dirichlet_depends_on_the_seed_alone():
-    assert all(map(np.array_equal, dirichlet(seed=3), dirichlet(seed=3)))
-    assert not all(map(np.array_equal, dirichlet(seed=3), dirichlet(seed=4)))
-
-
-def test_a_large_alpha_is_nearly_uniform():
-    counts = partition.label_counts(LABELS, dirichlet(alpha=1e5), 10)
-    assert np.abs(counts - 20).max() <= 2  # 200 images a class over 10 clients
-
-
-def test_a_small_alpha_is_skewed_and_the_skew_falls_with_alpha():
-    shares = [largest_shares(dirichlet(alpha=a)).mean() for a in (0.1, 0.5, 2.0, 100.0)]
-    assert shares == sorted(shares, reverse=True)
-    assert shares[0] > 0.5
-    assert shares[-1] < 0.15
-
-
-def test_shares_of_a_class_have_the_mean_and_variance_of_the_dirichlet():
-    # Var = (1/m) (1 - 1/m) / (m alpha + 1) for m clients; 400 draws of 10 clients.
-    alpha, num_clients = 0.5, 10
-    labels = np.zeros(1000, np.int32)
-    draws = [dirichlet(labels, seed, alpha=alpha, min_size=0) for seed in range(400)]
-    shares = np.array([[len(part) / 1000 for part in parts] for parts in draws])
-    variance = 0.1 * 0.9 / (num_clients * alpha + 1)
-    np.testing.assert_allclose(shares.mean(axis=0), 0.1, atol=0.03)
-    np.testing.assert_allclose(shares.var(), variance, rtol=0.1)
-
-
-def test_dirichlet_draws_again_until_each_client_has_enough():
-    sizes = [len(part) for part in dirichlet(seed=0, min_size=0)]
-    enough = min(sizes) + 20
-    assert min(len(part) for part in dirichlet(seed=0, min_size=enough)) >= enough
-
-
-@pytest.mark.parametrize("changes", [{"min_size": 201}, {"alpha": 1e-3}])
-def test_dirichlet_gives_up_with_the_fields_and_the_remedy(changes):
-    with pytest.raises(ValueError, match=r"alpha=.*num_clients=.*raise alpha"):
-        dirichlet(**{"min_size": 100, **changes})
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"alpha": 0.0}, r"alpha is 0\.0: allowed is any number > 0"),
-        ({"alpha": float("nan")}, "alpha is nan: allowed"),
-        ({"num_clients": 0}, "num_clients is 0: allowed is 1 or more"),
-    ],
-)
-def test_dirichlet_refuses_impossible_values(changes, message):
-    with pytest.raises(ValueError, match=message):
-        dirichlet(**changes)
-
-
 def test_label_counts_in_closed_form():
     labels = np.array([0, 2, 2, 1, 0], np.int32)
     counts = partition.label_counts(labels, [np.array([1, 2, 3]), np.array([0])], 4)
@@ -174,7 +102,13 @@ def test_pad_keeps_the_samples_and_puts_zeros_at_the_end():
 
 def test_as_arrays_survives_savez_and_gives_the_parts_back(tmp_path):
     whole = split()
-    parts = dirichlet(LABELS[whole.private_train])
+    parts = partition_kinds.dirichlet(
+        LABELS[whole.private_train],
+        num_clients=10,
+        alpha=0.3,
+        min_size=1,
+        rng=np.random.default_rng(0),
+    )
     np.savez(tmp_path / "partition.npz", **partition.as_arrays(whole, parts))
     with np.load(tmp_path / "partition.npz") as saved:
         arrays = dict(saved)

@@ -72,16 +72,23 @@ def test_find_expands_folders_in_the_order_given(tmp_path):
 def test_phases_show_percent_and_the_gain():
     table = tables.phases(summary("x", 0))
     rows = {row[0]: row[1:] for row in table.rows}
-    assert rows["local 1"] == ("98.0", "95.5", "86.0", "97.0", "76.0", "+30.0")
+    devices = ("86.0", "97.0", "92.0", "95.0", "76.0", "+30.0")
+    assert rows["local 1"] == ("98.0", "95.5", *devices)
     assert rows["start"][-1] == tables.BLANK
-    assert rows["baseline: local only"] == ("-", "-", "56.0", "95.1", "-", "-")
-    assert rows["baseline: ensemble end"] == ("-", "-", "90.0", "-", "-", "-")
+    devices = ("56.0", "95.1", "91.2", "100.0", "-", "-")
+    assert rows["baseline: local only"] == ("-", "-", *devices)
+    assert rows["baseline: ensemble end"] == ("-", "-", "90.0", *["-"] * 5)
+    assert table.header == (
+        *("phase", "cloud", "edge", "end"),
+        *("own", "worst", "seen", "unseen", "gain of end"),
+    )
 
 
 def test_a_column_that_nobody_has_a_value_for_is_left_out():
     made = summary("x", 0, baselines={})
     for phase in made["phases"]:  # no device has private images
-        phase["accuracy"].update(end_own=None, end_unseen=None)
+        none = ("end_own", "end_own_worst", "end_seen", "end_unseen")
+        phase["accuracy"].update(dict.fromkeys(none))
     table = tables.phases(made)
     assert table.header == ("phase", "cloud", "edge", "end", "gain of end")
     assert {len(row) for row in table.rows} == {5}
@@ -226,7 +233,7 @@ def test_accuracy_draws_percent_and_the_baseline(run):
     assert lines["end"].get_ydata().tolist() == pytest.approx(end)
     assert lines["end: local only"].get_linestyle() == "--"
     assert lines["end: local only"].get_ydata()[0] == pytest.approx(56)
-    assert lines["end, own data"].get_ydata()[-1] == pytest.approx(97.5)
+    assert lines["end, own"].get_ydata()[-1] == pytest.approx(97.5)
 
 
 def test_accuracy_leaves_out_what_nobody_has(run):
@@ -259,11 +266,6 @@ def test_a_hop_without_errors_still_has_a_log_axis(run):
     assert set(axes.lines[0].get_ydata()) == {plots.SMALLEST_ERROR}
 
 
-def test_no_private_images_no_partition(run):
-    np.savez(run.path / "partition.npz", label_counts=np.zeros((10, 10), np.int64))
-    assert plots.partition(run) is None
-
-
 def test_energy_draws_every_place_with_its_kind(run):
     (axes,) = plots.energy(run).axes
     assert "modelled" in axes.get_title()
@@ -282,15 +284,6 @@ def test_energy_of_like_sizes_stays_linear(run):
     same = run._replace(summary={**run.summary, "ledger": costs})
     (axes,) = plots.energy(same).axes
     assert axes.get_xscale() == "linear"
-
-
-def test_partition_numbers_small_grids_only(run):
-    assert len(plots.partition(run).axes[0].texts) == 100
-    counts = np.ones((50, 10), np.int64)
-    np.savez(run.path / "partition.npz", label_counts=counts)
-    axes, colors = plots.partition(run).axes
-    assert not axes.texts
-    assert colors.get_ylabel() == "images"
 
 
 def test_samples_show_every_class_in_its_turn(run):

@@ -14,8 +14,10 @@ from ecogen_jax import config as configs
 from ecogen_jax.config_hops import first_tier
 from ecogen_jax.report import bars, runs
 from ecogen_jax.run import start_from
+from papers_repro import harness, paper
 from papers_repro.dfkd import calibrate, experiments, reproduce, table
 from papers_repro.dfkd.experiments import EXPERIMENTS, Budget
+from papers_repro.dfkd.table import PAPER
 from tests.run_folders import make_run
 
 ALL_BUDGETS = {
@@ -194,52 +196,52 @@ def test_a_smoke_is_judged_under_its_own_names(tmp_path):
 def test_markdown_names_command_commit_and_what_was_not_run(tmp_path):
     found = made(tmp_path / "runs", "D1", {0: 0.97, 3: 0.97})
     judged = {"D1": table.judged("D1", found)}
-    text = table.write(judged, tmp_path / "tables").read_text()
+    text = PAPER.write(judged, tmp_path / "tables").read_text()
     assert "Not run: D1 seeds 1 2 4, D1.direct seeds 0 1 2 3 4." in text
     assert "`python -m papers_repro.dfkd.reproduce --only D1`; commit: 0123456" in text
     (line,) = [line for line in text.splitlines() if line.startswith("| D1.relay ")]
     assert "| 97.00 | 0.00 | 97.00 |" in line
     # Another table joins those that are there.
     other = {"A2": table.judged("A2", [])}
-    assert "D1.relay" in table.write(other, tmp_path / "tables").read_text()
+    assert "D1.relay" in PAPER.write(other, tmp_path / "tables").read_text()
 
 
 def test_the_committed_tables_are_what_their_csv_prints(tmp_path):
     kept = experiments.HERE / "tables"
     shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
-    written = {path.stem: table.read(path) for path in kept.glob("*.csv")}
-    assert set(written) == set(table.all_bars())
-    table.write(written, tmp_path)
+    written = {path.stem: paper.read(path) for path in kept.glob("*.csv")}
+    assert set(written) == set(PAPER.bars)
+    PAPER.write(written, tmp_path)
     for path in kept.glob("*.md"):
         assert (tmp_path / path.name).read_text() == path.read_text(), path.name
 
 
 def test_the_columns_are_those_of_every_table():
-    for name in table.all_bars():
+    for name in PAPER.bars:
         frame = table.judged(name, [])
         assert list(frame) == [*bars.COLUMNS, *bars.PAIRED, *table.CURVE]
 
 
 def test_every_bar_is_about_an_experiment_on_its_dataset():
-    rows = table.chosen()
+    rows = PAPER.chosen()
     assert rows["id"].is_unique
     for id, dataset in zip(rows["experiment"], rows["dataset"], strict=True):
         assert EXPERIMENTS[id].dataset == dataset
-    assert set(table.experiments(rows)) <= set(EXPERIMENTS)
+    assert set(PAPER.experiments(rows)) <= set(EXPERIMENTS)
 
 
 def test_a_claim_has_a_value_or_the_reason_why_not():
-    claims = table.claims()
+    claims = PAPER.claims
     assert (claims["published"].isna() == claims["reason"].notna()).all()
     assert claims[["quantity", "unit", "source", "standing"]].notna().all(axis=None)
 
 
 def test_only_takes_ids_and_their_first_parts():
-    ids = set(table.chosen(["A2", "C1.alpha0.1"])["id"])
+    ids = set(PAPER.chosen(["A2", "C1.alpha0.1"])["id"])
     assert {"A2.accuracy", "C1.alpha0.1.dense"} <= ids
     assert not any(id.startswith(("C1.alpha0.3", "A1")) for id in ids)
     with pytest.raises(ValueError, match=r"no bar is called 'A9'; there are A1, A2"):
-        table.chosen(["A9"])
+        PAPER.chosen(["A9"])
 
 
 @pytest.mark.parametrize("id", EXPERIMENTS)
@@ -343,10 +345,10 @@ def test_runs_start_from_runs_and_go_on_where_they_stopped(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(root / "configs")
     (tmp_path / "train.py").write_text(TRAIN)
-    monkeypatch.setattr(reproduce, "TRAIN", tmp_path / "train.py")
+    monkeypatch.setattr(harness, "TRAIN", tmp_path / "train.py")
     monkeypatch.setattr(experiments, "EXPERIMENTS", few)
     monkeypatch.setattr(reproduce, "EXPERIMENTS", few)
-    monkeypatch.setattr(reproduce, "pin", lambda core: None)
+    monkeypatch.setattr(harness, "pin", lambda core: None)
     settings = reproduce.Settings("runs", smoke=False, budgets={})
     for lines in (3, 0):
         console = Console(record=True, file=io.StringIO())

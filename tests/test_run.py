@@ -29,6 +29,7 @@ EARLY = ("pretrain", "local_only", "down")
 ROUNDS = 2
 SIZES = {"cloud": 1, "edge": 2, "end": 4}
 TIERS, LINKS = tuple(SIZES), ("cloud_edge", "edge_end")
+PERSONAL = ("end_own", "end_own_worst", "end_seen", "end_unseen")
 SPEC = "configs/relay_cycle.py:smoke"
 
 
@@ -127,11 +128,11 @@ def test_phases_stand_in_order_with_the_accuracy_of_every_tier(summary):
     ]
     for phase in summary["phases"]:
         for split in ("accuracy", "validation_accuracy"):
-            assert set(phase[split]) == {*TIERS, "end_own", "end_unseen"}
+            assert set(phase[split]) == {*TIERS, *PERSONAL}
             known = {name: v for name, v in phase[split].items() if v is not None}
             assert all(0 <= value <= 1 for value in known.values())
             assert set(phase[split]) - set(known) <= {"end_unseen"}
-    alone = {"end", "end_own", "end_unseen"}
+    alone = {"end", *PERSONAL}
     assert alone <= set(summary["baselines"]["local_only"])
 
 
@@ -174,7 +175,7 @@ def test_a_phase_moves_the_tiers_it_trains_and_no_other(summary):
     start, down, local, up = accuracy[:4]
     assert down["cloud"] == start["cloud"]
     assert (local["cloud"], local["edge"]) == (down["cloud"], down["edge"])
-    for name in ("end", "end_own", "end_unseen"):
+    for name in ("end", *PERSONAL):
         assert up[name] == local[name]
     # Nobody works between two cycles.
     assert accuracy[4] == up
@@ -182,7 +183,7 @@ def test_a_phase_moves_the_tiers_it_trains_and_no_other(summary):
 
 def test_phases_are_the_means_over_the_rows_of_the_parties(summary, finished):
     parties = pd.read_csv(finished.path / "parties.csv")
-    for column in ("own_accuracy", "unseen_accuracy"):
+    for column in ("own_accuracy", "seen_accuracy", "unseen_accuracy"):
         assert parties[parties["tier"] != "end"][column].isna().all()
     for phase in summary["phases"]:
         rows = parties[
@@ -197,6 +198,11 @@ def test_phases_are_the_means_over_the_rows_of_the_parties(summary, finished):
             assert (
                 np.isnan(mean) if expected is None else mean == pytest.approx(expected)
             )
+        end = rows[rows["tier"] == "end"]
+        pooled = np.average(end["seen_accuracy"], weights=end["seen_images"])
+        assert pooled == pytest.approx(phase["accuracy"]["end_seen"])
+        worst = end["own_accuracy"].min()  # of four devices
+        assert worst == pytest.approx(phase["accuracy"]["end_own_worst"])
 
 
 # The ledger.

@@ -50,7 +50,7 @@ RATES = rates.rates(
 )
 
 
-def experiment(test, validation, label_counts, *, plan=(), kinds=1):
+def experiment(test, validation, label_counts, *, plan=(), kinds=1, partition=None):
     """Builds it, with one cloud, two edges and a device for each row of counts.
 
     Args:
@@ -59,6 +59,7 @@ def experiment(test, validation, label_counts, *, plan=(), kinds=1):
       label_counts: private images by device and class.
       plan: pairs of cycle and stage.
       kinds: how many kinds of net the devices have.
+      partition: arrays of the split, if any matter.
     """
     images, labels = labelled(*test)
     dataset = Dataset("fake", images, labels, images, labels, CLASSES, True, "here")
@@ -80,7 +81,7 @@ def experiment(test, validation, label_counts, *, plan=(), kinds=1):
         cycles=1,
         mapping=Mapping("vmap", 1),
         rates=RATES,
-        partition={},
+        partition=partition or {},
         label_counts=np.array(label_counts),
         key=jax.random.key(0),
     )

@@ -1,6 +1,6 @@
-"""Splits a training set over the parties: public and private halves, then clients.
+"""Splits a training set into public and private halves, and stacks what clients hold.
 
-All functions return index arrays and are deterministic in a `numpy.random.Generator`.
+How the private half is shared out over the clients stands in `partition_kinds.py`.
 """
 
 from collections.abc import Sequence
@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Shaped
-
-_MAX_DRAWS = 200
 
 
 class Split(NamedTuple):
@@ -94,66 +92,6 @@ def _check_missing(missing: Sequence[int], labels: np.ndarray) -> None:
 def _cut(positions: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
     first = round(fraction * len(positions))
     return positions[:first], positions[first:]
-
-
-def dirichlet(
-    labels: Int[np.ndarray, " n"],
-    *,
-    num_clients: int,
-    alpha: float,
-    min_size: int,
-    rng: np.random.Generator,
-) -> list[np.ndarray]:
-    """Shares samples out with label skew: class by class, in Dirichlet proportions.
-
-    For each class k, p_k ~ Dir(alpha, ..., alpha) over the clients, and client i gets
-    the share p_k[i] of the class (Yurochkin et al. 2019, "Bayesian Nonparametric
-    Federated Learning of Neural Networks"; Hsu et al. 2019, "Measuring the Effects of
-    Non-Identical Data Distribution", draw over classes for each client instead).
-    The whole division is drawn anew until every client has `min_size` samples.
-
-    Args:
-        labels: class of each sample [n].
-        num_clients: how many clients share the samples.
-        alpha: concentration, > 0; small is skewed, large is uniform.
-        min_size: fewest samples that a client may get.
-        rng: source of randomness.
-
-    Returns:
-        For each client the sorted int64 positions into `labels`; each position is in
-        exactly one of them.
-
-    Raises:
-        ValueError: alpha or num_clients is not positive, or no draw gave every client
-            `min_size` samples.
-    """
-    if not alpha > 0.0:
-        raise ValueError(f"alpha is {alpha}: allowed is any number > 0, such as 0.3")
-    if num_clients < 1:
-        raise ValueError(f"num_clients is {num_clients}: allowed is 1 or more")
-    if num_clients * min_size <= len(labels):
-        for _ in range(_MAX_DRAWS):
-            parts = _draw(labels, num_clients, alpha, rng)
-            if min(len(part) for part in parts) >= min_size:
-                return parts
-    raise ValueError(
-        f"no division of {len(labels)} samples with alpha={alpha}, "
-        f"num_clients={num_clients} gave each client min_size={min_size} samples in "
-        f"{_MAX_DRAWS} draws: raise alpha, or lower num_clients or min_size"
-    )
-
-
-def _draw(
-    labels: np.ndarray, num_clients: int, alpha: float, rng: np.random.Generator
-) -> list[np.ndarray]:
-    owner = np.empty(len(labels), np.int64)
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        shares = rng.dirichlet(np.full(num_clients, alpha))
-        bounds = np.round(np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
-        for client, chunk in enumerate(np.split(members, bounds)):
-            owner[chunk] = client
-    return [np.flatnonzero(owner == client) for client in range(num_clients)]
 
 
 def label_counts(

@@ -3,6 +3,7 @@
 | name | layers | source |
 |---|---|---|
 | `cnn_*` | two strided 3x3 convolutions with BatchNorm, one hidden layer | the shape of the MNIST net of FedGen (Zhu et al., ICML 2021), at growing widths |
+| `cnn_fedgen` | the same with 6 and 16 channels; the hidden layer is linear, without BatchNorm | the MNIST net of FedGen |
 | `lenet5*` | two 5x5 convolutions, max pooling, two hidden layers, no BatchNorm but a record of its moments | LeNet-5 (LeCun et al., 1998) with ReLU, as data-free distillation uses it (Chen et al., ICCV 2019); `_half` and `_quarter` have a half and a quarter of its units |
 | `mlp` | two hidden layers, no convolution, no BatchNorm | McMahan et al., AISTATS 2017 ("2NN", 200 units) |
 | `resnet8`, `wrn_*` | see `ecogen_jax.nets.residual` | |
@@ -35,6 +36,7 @@ STRIDED = {
     "cnn_small": Size((8, 16), (32,)),
     "cnn_medium": Size((16, 32), (64,)),
     "cnn_large": Size((32, 64), (128,)),
+    "cnn_fedgen": Size((6, 16), (32,)),
 }
 LENETS = {
     "lenet5": Size((6, 16), (120, 84)),
@@ -46,10 +48,19 @@ CLASSIFIERS = (*STRIDED, *LENETS, "mlp", *RESIDUAL_NAMES)
 
 
 class StridedCNN(nnx.Module):
-    """Two strided convolutions, one hidden dense layer, one linear classifier."""
+    """Two strided convolutions, one hidden dense layer, one linear classifier.
+
+    The hidden layer is normalised and cut at zero, unless it is a linear bottleneck.
+    """
 
     def __init__(
-        self, size: Size, shape: Shape, num_classes: int, *, rngs: nnx.Rngs
+        self,
+        size: Size,
+        shape: Shape,
+        num_classes: int,
+        *,
+        bottleneck: bool,
+        rngs: nnx.Rngs,
     ) -> None:
         height, width, channels = shape
         (first, second), (hidden,) = size
@@ -58,8 +69,8 @@ class StridedCNN(nnx.Module):
         self.norm1 = BatchNorm(first)
         self.conv2 = Conv(first, second, stride=2, rngs=rngs)
         self.norm2 = BatchNorm(second)
-        self.dense = nnx.Linear(flat, hidden, use_bias=False, rngs=rngs)
-        self.norm3 = BatchNorm(hidden)
+        self.dense = nnx.Linear(flat, hidden, use_bias=bottleneck, rngs=rngs)
+        self.norm3 = None if bottleneck else BatchNorm(hidden)
         self.classifier = nnx.Linear(hidden, num_classes, rngs=rngs)
 
     def __call__(
@@ -70,7 +81,9 @@ class StridedCNN(nnx.Module):
         first = jax.nn.relu(self.norm1(self.conv1(x), train=train))
         second = jax.nn.relu(self.norm2(self.conv2(first), train=train))
         flat = second.reshape(second.shape[0], -1)
-        features = jax.nn.relu(self.norm3(self.dense(flat), train=train))
+        features = self.dense(flat)
+        if self.norm3 is not None:
+            features = jax.nn.relu(self.norm3(features, train=train))
         return self.classifier(features), (first, second, features)
 
 
@@ -170,7 +183,10 @@ def classifier(name: str, *, shape: Shape, num_classes: int) -> Net:
 
     def build(rngs: nnx.Rngs) -> nnx.Module:
         if name in STRIDED:
-            return StridedCNN(STRIDED[name], shape, num_classes, rngs=rngs)
+            bottleneck = name == "cnn_fedgen"
+            return StridedCNN(
+                STRIDED[name], shape, num_classes, bottleneck=bottleneck, rngs=rngs
+            )
         if name in LENETS:
             return LeNet(LENETS[name], shape, num_classes, rngs=rngs)
         if name == "mlp":

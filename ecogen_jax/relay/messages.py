@@ -1,7 +1,7 @@
 """The only payloads that may cross a link, each of which knows its size.
 
-Only nets and label counts cross: no type here has room for a sample of anybody's data,
-and `audit` looks for raw samples in the arrays all the same.
+Only nets, label counts and mean logits cross: no type here has room for a sample of
+anybody's data, and `audit` looks for raw samples in the arrays all the same.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import numpy as np
 from flax import struct
 
 from ecogen_jax.nets.functional import Variables
-from ecogen_jax.types import Leaf
+from ecogen_jax.types import Leaf, PyTree
 
 
 @struct.dataclass
@@ -47,8 +47,36 @@ class GeneratorAndStudent:
     label_counts: Leaf
 
 
-Message = TeacherWeights | GeneratorAndStudent
-MESSAGE_TYPES = (TeacherWeights, GeneratorAndStudent)
+@struct.dataclass
+class ServerBroadcast:
+    """What the server of a federation sends to a device at the start of a round.
+
+    Attributes:
+      payload: of the method: nets, control variates, generators, mean logits.
+    """
+
+    payload: PyTree
+
+
+@struct.dataclass
+class ClientUpdate:
+    """What a device of a federation sends at the end of a round.
+
+    Attributes:
+      number: int32, the round that it belongs to.
+      size: int32, how many values the payload has.
+      payload: what the device changed, as it was compressed.
+      facts: what else the method sends: label counts, mean logits, statistics.
+    """
+
+    number: Leaf
+    size: Leaf
+    payload: PyTree
+    facts: PyTree
+
+
+Message = TeacherWeights | GeneratorAndStudent | ServerBroadcast | ClientUpdate
+MESSAGE_TYPES = (TeacherWeights, GeneratorAndStudent, ServerBroadcast, ClientUpdate)
 
 
 class Delivery(NamedTuple):

@@ -26,3 +26,46 @@ def descend(
     with jax.numpy_dtype_promotion("standard"):
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state
+
+
+def sgd(momentum: float) -> optax.GradientTransformation:
+    """Momentum of the gradient, without a learning rate: see `sgd_step`."""
+    return optax.trace(momentum) if momentum else optax.identity()
+
+
+def sgd_step(
+    tx: optax.GradientTransformation,
+    grads: PyTree,
+    state: PyTree,
+    params: PyTree,
+    learning_rate: jax.Array,
+) -> tuple[PyTree, PyTree]:
+    """One step of SGD whose learning rate may be traced."""
+    updates, state = tx.update(grads, state, params)
+    return jax.tree.map(lambda p, u: p - learning_rate * u, params, updates), state
+
+
+def stepwise_adam(
+    learning_rate: float, *, decay: float, every: int, weight_decay: float
+) -> optax.GradientTransformation:
+    """Adam with L2 regularisation; its rate is multiplied by `decay` every few steps.
+
+    The decay of weights enters the gradient, before Adam's moments, as PyTorch's Adam
+    has it, on which published recipes were tuned.
+    """
+    schedule = optax.exponential_decay(learning_rate, every, decay, staircase=True)
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(schedule))
+
+
+def server_momentum(
+    *, learning_rate: float, momentum: float
+) -> optax.GradientTransformation:
+    """SGD with momentum, for a server's mean change."""
+    return optax.sgd(learning_rate, momentum)
+
+
+def server_adam(
+    *, learning_rate: float, b1: float, b2: float, tau: float
+) -> optax.GradientTransformation:
+    """Adam with a large `tau` for `epsilon`, for a server's mean change."""
+    return optax.adam(learning_rate, b1, b2, tau)

@@ -8,6 +8,9 @@ import numpy as np
 
 from ecogen_jax.relay import learn
 from ecogen_jax.relay.distillers.base import Distiller
+from ecogen_jax.relay.federated.base import Method
+from ecogen_jax.relay.federated.engine import Engine
+from ecogen_jax.relay.federated.schedule import Schedule
 from ecogen_jax.relay.parties import TIERS, Nets, Topology
 
 
@@ -121,6 +124,26 @@ class Route(NamedTuple):
     legs: tuple[Leg, ...]
 
 
+class FederatedSettings(NamedTuple):
+    """A federation.
+
+    Attributes:
+      rounds: communication rounds.
+      evaluate_every: see `stage.Stage`.
+      num_edges: edges between the cloud and the devices.
+      method: what server and devices do.
+      engine: the method as a protocol.
+      plan: who takes part in which round, and what goes wrong.
+    """
+
+    rounds: int
+    evaluate_every: int
+    num_edges: int
+    method: Method
+    engine: Engine
+    plan: Schedule
+
+
 class Settings(NamedTuple):
     """All that a protocol is built from.
 
@@ -133,6 +156,7 @@ class Settings(NamedTuple):
       hops: sizes of the hops, by the name of their stage.
       replay: how devices replay what they were sent, in a relay cycle.
       route: of the protocol `hops`.
+      federated: of a federated protocol, or None.
     """
 
     nets: Nets
@@ -143,3 +167,4 @@ class Settings(NamedTuple):
     hops: Mapping[str, HopSettings]
     replay: ReplaySettings
     route: Route
+    federated: FederatedSettings | None = None

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from ecogen_jax import keys, mesh
 from ecogen_jax.energy import meter
 from ecogen_jax.nets.functional import Variables
-from ecogen_jax.relay.messages import Delivery
+from ecogen_jax.relay.messages import Delivery, Message
 from ecogen_jax.relay.parties import Parties
 from ecogen_jax.types import Key, PyTree
 
@@ -26,6 +26,26 @@ class Mapping(NamedTuple):
 
     backend: str
     num_devices: int
+    chunk: int = 0
+
+
+class Rounds(NamedTuple):
+    """What a stage needs whose round is one program for many parties together.
+
+    Attributes:
+      feed: `feed(number) -> inputs` of round `number`, arrays with a leading axis
+        over the parties that take part; only they are brought to the devices.
+      messages: what crossed links in the last round, given the state.
+      events: what went wrong in the last round, as JSON objects, given the state.
+      flops: FLOPs by tier of round `number`, given the state and its inputs.
+      link_bytes: bytes up and down of round `number`, on the links of the end devices.
+    """
+
+    feed: Callable[[int], PyTree]
+    messages: Callable[[PyTree], list[Message]]
+    events: Callable[[PyTree], list[dict[str, Any]]]
+    flops: Callable[[int, PyTree, PyTree], dict[str, float]]
+    link_bytes: Callable[[int], tuple[int, int]]
 
 
 class Stage(NamedTuple):
@@ -34,8 +54,8 @@ class Stage(NamedTuple):
     Attributes:
       name: unique within a cycle, such as `down/cloud_edge`.
       phase: the part of the cycle it belongs to: `pretrain`, `local_only`, `baseline`,
-        `down`, `local` or `up`. A hop is a stage of phase `down` or `up`, and is
-        called `<phase>/<sender>_<receiver>`.
+        `down`, `local`, `up` or `federated`. A hop is a stage of phase `down` or `up`,
+        and is called `<phase>/<sender>_<receiver>`.
       tier: who does the work.
       student: the tier whose net is trained.
       rounds: number of rounds.
@@ -51,6 +71,9 @@ class Stage(NamedTuple):
         before it.
       ensemble: the tier whose nets together teach this stage, or "".
       kind: which of the nets of the end tier is trained, where it has several.
+      evaluate_every: rounds from one evaluation and checkpoint to the next.
+      together: set where a round is one program for all parties; `one` then takes
+        the state and the inputs of all of them, and one key.
     """
 
     name: str
@@ -67,6 +90,8 @@ class Stage(NamedTuple):
     setup_flops: Callable[[Parties], float] = lambda parties: 0.0
     ensemble: str = ""
     kind: int = 0
+    evaluate_every: int = 1
+    together: Rounds | None = None
 
     @property
     def is_hop(self) -> bool:
@@ -112,18 +137,27 @@ def compile_round(stage: Stage, mapping: Mapping) -> Callable[..., Any]:
       `round(state, inputs, party_keys) -> (state, metrics)`, metrics
       `[parties, steps]`.
     """
+    if stage.together:
+        # The state goes out as it came in, or the second round is compiled again.
+        state = mesh.everywhere(stage.num_parties, mapping.num_devices)
+        return jax.jit(stage.one, donate_argnums=0, out_shardings=(state, None))
     backend = mesh.resolve(mapping.backend)
     if backend == "loop":  # for debugging: one program a party, so an error names it
         return mesh.map_clients(jax.jit(stage.one), backend=backend, num_devices=1)
     mapped = mesh.map_clients(
-        stage.one, backend=backend, num_devices=mapping.num_devices
+        stage.one,
+        backend=backend,
+        num_devices=mapping.num_devices,
+        chunk=mapping.chunk,
     )
     return jax.jit(mapped, donate_argnums=0)
 
 
 def party_keys(stage: Stage, key: Key, cycle: int, number: int) -> jax.Array:
-    """One key a party for round `number` of a cycle's stage."""
+    """One key a party for round `number` of a cycle's stage, or one for all."""
     base = keys.stream(key, stage.name, cycle, number)
+    if stage.together:
+        return base
     return jax.vmap(lambda party: keys.stream(base, "party", party))(
         jnp.arange(stage.num_parties)
     )

@@ -17,7 +17,7 @@ CAPTIONS = {
     "samples": "What the generators made; no real image was used in a hop.",
     "energy": "Energy of the simulated devices and links, with its interval.",
     "tornado": "What each constant alone does to the total, over its whole interval.",
-    "partition": "How the private images are spread over the end devices.",
+    "partition": "How the private images are shared by the end devices; blank: none.",
     "training": "Accuracy on the validation splits, on which everything is chosen.",
 }
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -34,6 +36,8 @@ LOG_RATIO = 30
 MAX_NUMBERED_DEVICES = 20
 MAX_BARS = 10
 MAX_NUMBERED_CLASSES = 10
+# Light to dark, but no shade so light that it could be taken for blank.
+SHADES = ListedColormap(colormaps["Blues"](np.linspace(0.25, 1, 256)))
 # The foot of a log axis, in percent: one image in ten thousand.
 SMALLEST_ERROR = 0.01
 
@@ -63,7 +67,8 @@ def accuracy(run: Run) -> Figure:
     figure, axes = _figure(run, "Test accuracy by tier", height_in=3.8)
     phases = tables.shown_phases(run.summary)
     labels = [tables.phase_name(phase) for phase in phases]
-    for name, label in tables.COLUMNS.items():
+    names = {name: tables.COLUMNS[name] for name in COLORS}  # more would not be legible
+    for name, label in names.items():
         heights = [_percent(phase["accuracy"].get(name)) for phase in phases]
         if np.isnan(heights).all():
             continue
@@ -71,8 +76,8 @@ def accuracy(run: Run) -> Figure:
             labels, heights, color=COLORS[name], marker=MARKERS[name], label=label
         )
     alone = run.summary["baselines"].get("local_only", {})
-    for name in [name for name in tables.COLUMNS if alone.get(name) is not None]:
-        label = f"{tables.COLUMNS[name]}: local only"
+    for name in [name for name in names if alone.get(name) is not None]:
+        label = f"{names[name]}: local only"
         height = _percent(alone[name])
         axes.axhline(height, color=COLORS[name], linestyle="--", label=label)
     _percent_axis(axes, "mean test accuracy (%)")
@@ -185,9 +190,14 @@ def partition(run: Run) -> Figure | None:
     if not counts.any():
         return None
     num_devices, num_classes = counts.shape
-    height_in = min(9.0, 1.6 + 0.28 * num_devices)
-    figure, axes = _figure(run, "Private images by device and class", height_in)
-    shown = axes.imshow(counts, cmap="cividis", aspect="auto")
+    height_in = min(9.0, 1.8 + 0.28 * num_devices)
+    title = f"Private images by device and class\n{_partition_kind(run.config['data'])}"
+    figure, axes = _figure(run, title, height_in)
+    # Logarithmic, with nothing drawn for none: skewed counts differ by orders.
+    scale = LogNorm(1, max(2, counts.max()))
+    shown = axes.imshow(
+        np.ma.masked_equal(counts, 0), cmap=SHADES, aspect="auto", norm=scale
+    )
     axes.set_xlabel("class")
     axes.set_ylabel("end device")
     for axis in (axes.xaxis, axes.yaxis):
@@ -293,10 +303,22 @@ def _energy_row(axes: Axes, number: int, cost: dict[str, Any]) -> None:
         axes.errorbar([joules], [number], xerr=reach, fmt="o", capsize=4, color="k")
 
 
+def _partition_kind(data: dict[str, Any]) -> str:
+    """Says how the images were shared out, with what the kind depends on."""
+    kind = data.get("partition", "dirichlet")  # all that an older run could have
+    if kind == "iid":
+        return kind
+    if kind == "shards":
+        return f"shards, {data['shards_per_client']} a device"
+    if kind == "domain":
+        kind = f"domain by edge: {', '.join(data['domains'])}"
+    return f"{kind}, alpha {data['alpha']:g}"
+
+
 def _number_cells(axes: Axes, counts: np.ndarray) -> None:
-    middle = counts.max() / 2
+    middle = counts.max() ** 0.5  # of a logarithmic scale
     for (device, label), count in np.ndenumerate(counts):
-        color = "black" if count > middle else "white"
+        color = "white" if count > middle else "black"
         axes.text(
             label, device, f"{count}", ha="center", va="center", color=color, size=7
         )

@@ -15,7 +15,9 @@ COLUMNS = {
     "cloud": "cloud",
     "edge": "edge",
     "end": "end",
-    "end_own": "end, own data",
+    "end_own": "end, own",
+    "end_own_worst": "end, worst",
+    "end_seen": "end, seen",
     "end_unseen": "end, unseen",
 }
 BLANK = "-"
@@ -59,7 +61,9 @@ def phases(summary: Mapping[str, Any]) -> TextTable:
         if any(scores.get(column) is not None for _, scores, _ in named)
     ]
     rows = [_accuracy_row(*row, columns) for row in named]
-    header = ("phase", *(COLUMNS[column] for column in columns), "gain of end")
+    # "end" goes before its own columns, and is not said again: the row is full.
+    names = (COLUMNS[column].removeprefix("end, ") for column in columns)
+    header = ("phase", *names, "gain of end")
     return TextTable("Test accuracy (%), mean over parties", header, rows)
 
 

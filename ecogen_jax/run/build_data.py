@@ -1,5 +1,6 @@
 """From a config and a dataset to who has which images."""
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ from ml_collections import ConfigDict
 
 from ecogen_jax.config import ConfigError
 from ecogen_jax.config_hops import devices_train
-from ecogen_jax.data import partition, sources
+from ecogen_jax.data import partition, partition_kinds, sources
 from ecogen_jax.relay import learn
 from ecogen_jax.relay.parties import Topology
 from ecogen_jax.relay.settings import Evidence, Images
@@ -16,6 +17,9 @@ from ecogen_jax.relay.settings import Evidence, Images
 Labelled = tuple[np.ndarray, np.ndarray]
 CHUNK = 5000
 """Images that are resized at once."""
+
+LABEL_SPACES = (("fake",), ("mnist", "usps", "digits"), ("fashion_mnist",))
+"""Datasets whose classes are the same; where several spaces meet, in this order."""
 
 
 class Shares(NamedTuple):
@@ -25,7 +29,9 @@ class Shares(NamedTuple):
       images: for training.
       evidence: how many of them are of each class.
       validation: images and labels that choices are made on.
-      arrays: the split, for the run folder.
+      arrays: the split, for the run folder. Where edges differ in dataset, it says
+        which of `data.domains` a device holds and an image is from: `device_domains`
+        `[devices]`, `test_domains` and `validation_domains` `[images]`.
     """
 
     images: Images
@@ -34,12 +40,85 @@ class Shares(NamedTuple):
     arrays: dict[str, np.ndarray]
 
 
+def load(config: ConfigDict) -> sources.Dataset:
+    """The images of a run: those of `data.name`, or of all `data.domains` in its shape.
+
+    Domains stand one after the other. Those with the same classes share their labels;
+    the labels of others come after them, see `LABEL_SPACES`.
+
+    Args:
+      config: of the run.
+
+    Raises:
+      DataUnavailableError: no provider has one of the datasets.
+    """
+
+    def source(name: str) -> sources.Dataset:
+        folder = config.data.folder if name == config.data.name else ""
+        return sources.load(name, folder=folder)
+
+    return _joined(config, source, resized)
+
+
+def outline(config: ConfigDict) -> sources.Dataset:
+    """What `load` gives, without fetching it: see `sources.outline`."""
+
+    def blank(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+        return np.broadcast_to(np.uint8(0), (len(images), *shape))
+
+    return _joined(config, sources.outline, blank)
+
+
+def _joined(
+    config: ConfigDict,
+    source: Callable[[str], sources.Dataset],
+    fitted: Callable[[np.ndarray, tuple[int, int, int]], np.ndarray],
+) -> sources.Dataset:
+    if not config.data.domains:
+        return source(config.data.name)
+    found = {name: source(name) for name in config.data.domains}
+    height, width, channels = found[config.data.name].train_images.shape[1:]
+    first = _first_labels(found)
+
+    def images(half: str) -> np.ndarray:
+        each = (getattr(one, f"{half}_images") for one in found.values())
+        return np.concatenate([fitted(one, (height, width, channels)) for one in each])
+
+    def labels(half: str) -> np.ndarray:
+        each = [getattr(one, f"{half}_labels") for one in found.values()]
+        shifts = [np.int32(first[name]) for name in found]
+        return np.concatenate([a + b for a, b in zip(each, shifts, strict=True)])
+
+    ends = [first[name] + one.num_classes for name, one in found.items()]
+    return sources.Dataset(
+        config.data.name,
+        train_images=images("train"),
+        train_labels=labels("train"),
+        test_images=images("test"),
+        test_labels=labels("test"),
+        num_classes=max(ends),
+        synthetic=any(one.synthetic for one in found.values()),
+        provider=", ".join(f"{name}: {one.provider}" for name, one in found.items()),
+    )
+
+
+def _first_labels(found: Mapping[str, sources.Dataset]) -> dict[str, int]:
+    """The label that the first class of each dataset gets."""
+    first, free = {}, 0
+    for space in LABEL_SPACES:
+        members = [name for name in space if name in found]
+        first.update(dict.fromkeys(members, free))
+        free += max((found[name].num_classes for name in members), default=0)
+    return first
+
+
 def share(config: ConfigDict, dataset: sources.Dataset, topology: Topology) -> Shares:
     """Splits the training images into public, private and validation.
 
     Args:
       config: of the run.
-      dataset: its images.
+      dataset: its images, from `load`. Where edges differ in dataset, public images are
+        from `data.name` alone, and all others' training images are private.
       topology: how many devices share the private half.
 
     Raises:
@@ -48,30 +127,24 @@ def share(config: ConfigDict, dataset: sources.Dataset, topology: Topology) -> S
     """
     rng = np.random.default_rng(config.seed)
     labels = dataset.train_labels
-    missing = config.data.public_missing_classes
-    if not set(missing) < set(range(dataset.num_classes)):
-        raise ConfigError(
-            "data.public_missing_classes",
-            missing,
-            f"some, not all, of the classes below {dataset.num_classes}, which are "
-            f"those of {dataset.name}",
-        )
-    split = partition.split(
-        labels,
-        public_fraction=config.data.public_fraction,
-        validation_fraction=config.data.validation_fraction,
-        public_missing_classes=missing,
-        rng=rng,
-    )
-    own_labels = labels[split.private_train]
-    parts = _private_parts(config, own_labels, topology, rng)
-    private = partition.pad(
-        dataset.train_images[split.private_train], own_labels, parts
-    )
-    counts = partition.label_counts(own_labels, parts, dataset.num_classes)
+    domains = _domains(config, "train", len(labels))
+    split = _split(config, labels, domains, rng)
+    own = split.private_train
+    parts = _private_parts(config, labels[own], domains[own], topology, rng)
+    private = partition.pad(dataset.train_images[own], labels[own], parts)
+    counts = partition.label_counts(labels[own], parts, dataset.num_classes)
     public = split.public_train
     seen = np.bincount(labels[public], minlength=dataset.num_classes)
     chosen_on = np.concatenate([split.public_validation, split.private_validation])
+    arrays = partition.as_arrays(split, parts) | {"label_counts": counts}
+    if config.data.domains:
+        arrays |= {
+            "device_domains": np.repeat(
+                _edge_domains(config), topology.devices_per_edge
+            ),
+            "test_domains": _domains(config, "test", len(dataset.test_labels)),
+            "validation_domains": domains[chosen_on],
+        }
     return Shares(
         images=Images(
             public=_data(
@@ -83,12 +156,66 @@ def share(config: ConfigDict, dataset: sources.Dataset, topology: Topology) -> S
         ),
         evidence=Evidence(seen, counts),
         validation=(dataset.train_images[chosen_on], labels[chosen_on]),
-        arrays=partition.as_arrays(split, parts) | {"label_counts": counts},
+        arrays=arrays,
     )
 
 
+def _domains(config: ConfigDict, half: str, num_images: int) -> np.ndarray:
+    """Which of `data.domains` each image of a half is from, `[images]`."""
+    if not config.data.domains:
+        return np.zeros(num_images, np.int64)
+    each = (sources.outline(name) for name in config.data.domains)
+    sizes = [len(getattr(one, f"{half}_labels")) for one in each]
+    return np.repeat(np.arange(len(sizes)), sizes)
+
+
+def _edge_domains(config: ConfigDict) -> np.ndarray:
+    return np.arange(config.topology.num_edges) % len(config.data.domains)
+
+
+def _split(
+    config: ConfigDict, labels: np.ndarray, domains: np.ndarray, rng: Any
+) -> partition.Split:
+    """Splits each domain by itself: only that of `data.name` has a public half."""
+    pieces = []
+    for domain, name in enumerate(config.data.domains or (config.data.name,)):
+        here = np.flatnonzero(domains == domain)
+        is_public = name == config.data.name
+        if is_public:
+            _check_missing(config, labels[here])
+        piece = partition.split(
+            labels[here],
+            public_fraction=config.data.public_fraction if is_public else 0.0,
+            validation_fraction=config.data.validation_fraction,
+            public_missing_classes=(
+                config.data.public_missing_classes if is_public else ()
+            ),
+            rng=rng,
+        )
+        pieces.append([here[positions] for positions in piece])
+    return partition.Split(
+        *(np.concatenate(of_domains) for of_domains in zip(*pieces, strict=True))
+    )
+
+
+def _check_missing(config: ConfigDict, labels: np.ndarray) -> None:
+    missing = config.data.public_missing_classes
+    first, end = labels.min(), labels.max() + 1
+    if not set(missing) < set(range(first, end)):
+        raise ConfigError(
+            "data.public_missing_classes",
+            missing,
+            f"some, not all, of the classes from {first}, and below {end}, which are "
+            f"those of {config.data.name}",
+        )
+
+
 def _private_parts(
-    config: ConfigDict, labels: np.ndarray, topology: Topology, rng: Any
+    config: ConfigDict,
+    labels: np.ndarray,
+    domains: np.ndarray,
+    topology: Topology,
+    rng: Any,
 ) -> list[np.ndarray]:
     """Positions of each device's images; where none train, they are for judging."""
     if not len(labels):
@@ -103,19 +230,51 @@ def _private_parts(
             f"{len(labels)} private training images",
         )
     try:
-        return partition.dirichlet(
-            labels,
-            num_clients=topology.num_devices,
-            alpha=config.data.alpha,
-            min_size=least,
-            rng=rng,
-        )
+        return _parts_of_kind(config, labels, domains, topology, least, rng)
     except ValueError as error:
+        by_shards = config.data.partition == "shards"
+        field = "shards_per_client" if by_shards else "alpha"
         raise ConfigError(
-            "data.alpha",
-            config.data.alpha,
+            f"data.{field}",
+            config.data[field],
             f"one that gives each device a batch of private images ({error})",
         ) from error
+
+
+def _parts_of_kind(
+    config: ConfigDict,
+    labels: np.ndarray,
+    domains: np.ndarray,
+    topology: Topology,
+    least: int,
+    rng: Any,
+) -> list[np.ndarray]:
+    alpha, size = config.data.alpha, len(labels)
+    wanted: dict[str, Any] = {
+        "num_clients": topology.num_devices,
+        "min_size": least,
+        "rng": rng,
+    }
+    match config.data.partition:
+        case "iid":
+            return partition_kinds.iid(size, **wanted)
+        case "quantity":
+            return partition_kinds.quantity(size, alpha=alpha, **wanted)
+        case "shards":
+            each = config.data.shards_per_client
+            return partition_kinds.shards(labels, shards_per_client=each, **wanted)
+        case "domain":
+            return partition_kinds.by_domain(
+                labels,
+                domains,
+                edge_domains=_edge_domains(config),
+                clients_per_edge=topology.devices_per_edge,
+                alpha=alpha,
+                min_size=least,
+                rng=rng,
+            )
+        case _:
+            return partition_kinds.dirichlet(labels, alpha=alpha, **wanted)
 
 
 def _data(images: np.ndarray, labels: np.ndarray, sizes: np.ndarray) -> learn.Data:
@@ -132,6 +291,8 @@ def resized(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     Returns:
       uint8 `[size, *shape]`.
     """
+    if images.shape[1:] == shape:
+        return images
     height, width, channels = shape
     if images.shape[1:3] != (height, width):
         images = np.concatenate(

@@ -6,6 +6,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ecogen_jax.config import ConfigError
+from ecogen_jax.config_federated import is_federated
 from ecogen_jax.config_hops import first_tier
 from ecogen_jax.nets.functional import Net
 from ecogen_jax.relay import learn
@@ -34,6 +35,8 @@ def route(config: ConfigDict, pictures: Callable[[str], np.ndarray]) -> Route:
     protocol = config.protocol
     if protocol.name == "relay_cycle":
         return Route(start=(), baselines=(), images={}, legs=LEGS)
+    if is_federated(config):
+        return Route(start=(), baselines=(), images={}, legs=())
     start: tuple[str, ...] = ("pretrain",)
     if first_tier(config) == "end":
         names = config.nets.end.split(",")
@@ -150,13 +153,13 @@ def hops(
 
     def hop(leg: Leg) -> HopSettings:
         section = config[_section(leg)]
-        kind = _kind(config, leg)
+        kind = kind_of(config, leg)
         own = nets.of_tier(leg.receiver)[:1]
         distiller = kind.build(
             own[0],
             nets.of_tier(leg.sender) + (own if leg.returns else ()),
             nets.generator,
-            generation=_generation(config, leg, shape, num_classes),
+            generation=generation(config, leg, shape, num_classes),
             study=Study(
                 steps=section.student_steps,
                 total_steps=section.rounds * section.steps * section.student_steps,
@@ -176,9 +179,10 @@ def hops(
     return {leg.stage: hop(leg) for leg in way.legs}
 
 
-def _generation(
+def generation(
     config: ConfigDict, leg: Leg, shape: tuple[int, int, int], num_classes: int
 ) -> Generation:
+    """How the images of a hop are made; see `hops` for the arguments."""
     section = config[_section(leg)]
     return Generation(
         shape=shape,
@@ -196,8 +200,12 @@ def _generation(
     )
 
 
-def _kind(config: ConfigDict, leg: Leg) -> Kind:
-    """The distiller of a hop, if it has a use for the weights that are set."""
+def kind_of(config: ConfigDict, leg: Leg) -> Kind:
+    """The distiller of a hop, if it has a use for the weights that are set.
+
+    Raises:
+      ConfigError: it has not, or does not fit the protocol.
+    """
     name = _section(leg)
     section = config[name]
     kind = DISTILLERS[section.distiller]

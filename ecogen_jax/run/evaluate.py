@@ -1,13 +1,19 @@
 """Accuracy of every tier: on validation while training, on test for the record."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ecogen_jax.metrics import accuracy, own_accuracy
+from ecogen_jax.metrics import (
+    accuracy,
+    own_accuracy,
+    seen_accuracy,
+    seen_images,
+    unseen_accuracy,
+)
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.parties import TIERS, Parties
 from ecogen_jax.run.build import Experiment, Labelled
@@ -23,15 +29,23 @@ END_COLUMNS = {
 }
 """Name of a mean over end devices -> column of `parties.csv`."""
 
+WORST = 10
+"""One device in so many counts as the worst ones, and one at least."""
+
 
 class EndScores(NamedTuple):
     """Accuracy of end devices.
+
+    Where edges differ in dataset, a class of another dataset is another class.
 
     Attributes:
       device: their numbers, `[devices]`.
       accuracy: on the whole split, `[devices]`.
       own: on the device's own label distribution, `[devices]`; NaN for a device
         without private images.
+      seen: on all images of the classes of which the device has a private training
+        image, `[devices]`; NaN for a device without any.
+      seen_images: how many these are, `[devices]`.
       unseen: mean over the classes of which the device has no private training image,
         `[devices]`; NaN for a device that has all classes, or no images at all.
     """
@@ -39,6 +53,8 @@ class EndScores(NamedTuple):
     device: np.ndarray
     accuracy: np.ndarray
     own: np.ndarray
+    seen: np.ndarray
+    seen_images: np.ndarray
     unseen: np.ndarray
 
     def rows(self, cycle: int, phase: str) -> list[dict[str, Any]]:
@@ -86,14 +102,25 @@ def end_means(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
       rows: from `EndScores.rows`.
 
     Returns:
-      `end`, `end_own` and `end_unseen`; None where no device has a value.
+      `end`, `end_own`, `end_unseen`; `end_own_worst`, which is `end_own` over the tenth
+      of the devices where it is lowest; and `end_seen`, which weights devices by the
+      images of the classes that they have seen. None where no device has a value.
     """
 
-    def mean(column: str) -> float | None:
-        values = [row[column] for row in rows if row[column] is not None]
-        return float(np.mean(values)) if values else None
+    def known(column: str) -> list[float]:
+        return [row[column] for row in rows if row[column] is not None]
 
-    return {name: mean(column) for name, column in END_COLUMNS.items()}
+    own, seen = sorted(known("own_accuracy")), known("seen_accuracy")
+    weights = [row["seen_images"] for row in rows if row["seen_accuracy"] is not None]
+    means = {name: _mean(known(column)) for name, column in END_COLUMNS.items()}
+    return means | {
+        "end_own_worst": _mean(own[: max(1, len(own) // WORST)]),
+        "end_seen": float(np.average(seen, weights=weights)) if seen else None,
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
 
 
 def _row(
@@ -103,6 +130,8 @@ def _row(
     party: int,
     accuracy: float,
     own: float = np.nan,
+    seen: float = np.nan,
+    num_seen: int | None = None,
     unseen: float = np.nan,
 ) -> dict[str, Any]:
     return {
@@ -112,28 +141,10 @@ def _row(
         "party": party,
         "accuracy": accuracy,
         "own_accuracy": None if np.isnan(own) else own,
+        "seen_accuracy": None if np.isnan(seen) else seen,
+        "seen_images": num_seen,
         "unseen_accuracy": None if np.isnan(unseen) else unseen,
     }
-
-
-def unseen_accuracy(
-    hits: np.ndarray, totals: np.ndarray, counts: np.ndarray
-) -> np.ndarray:
-    """Mean accuracy over the classes that a party never saw.
-
-    Args:
-      hits: right answers by class, `[parties, classes]`.
-      totals: images of each class in the split, `[classes]`.
-      counts: each party's training images by class, `[parties, classes]`.
-
-    Returns:
-      `[parties]`; NaN where a party saw every class that the split holds.
-    """
-    unseen = (counts == 0) & (totals > 0)
-    share = np.where(unseen, hits, 0) / np.maximum(totals, 1)
-    num_unseen = unseen.sum(axis=-1)
-    mean = share.sum(axis=-1) / np.maximum(num_unseen, 1)
-    return np.where(num_unseen > 0, mean, np.nan)
 
 
 class Evaluator:
@@ -154,14 +165,22 @@ class Evaluator:
             experiment.topology.devices_of_kind(kind, num_kinds)
             for kind in range(num_kinds)
         ]
-        dataset = experiment.dataset
+        dataset, split = experiment.dataset, experiment.partition
         images, labels = experiment.validation
         some = np.random.default_rng(0).permutation(len(labels))[:PROGRESS_IMAGES]
-        self._splits: dict[str, Labelled] = {
-            "test": (dataset.test_images, dataset.test_labels),
-            "validation": (images, labels),
-            "progress": (images[some], labels[some]),
+        # By domain, since hits are by class and a class may be in several domains.
+        self._splits: dict[str, list[Labelled]] = {
+            "test": _by_domain(
+                dataset.test_images, dataset.test_labels, split.get("test_domains")
+            ),
+            "validation": _by_domain(images, labels, split.get("validation_domains")),
+            "progress": [(images[some], labels[some])],
         }
+        self._counts = _spread(
+            experiment.label_counts,
+            split.get("device_domains"),
+            num_domains=len(self._splits["test"]),
+        )
         self._answered: dict[tuple[str, str], tuple[list[Any], np.ndarray]] = {}
 
     def mean(self, tier: str, variables: Variables, split: str, kind: int = 0) -> float:
@@ -173,19 +192,18 @@ class Evaluator:
           split: `test`, `validation`, or `progress`, a part of the latter.
           kind: which of the tier's nets it is.
         """
-        chosen = self._splits[split]
-        hits = self._hits[tier][kind](variables, *chosen)
-        return float(np.mean(accuracy(hits, self._totals(chosen))))
+        hits = self._ask(self._hits[tier][kind], variables, split)
+        return float(np.mean(accuracy(hits, self._totals(split))))
 
     def ends(self, variables: Variables, split: str, kind: int = 0) -> EndScores:
         """Accuracy of the end devices of one kind, on `test` or `validation`."""
-        hits = self._hits["end"][kind](variables, *self._splits[split])
+        hits = self._ask(self._hits["end"][kind], variables, split)
         return self._end_scores(self._devices[kind], hits, split)
 
     def tier(self, parties: Parties, tier: str, split: str) -> np.ndarray:
         """Accuracy of a tier's parties in their order, on `test` or `validation`."""
         hits = self._tier_hits(parties, tier, split)
-        return accuracy(hits, self._totals(self._splits[split]))
+        return accuracy(hits, self._totals(split))
 
     def everybody(self, parties: Parties, split: str) -> Scores:
         """Accuracy of all parties on `test` or `validation`."""
@@ -198,25 +216,31 @@ class Evaluator:
 
     def ensemble(self, parties: Parties, tier: str, split: str) -> float:
         """Accuracy of the mean of the logits of all parties of a tier."""
-        mapping, chosen = self._experiment.mapping, self._splits[split]
+        mapping = self._experiment.mapping
         together = ensemble(
             self._experiment.nets.of_tier(tier),
             backend=mapping.backend,
             num_devices=mapping.num_devices,
         )
-        hits = together(parties.of_tier(tier), *chosen)
-        return float(accuracy(hits[None], self._totals(chosen))[0])
+        hits = self._ask(together, parties.of_tier(tier), split)
+        return float(accuracy(hits[None], self._totals(split))[0])
+
+    def _ask(
+        self, hits: Callable[..., np.ndarray], nets: Any, split: str
+    ) -> np.ndarray:
+        """Right answers by domain and class, `[..., domains * classes]`."""
+        each = [hits(nets, *images) for images in self._splits[split]]
+        return np.concatenate(each, axis=-1)
 
     def _tier_hits(self, parties: Parties, tier: str, split: str) -> np.ndarray:
-        """`[parties, classes]`; asked again for the same nets, the same answer."""
+        """As `_ask`, by party; asked again for the same nets, the same answer."""
         groups = parties.of_tier(tier)
         leaves = jax.tree.leaves(groups)
         known, hits = self._answered.get((tier, split), ([], np.zeros(0)))
         if len(known) == len(leaves) and all(map(operator.is_, known, leaves)):
             return hits
-        chosen = self._splits[split]
         answers = [
-            one(group, *chosen)
+            self._ask(one, group, split)
             for one, group in zip(self._hits[tier], groups, strict=True)
         ]
         hits = np.concatenate(answers)
@@ -228,17 +252,47 @@ class Evaluator:
     def _end_scores(
         self, device: np.ndarray, hits: np.ndarray, split: str
     ) -> EndScores:
-        totals = self._totals(self._splits[split])
-        counts = self._experiment.label_counts[device]
-        own = unseen = np.full(len(device), np.nan)
-        if counts.any():
-            own = own_accuracy(hits, totals, counts)
-            unseen = unseen_accuracy(hits, totals, counts)
-        return EndScores(device, accuracy(hits, totals), own, unseen)
+        totals, counts = self._totals(split), self._counts[device]
+        unseen = unseen_accuracy(hits, totals, counts)
+        return EndScores(
+            device,
+            accuracy(hits, totals),
+            own=own_accuracy(hits, totals, counts),
+            seen=seen_accuracy(hits, totals, counts),
+            seen_images=seen_images(totals, counts),
+            unseen=np.where(counts.any(axis=-1), unseen, np.nan),
+        )
 
-    def _totals(self, split: Labelled) -> np.ndarray:
+    def _totals(self, split: str) -> np.ndarray:
+        """Images by domain and class, `[domains * classes]`."""
         num_classes = self._experiment.label_counts.shape[1]
-        return np.bincount(split[1], minlength=num_classes)
+        each = [
+            np.bincount(labels, minlength=num_classes)
+            for _, labels in self._splits[split]
+        ]
+        return np.concatenate(each)
+
+
+def _by_domain(
+    images: np.ndarray, labels: np.ndarray, domains: np.ndarray | None
+) -> list[Labelled]:
+    if domains is None:
+        return [(images, labels)]
+    return [
+        (images[domains == domain], labels[domains == domain])
+        for domain in range(domains.max() + 1)
+    ]
+
+
+def _spread(
+    counts: np.ndarray, domains: np.ndarray | None, *, num_domains: int
+) -> np.ndarray:
+    """Counts by device and class, each in the columns of the device's domain."""
+    if domains is None:
+        return counts
+    spread = np.zeros((len(counts), num_domains, counts.shape[1]), counts.dtype)
+    spread[np.arange(len(counts)), domains] = counts
+    return spread.reshape(len(counts), -1)
 
 
 def to_host(tree: Any) -> Any:

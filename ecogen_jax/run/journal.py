@@ -1,6 +1,7 @@
 """What the host remembers of a run, saved as JSON with every checkpoint."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from ecogen_jax.energy import ledger
@@ -23,7 +24,8 @@ class Journal:
       resumed: how often the run was taken up again.
       raw_samples: raw samples found on links.
       stage_clock: state of the `Clock` of the stage under way.
-      curve: validation accuracy after each round of the stage under way.
+      curve: validation accuracy in the stage under way, whenever it was evaluated.
+      flops: FLOPs of the stage under way, by tier.
       clock: state of the `Clock`.
       phases: the `phases` of `summary.json`.
       hops: the `hops` of `summary.json`.
@@ -41,6 +43,7 @@ class Journal:
     raw_samples: int = 0
     stage_clock: dict[str, float] = dataclasses.field(default_factory=dict)
     curve: list[float] = dataclasses.field(default_factory=list)
+    flops: dict[str, float] = dataclasses.field(default_factory=dict)
     clock: dict[str, float] = dataclasses.field(default_factory=dict)
     phases: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     hops: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -51,33 +54,61 @@ class Journal:
 
 
 def work_entry(
-    experiment: Experiment, cycle: int, stage: Stage, *, flops: float, host_s: float
+    experiment: Experiment,
+    cycle: int,
+    stage: Stage,
+    *,
+    tier: str,
+    flops: float,
+    host_s: float,
 ) -> ledger.Entry:
-    """The ledger's entry for what a stage computed."""
+    """The ledger's entry for what a tier computed in a stage."""
     return ledger.compute_entry(
         experiment.rates,
         cycle=cycle,
         phase=stage.phase,
         stage=stage.name,
-        tier=stage.tier,
+        tier=tier,
         flops=flops,
         host_s=host_s,
     )
 
 
 def stage_entries(
-    experiment: Experiment, cycle: int, stage: Stage, *, flops: float, host_s: float
+    experiment: Experiment,
+    cycle: int,
+    stage: Stage,
+    *,
+    flops: Mapping[str, float],
+    host_s: float,
 ) -> list[ledger.Entry]:
     """The ledger's entries for what a stage computed, and for who waited meanwhile.
 
     Parties of the working tier work side by side, those of the others wait for them.
     Nobody is reserved before the first cycle, and transfers are waited for by none.
+
+    Args:
+      experiment: of the run.
+      cycle: number of the cycle.
+      stage: that was run.
+      flops: by tier; that of the stage comes first.
+      host_s: wall seconds of the simulating machine, put down to the first.
     """
-    work = work_entry(experiment, cycle, stage, flops=flops, host_s=host_s)
+    works = [
+        work_entry(
+            experiment,
+            cycle,
+            stage,
+            tier=tier,
+            flops=done,
+            host_s=host_s if tier == stage.tier else 0.0,
+        )
+        for tier, done in flops.items()
+    ]
     rates, topology = experiment.rates, experiment.topology
     waiting = [tier for tier in rates.idle_power if tier != stage.tier and cycle > 0]
-    stage_s = work.device_s / stage.num_parties
-    return [work] + [
+    stage_s = works[0].device_s / stage.num_parties
+    return works + [
         ledger.idle_entry(
             rates,
             cycle=cycle,

@@ -18,10 +18,9 @@ from rich.progress import Progress
 from ecogen_jax import keys, mesh
 from ecogen_jax.config import to_dict
 from ecogen_jax.energy import ledger
-from ecogen_jax.relay.messages import audit, fingerprints
 from ecogen_jax.relay.parties import Parties
 from ecogen_jax.relay.stage import Stage, compile_round, party_keys, round_flops
-from ecogen_jax.run import baselines, measure, results, writer
+from ecogen_jax.run import baselines, measure, results, together, writer
 from ecogen_jax.run import journal as journals
 from ecogen_jax.run.build import Experiment, build
 from ecogen_jax.run.checkpoint import Checkpoints
@@ -85,6 +84,8 @@ class _Run:
         self.checkpoints, self.bars = checkpoints, bars
         self.evaluator = Evaluator(experiment)
         self.rounds: dict[str, Any] = {}
+        self.flops: dict[str, float] = {}
+        self.auditor = together.Auditor(experiment.dataset)
         self.parties: Parties = to_host(experiment.parties)
         self.state: PyTree = None
         self.journal = journals.Journal()
@@ -102,23 +103,26 @@ class _Run:
         journal = self.journal
         self._before(cycle, stage)
         state, inputs = self._begin(cycle, stage)
-        flops = round_flops(stage, state, inputs)
-        setup_flops = stage.setup_flops(self.parties)
         with stage_bar(self.bars, cycle, stage, journal.round) as advance:
             while journal.round < stage.rounds:
+                inputs = self._inputs(stage, inputs)
+                flops = self._flops(stage, state, inputs)
                 state, metrics = self._round(cycle, stage, state, inputs)
-                accuracy = self._accuracy(stage, state)
-                advance(accuracy)
                 journal.round += 1
-                journal.curve.append(accuracy)
+                last = journal.round == stage.rounds
+                scored = last or journal.round % stage.evaluate_every == 0
+                accuracy = self._accuracy(stage, state) if scored else None
+                advance(accuracy)
+                if accuracy is not None:
+                    journal.curve.append(accuracy)
                 self._log(cycle, stage, metrics, accuracy, flops)
-                if journal.round < stage.rounds:
+                self._log_together(cycle, stage, state, scored=scored)
+                if last:
+                    self._end(cycle, stage, to_host(state))
+                    self._save(None)
+                    return
+                if scored:
                     self._save(state)
-                    continue
-                total = setup_flops + flops * stage.rounds
-                self._end(cycle, stage, to_host(state), total)
-                self._save(None)
-                return
 
     def finish(self, host: measure.HostEnergy) -> None:
         """Waits for the last checkpoint and writes the results."""
@@ -146,7 +150,29 @@ class _Run:
             state, inputs = stage.begin(self.parties, key)
             if self.state is not None:  # taken up in the middle of the stage
                 state, self.state = self.state, None
+            if stage.together:
+                return together.placed(stage, state, self._num_devices), inputs
             return self._placed(state), self._placed(inputs)
+
+    def _inputs(self, stage: Stage, inputs: PyTree) -> PyTree:
+        """What the next round needs besides the state."""
+        if not stage.together:
+            return inputs
+        with self.clock("train"), self.stage_clock("train"):
+            return self._placed(stage.together.feed(self.journal.round))
+
+    def _flops(self, stage: Stage, state: PyTree, inputs: PyTree) -> dict[str, float]:
+        """FLOPs of the next round by tier, which are added to those of the stage."""
+        number, journal = self.journal.round, self.journal
+        if stage.together:
+            flops = stage.together.flops(number, state, inputs)
+        else:
+            if stage.name not in self.flops:
+                self.flops[stage.name] = round_flops(stage, state, inputs)
+            flops = {stage.tier: self.flops[stage.name]}
+        for tier, done in flops.items():
+            journal.flops[tier] = journal.flops.get(tier, 0.0) + done
+        return flops
 
     def _round(
         self, cycle: int, stage: Stage, state: PyTree, inputs: PyTree
@@ -155,7 +181,9 @@ class _Run:
             self.rounds[stage.name] = compile_round(stage, self.experiment.mapping)
         with self.clock("train"), self.stage_clock("train"):
             keys_ = party_keys(stage, self.experiment.key, cycle, self.journal.round)
-            state, metrics = self.rounds[stage.name](state, inputs, self._placed(keys_))
+            if not stage.together:
+                keys_ = self._placed(keys_)
+            state, metrics = self.rounds[stage.name](state, inputs, keys_)
             metrics = jax.device_get(metrics)
         check_round(
             metrics,
@@ -176,33 +204,48 @@ class _Run:
         cycle: int,
         stage: Stage,
         metrics: dict[str, float],
-        accuracy: float,
-        flops: float,
+        accuracy: float | None,
+        flops: dict[str, float],
     ) -> None:
-        work = journals.work_entry(
-            self.experiment, cycle, stage, flops=flops, host_s=0.0
-        )
+        line: dict[str, Any] = {"round": self.journal.round, "rounds": stage.rounds}
+        if accuracy is not None:
+            line[f"{stage.student}/validation_accuracy"] = accuracy
+        for tier, done in flops.items():
+            work = journals.work_entry(
+                self.experiment, cycle, stage, tier=tier, flops=done, host_s=0.0
+            )
+            line[f"{tier}/flops"] = done
+            line[f"{tier}/energy_j"] = work.energy_j
         losses = {
             f"{stage.tier}/{name}_loss": value
             for name, value in metrics.items()
             if name != COLLAPSE
         }
-        self._append(
-            cycle,
-            stage,
-            {
-                "round": self.journal.round,
-                "rounds": stage.rounds,
-                f"{stage.student}/validation_accuracy": accuracy,
-                f"{stage.tier}/flops": flops,
-                f"{stage.tier}/energy_j": work.energy_j,
-            }
-            | losses,
-        )
+        self._append(cycle, stage, line | losses)
 
-    def _end(self, cycle: int, stage: Stage, state: PyTree, flops: float) -> None:
+    def _log_together(
+        self, cycle: int, stage: Stage, state: PyTree, *, scored: bool
+    ) -> None:
+        """What is told of a round that is one program for many parties."""
+        if not stage.together:
+            return
+        number = self.journal.round
+        self.journal.raw_samples += self.auditor.count(stage.together.messages(state))
+        lines = together.lines(stage, state, number)
+        if scored:
+            with self.clock("evaluate"):
+                parties = to_host(stage.end(self.parties, state))
+                scores = self.evaluator.everybody(parties, "test").means()
+            event = {"event": "scores", "round": number, "split": "test"}
+            lines.append(event | scores)
+        for line in lines:
+            self._append(cycle, stage, line)
+
+    def _end(self, cycle: int, stage: Stage, state: PyTree) -> None:
         """Ends a stage: parties, messages, ledger, samples, test accuracy."""
         journal = self.journal
+        flops = {**journal.flops}
+        flops[stage.tier] += stage.setup_flops(self.parties)
         self.parties = to_host(stage.end(self.parties, state))
         seconds = self.stage_clock.state()
         entries = journals.stage_entries(
@@ -230,19 +273,15 @@ class _Run:
         journal.index += 1
         journal.round = 0
         journal.curve = []
+        journal.flops = {}
         self.stage_clock = Clock()
         self._end_of_phase(cycle, stage)
 
     def _deliver(self, cycle: int, stage: Stage) -> list[ledger.Entry]:
         """Accounts for the messages of a stage, each audited for raw samples."""
         deliveries = stage.deliveries(self.parties)
-        if deliveries:
-            dataset = self.experiment.dataset
-            real = fingerprints(dataset.train_images)
-            real |= fingerprints(dataset.test_images)
-            size = dataset.test_images[0].size
-            for delivery in deliveries:
-                self.journal.raw_samples += audit(delivery.messages, real, size)
+        messages = [delivery.messages for delivery in deliveries]
+        self.journal.raw_samples += self.auditor.count(messages)
         entries = journals.message_entries(self.experiment, cycle, stage, deliveries)
         self.journal.ledger += ledger.to_json(entries)
         for entry in entries:
@@ -338,4 +377,8 @@ class _Run:
         return keys.stream(self.experiment.key, f"{stage.name}/begin", cycle)
 
     def _placed(self, tree: PyTree) -> PyTree:
-        return mesh.place(tree, num_devices=self.experiment.mapping.num_devices)
+        return mesh.place(tree, num_devices=self._num_devices)
+
+    @property
+    def _num_devices(self) -> int:
+        return self.experiment.mapping.num_devices

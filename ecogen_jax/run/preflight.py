@@ -29,7 +29,7 @@ def forecast(config: ConfigDict) -> tuple[Experiment, list[Entry]]:
       ConfigError: the config cannot be built.
     """
     experiment = outline(config)
-    flops: dict[str, float] = {}
+    flops: dict[str, dict[str, float]] = {}
     entries: list[Entry] = []
     for number, (cycle, stage) in enumerate(experiment.plan):
         if stage.is_baseline:  # no part of the relay's cost
@@ -46,12 +46,19 @@ def forecast(config: ConfigDict) -> tuple[Experiment, list[Entry]]:
     return experiment, entries
 
 
-def _stage_flops(experiment: Experiment, stage: Stage) -> float:
-    """FLOPs of all rounds of a stage, all parties, with what goes before them."""
+def _stage_flops(experiment: Experiment, stage: Stage) -> dict[str, float]:
+    """FLOPs of all rounds of a stage by tier, with what goes before them."""
     parties = experiment.parties
     state, inputs = jax.eval_shape(stage.begin, parties, jax.random.key(0))
+    if stage.together:
+        total: dict[str, float] = {}
+        fed = stage.together.feed(0)  # its shapes are those of every round
+        for number in range(stage.rounds):
+            for tier, done in stage.together.flops(number, state, fed).items():
+                total[tier] = total.get(tier, 0.0) + done
+        return total
     rounds = stage.rounds * round_flops(stage, state, inputs)
-    return stage.setup_flops(parties) + rounds
+    return {stage.tier: stage.setup_flops(parties) + rounds}
 
 
 def _deliveries(experiment: Experiment, stage: Stage) -> list[Delivery]:

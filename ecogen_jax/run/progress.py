@@ -33,7 +33,7 @@ def progress() -> Iterator[Progress]:
 @contextmanager
 def stage_bar(
     bars: Progress, cycle: int, stage: Stage, done: int
-) -> Iterator[Callable[[float], None]]:
+) -> Iterator[Callable[[float | None], None]]:
     """The bar of one stage.
 
     Args:
@@ -43,15 +43,16 @@ def stage_bar(
       done: rounds done before, in a resumed run.
 
     Yields:
-      A function to call with the accuracy after each round.
+      A function to call with the accuracy after each round, or None.
     """
     name = f"cycle {cycle}  {stage.name}" if cycle else stage.name
     task = bars.add_task(name, total=stage.rounds, completed=done, accuracy="compiling")
     last = ""
 
-    def advance(accuracy: float) -> None:
+    def advance(accuracy: float | None) -> None:
         nonlocal last
-        last = f"{stage.student} {100 * accuracy:.1f} %"
+        if accuracy is not None:
+            last = f"{stage.student} {100 * accuracy:.1f} %"
         bars.update(task, advance=1, accuracy=last)
 
     yield advance

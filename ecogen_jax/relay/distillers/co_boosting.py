@@ -110,8 +110,13 @@ def _hard(params: PyTree, made: engine.Made, key: Key) -> Metrics:
 
 
 def heard(received: Teachers, weights: jax.Array) -> Teachers:
-    """The teachers with weights `[teachers]`, for every class that is known."""
+    """The teachers with weights `[teachers]`, for every class that is known.
+
+    One that is given with weight 0 for all classes is not heard at all.
+    """
     known = jnp.sum(received.weights, axis=0) > 0
+    present = jnp.sum(received.weights, axis=1) > 0
+    weights = jnp.where(present, weights, 0.0)
     shares = weights / jnp.sum(weights)
     return replace(received, weights=shares[:, None] * known[None].astype(shares.dtype))
 

@@ -1,0 +1,22 @@
+"""One device that holds all images: the upper end of every comparison.
+
+Question: how good is the net when the images are in one place?
+
+    python scripts/train.py --config configs/federated/centralised.py
+    python scripts/sweep.py --config configs/federated/centralised.py --seeds 0,1,2
+
+Expected: above every federation.
+"""
+
+from ecogen_jax.config import ConfigDict, parse_arg
+from ecogen_jax.config_presets import federated
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config; `smoke` shrinks it to generated data and seconds."""
+    config = federated("federated_centralised", "alone")
+    config.topology.update(num_edges=1, devices_per_edge=1)
+    # As many steps as ten devices do in a round.
+    config.federated.update(active=1, steps=200)
+    parse_arg(config, arg)
+    return config

@@ -1,0 +1,19 @@
+"""FedAdam: Adam on the server.
+
+Question: does an adaptive server help, against `fedavg.py`?
+
+    python scripts/train.py --config configs/federated/fedadam.py
+    python scripts/sweep.py --config configs/federated/fedadam.py --seeds 0,1,2
+
+Expected: faster than FedAvg in rounds.
+"""
+
+from ecogen_jax.config import ConfigDict, parse_arg
+from ecogen_jax.config_presets import federated
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config; `smoke` shrinks it to generated data and seconds."""
+    config = federated("federated_fedadam", "fedadam")
+    parse_arg(config, arg)
+    return config

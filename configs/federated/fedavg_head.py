@@ -1,0 +1,20 @@
+"""FedAvg that shares the last layer alone, beside `fedgen_head.py`.
+
+Question: what is left of averages without common features?
+
+    python scripts/train.py --config configs/federated/fedavg_head.py
+    python scripts/sweep.py --config configs/federated/fedavg_head.py --seeds 0,1,2
+
+Expected: less than `fedgen_head.py`.
+"""
+
+from ecogen_jax.config import ConfigDict, parse_arg
+from ecogen_jax.config_presets import federated
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config; `smoke` shrinks it to generated data and seconds."""
+    config = federated("federated_fedavg_head", "fedavg")
+    config.federated.share = "head"
+    parse_arg(config, arg)
+    return config

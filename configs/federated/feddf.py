@@ -1,0 +1,20 @@
+"""FedDF: the average is distilled on unlabelled real images; not data-free.
+
+Question: how far would proxy images take the server, against methods without any?
+
+    python scripts/train.py --config configs/federated/feddf.py
+    python scripts/sweep.py --config configs/federated/feddf.py --seeds 0,1,2
+
+Expected: above `fedavg.py`; an upper reference, and out of every ranking, since the
+server has the public half of the images.
+"""
+
+from ecogen_jax.config import ConfigDict, parse_arg
+from ecogen_jax.config_presets import federated
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config; `smoke` shrinks it to generated data and seconds."""
+    config = federated("federated_feddf", "feddf")
+    parse_arg(config, arg)
+    return config

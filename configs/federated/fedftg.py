@@ -1,0 +1,20 @@
+"""FedFTG: the average is fine-tuned on generated images that are hard for it.
+
+Question: what does mining hard samples add to `fedavg.py` at the same bytes?
+
+    python scripts/train.py --config configs/federated/fedftg.py
+    python scripts/sweep.py --config configs/federated/fedftg.py --seeds 0,1,2
+
+Expected: above `fedavg.py` (published on CIFAR-10 with a ResNet-18).
+"""
+
+from ecogen_jax.config import ConfigDict, parse_arg
+from ecogen_jax.config_presets import federated
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config; `smoke` shrinks it to generated data and seconds."""
+    config = federated("federated_fedftg", "fedftg")
+    config.generator.width = 8
+    parse_arg(config, arg)
+    return config

@@ -1,0 +1,19 @@
+"""FedProx: devices are held near the net that they were sent.
+
+Question: does the proximal term help on skewed devices, against `fedavg.py`?
+
+    python scripts/train.py --config configs/federated/fedprox.py
+    python scripts/sweep.py --config configs/federated/fedprox.py --seeds 0,1,2
+
+Expected: about as good as FedAvg.
+"""
+
+from ecogen_jax.config import ConfigDict, parse_arg
+from ecogen_jax.config_presets import federated
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config; `smoke` shrinks it to generated data and seconds."""
+    config = federated("federated_fedprox", "fedprox")
+    parse_arg(config, arg)
+    return config

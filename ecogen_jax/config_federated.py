@@ -1,0 +1,268 @@
+"""The part of the schema that says what a federation does in a round."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ecogen_jax.config_rules import (
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    ConfigError,
+    Rule,
+    one_of,
+)
+
+METHODS = (
+    *("alone", "fedavg", "fedprox", "scaffold", "fedavgm", "fedadam"),
+    *("hierarchical", "feddistill", "fedgen", "feddf", "fedftg"),
+    *("dense_rounds", "co_boosting_rounds", "relay_rounds"),
+)
+"""Protocols that are federations: devices train, and a server merges."""
+
+ROUNDS = {
+    "dense_rounds": "dense",
+    "co_boosting_rounds": "co_boosting",
+    "relay_rounds": "relay",
+}
+"""Those of them that take the hop of `up_end_cloud` in each round -> its distiller."""
+
+PRIVATE = ("fedavg", "fedprox", "fedavgm", "fedadam")
+"""Those of them that send one update and nothing else."""
+
+NO_UPDATES = ("alone", "feddistill")
+"""Those of them that send no change of a net."""
+
+UPDATES = {"share": "all", "aggregator": "mean", "compression": "none"}
+"""What says how changes are sent and merged, and what leaves them as they are."""
+
+COMPRESSIONS = ("none", "bf16", "int8", "topk")
+AGGREGATORS = ("mean", "median", "trimmed_mean")
+
+
+def defaults() -> dict[str, Any]:
+    """The section with its default values: fields, types, meaning."""
+    return {
+        "rounds": 50,
+        "active": 10,  # devices that are sampled in a round
+        "steps": 20,  # of SGD on a device in a round
+        "batch_size": 32,
+        "learning_rate": 0.01,
+        "decay": 0.99,  # of the learning rate, per round
+        "momentum": 0.0,  # of SGD, from zero in each round
+        "share": "all",  # the layers that are sent; "head": the last, linear one
+        "statistics": "average",  # BatchNorm's; "own": never sent down
+        "aggregator": "mean",  # "median" and "trimmed_mean" bear with false updates
+        "compression": "none",  # of what devices send, with error feedback
+        "keep": 0.1,  # share of the values that "topk" sends
+        "evaluate_every": 5,  # rounds; a checkpoint is written as often
+        "faults": {  # probabilities, for each sampled device and round
+            "drop": 0.0,  # sends nothing
+            "nan": 0.0,  # sends numbers that are not finite
+            "stale": 0.0,  # sends the message of another round
+            "shape": 0.0,  # sends a message of another size
+            "straggler": 0.0,  # does a share of its steps only
+            "straggler_share": 0.5,  # that share
+            "flip": 0.0,  # share of devices whose labels are reversed, all along
+        },
+        "privacy": {  # client-level differential privacy
+            "clip": 0.0,  # largest norm of an update; 0 for no privacy
+            "noise_multiplier": 1.0,  # noise over `clip`
+            "delta": 1e-5,  # of the (epsilon, delta) that is reported
+        },
+        "fedprox": {"weight": 0.1},  # of the distance to the net that was sent
+        "fedavgm": {"learning_rate": 1.0, "momentum": 0.9},  # of the server
+        "fedadam": {  # the server's
+            "learning_rate": 0.01,
+            "b1": 0.9,
+            "b2": 0.99,
+            "tau": 1e-3,  # bounds the step where changes are small
+        },
+        "hierarchical": {"period": 5},  # rounds between the cloud's visits
+        "feddistill": {"weight": 0.1},  # of the divergence from the mean logits
+        "fedgen": {
+            "noise_size": 32,
+            "steps": 50,  # of the generator in a round
+            "batch_size": 32,  # generated features in a step, there and on devices
+            "learning_rate": 3e-4,  # of the generator
+            "weight_decay": 0.01,  # of the generator
+            "weight": 10.0,  # of both terms on devices
+            "decay": 0.98,  # of that weight and that rate, per round
+        },
+        "feddf": {  # on real images: the public half, without labels; not data-free
+            "steps": 50,  # of the student in a round
+            "batch_size": 64,
+            "learning_rate": 1e-3,  # falls by a cosine in each round
+        },
+        "fedftg": {
+            "steps": 10,  # of the generator in a round
+            "student_steps": 5,  # per generator step, on its images
+            "batch_size": 50,
+            "learning_rate": 1e-3,  # of the student; falls by a cosine in each round
+            "generator_learning_rate": 0.01,
+            "cross_entropy": 1.0,  # weight: the devices find the asked class
+            "diversity": 1.0,  # weight: unlike noise gives unlike images
+        },
+    }
+
+
+def smoke(config: ConfigDict) -> None:
+    """Shrinks the federation of a config in place."""
+    config.federated.update(rounds=2, active=2, steps=2, batch_size=8, evaluate_every=1)
+    config.federated.hierarchical.period = 1
+    config.federated.fedgen.update(steps=2, batch_size=8)
+    config.federated.feddf.update(steps=2, batch_size=8)
+    config.federated.fedftg.update(steps=2, student_steps=2, batch_size=8)
+
+
+_CHANCE = Rule(lambda value: 0 <= value <= 1, "a number from 0 to 1")
+_SHARE = Rule(lambda value: 0 < value <= 1, "a number above 0, and 1 at most")
+_MOMENTUM = Rule(lambda value: 0 <= value < 1, "a number of 0 or more, below 1")
+
+_RULES = {
+    "rounds": COUNT,
+    "active": COUNT,
+    "steps": COUNT,
+    "batch_size": COUNT,
+    "learning_rate": POSITIVE,
+    "decay": _SHARE,
+    "momentum": _MOMENTUM,
+    "share": one_of(("all", "head")),
+    "statistics": one_of(("average", "own")),
+    "aggregator": one_of(AGGREGATORS),
+    "compression": one_of(COMPRESSIONS),
+    "keep": _SHARE,
+    "evaluate_every": COUNT,
+    **dict.fromkeys(
+        [f"faults.{n}" for n in ("drop", "nan", "stale", "shape", "straggler", "flip")],
+        _CHANCE,
+    ),
+    "faults.straggler_share": _SHARE,
+    "privacy.clip": NOT_NEGATIVE,
+    "privacy.noise_multiplier": POSITIVE,
+    "privacy.delta": Rule(lambda value: 0 < value < 1, "a number between 0 and 1"),
+    "fedprox.weight": NOT_NEGATIVE,
+    "fedavgm.learning_rate": POSITIVE,
+    "fedavgm.momentum": _MOMENTUM,
+    "fedadam.learning_rate": POSITIVE,
+    "fedadam.b1": _MOMENTUM,
+    "fedadam.b2": _MOMENTUM,
+    "fedadam.tau": POSITIVE,
+    "hierarchical.period": COUNT,
+    "feddistill.weight": NOT_NEGATIVE,
+    "fedgen.noise_size": COUNT,
+    "fedgen.steps": COUNT,
+    "fedgen.batch_size": COUNT,
+    "fedgen.learning_rate": POSITIVE,
+    "fedgen.weight_decay": NOT_NEGATIVE,
+    "fedgen.weight": NOT_NEGATIVE,
+    "fedgen.decay": _SHARE,
+    "feddf.steps": COUNT,
+    "feddf.batch_size": COUNT,
+    "feddf.learning_rate": POSITIVE,
+    "fedftg.steps": COUNT,
+    "fedftg.student_steps": COUNT,
+    "fedftg.batch_size": COUNT,
+    "fedftg.learning_rate": POSITIVE,
+    "fedftg.generator_learning_rate": POSITIVE,
+    "fedftg.cross_entropy": NOT_NEGATIVE,
+    "fedftg.diversity": NOT_NEGATIVE,
+}
+RULES: dict[str, Rule] = {f"federated.{name}": rule for name, rule in _RULES.items()}
+
+
+def is_federated(config: ConfigDict) -> bool:
+    """Whether the protocol is a federation."""
+    return config.protocol.name in METHODS
+
+
+def check(config: ConfigDict) -> None:
+    """Checks what the fields of a federation ask of each other and of others.
+
+    Args:
+      config: a config whose fields have passed their own rules.
+
+    Raises:
+      ConfigError: at the first field that contradicts another.
+    """
+    name, federated = config.protocol.name, config.federated
+    devices = config.topology.num_edges * config.topology.devices_per_edge
+    if federated.active > devices:
+        allowed = f"as many as there are devices at most, {devices}"
+        raise ConfigError("federated.active", federated.active, allowed)
+    if "," in config.nets.end:
+        allowed = f"one net in {name}, for all devices"
+        raise ConfigError("nets.end", config.nets.end, allowed)
+    for tier in ("cloud", "edge"):
+        if config.nets[tier] != config.nets.end:
+            allowed = f"{config.nets.end!r} in {name}, which has one net: see nets.end"
+            raise ConfigError(f"nets.{tier}", config.nets[tier], allowed)
+    for field, empty in (("route", ()), ("baselines", ()), ("start_from", "")):
+        if config.protocol[field]:
+            allowed = f"only {empty!r} in {name}; protocol.name = 'hops' has it"
+            raise ConfigError(f"protocol.{field}", config.protocol[field], allowed)
+    if config.protocol.cycles != 1:
+        allowed = "1; federated.rounds says how often devices and server meet"
+        raise ConfigError("protocol.cycles", config.protocol.cycles, allowed)
+    if name == "scaffold" and federated.momentum:
+        allowed = "0 in scaffold, whose control variates assume plain SGD"
+        raise ConfigError("federated.momentum", federated.momentum, allowed)
+    if name == "hierarchical" and federated.hierarchical.period > federated.rounds:
+        allowed = f"federated.rounds at most, {federated.rounds}: else no edge reports"
+        period = federated.hierarchical.period
+        raise ConfigError("federated.hierarchical.period", period, allowed)
+    _check_updates(config)
+    _check_server(config)
+    _check_faults(config)
+    _check_privacy(config)
+
+
+def _check_server(config: ConfigDict) -> None:
+    """What a server needs that distils the nets of its devices."""
+    name, hop = config.protocol.name, config.up_end_cloud
+    if name not in ("feddf", "fedftg", *ROUNDS):
+        return
+    if config.federated.share != "all":
+        allowed = f"'all' in {name}, whose server asks the whole nets of the devices"
+        raise ConfigError("federated.share", config.federated.share, allowed)
+    if name == "feddf" and not config.data.public_fraction:
+        allowed = "a number above 0 in feddf, whose server needs public images"
+        raise ConfigError("data.public_fraction", 0.0, allowed)
+    if name in ROUNDS and hop.distiller != ROUNDS[name]:
+        allowed = f"{ROUNDS[name]!r} in {name}"
+        raise ConfigError("up_end_cloud.distiller", hop.distiller, allowed)
+
+
+def _check_updates(config: ConfigDict) -> None:
+    """Refuses what would do nothing where no change of a net is sent."""
+    name = config.protocol.name
+    for field, wanted in UPDATES.items():
+        if name in NO_UPDATES and config.federated[field] != wanted:
+            allowed = f"{wanted!r} in {name}, which sends no change of a net"
+            raise ConfigError(f"federated.{field}", config.federated[field], allowed)
+
+
+def _check_faults(config: ConfigDict) -> None:
+    faults = config.federated.faults
+    kinds = ("drop", "nan", "stale", "shape")
+    total = sum(faults[kind] for kind in kinds)
+    if total > 1:
+        allowed = f"at most 1 for the sum of {', '.join(kinds)}: one of them happens"
+        raise ConfigError("federated.faults", total, allowed)
+
+
+def _check_privacy(config: ConfigDict) -> None:
+    """Refuses privacy where an epsilon would not hold."""
+    clip, name = config.federated.privacy.clip, config.protocol.name
+    if not clip:
+        return
+    if name not in PRIVATE:
+        allowed = (
+            f"0 in {name}; only in {', '.join(PRIVATE)} is all that a device sends "
+            "clipped, and noised once it is averaged"
+        )
+        raise ConfigError("federated.privacy.clip", clip, allowed)
+    for field, wanted in (("statistics", "average"), ("aggregator", "mean")):
+        if config.federated[field] != wanted:
+            allowed = f"{wanted!r} with privacy, whose noise is sized for that"
+            raise ConfigError(f"federated.{field}", config.federated[field], allowed)

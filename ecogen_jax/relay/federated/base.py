@@ -1,0 +1,215 @@
+"""What every federated method is: two pure functions, and what devices do between.
+
+A method says how the server starts (`init`), what it sends, how a device trains, and
+how the server merges what came back. `engine.federation` makes the two functions of a
+protocol out of it, `init` and `round`, and adds what all methods share: sampling,
+faults, compression, privacy and the mapping over devices.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from flax import struct
+
+from ecogen_jax.nets.functional import Net, Variables
+from ecogen_jax.relay.distillers.base import Distiller, Generation
+from ecogen_jax.types import Key, Leaf, PyTree
+
+Metrics = dict[str, jax.Array]
+
+
+class Local(NamedTuple):
+    """Local training of a device in a round.
+
+    Attributes:
+      steps: SGD steps.
+      batch_size: images in a step, drawn from the device's own with replacement.
+      learning_rate: of the first round.
+      decay: what it is multiplied by after each round.
+      momentum: of SGD; the momentum starts from zero in each round.
+      stragglers: whether some devices do a share of the steps only.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    decay: float
+    momentum: float
+    stragglers: bool
+
+
+@struct.dataclass
+class Member:
+    """One device that takes part in a round.
+
+    Attributes:
+      device: int32 scalar, its number among all devices.
+      edge: int32 scalar, the edge that it belongs to.
+      data: its images, `learn.Data`; () where the server looks.
+      counts: float32 `[classes]`, its images by class.
+      share: float32 scalar, the share of the local steps that it does.
+      number: int32 scalar, the round, from 0.
+    """
+
+    device: Leaf
+    edge: Leaf
+    data: PyTree
+    counts: Leaf
+    share: Leaf
+    number: Leaf
+
+
+@struct.dataclass
+class Trained:
+    """What a device has after its local training.
+
+    Attributes:
+      update: what it changed of what it was sent: averaged by the server, so that it
+        may be compressed, clipped and noised.
+      facts: what else it sends: label counts, mean logits, statistics.
+      own: what it keeps for the next round that it takes part in.
+      metrics: `[steps]` each.
+    """
+
+    update: PyTree
+    facts: PyTree
+    own: PyTree
+    metrics: Metrics
+
+
+@struct.dataclass
+class Arrived:
+    """What the server has at the end of a round, an entry for each sampled device.
+
+    Attributes:
+      members: who was sampled, `[active, ...]` (without their data).
+      updates: `[active, ...]`.
+      facts: `[active, ...]`.
+      weights: float32 `[active]`: images of the device, 0 where its message was
+        refused. Values with weight 0 may be anything.
+    """
+
+    members: PyTree
+    updates: PyTree
+    facts: PyTree
+    weights: Leaf
+
+
+class Visits(NamedTuple):
+    """How the cloud meets edges that average for themselves.
+
+    Attributes:
+      down: `down(rounds)`, how many times an edge is sent what a device is sent, all
+        edges together.
+      up: `up(rounds)`, how many times an edge reports, likewise.
+      report: `report(server) -> (update, facts)`, as one edge reports them.
+    """
+
+    down: Callable[[int], int]
+    up: Callable[[int], int]
+    report: Callable[[PyTree], tuple[PyTree, PyTree]]
+
+
+class Method(NamedTuple):
+    """A federated method.
+
+    Attributes:
+      init: `init(key) -> server`, the server's state.
+      own: `own(key) -> own`, what one device keeps, before the first round.
+      send: `send(server, edge) -> received`: what a device below that edge is sent.
+      train: `train(received, own, member, key) -> Trained`, on one device.
+      merge: `merge(server, arrived, key) -> (server, metrics)`.
+      cloud: `cloud(server) -> Variables`: the net that the cloud has.
+      edge: `edge(server, index) -> Variables`: the net that an edge has.
+      device: `device(received, own) -> Variables`: the net that a device has before
+        it trains.
+      has_cloud_net: whether what `cloud` gives has been taught anything.
+      visits: what crosses the link of cloud and edges; None where edges pass on what
+        devices and server send each other.
+    """
+
+    init: Callable[[Key], PyTree]
+    own: Callable[[Key], PyTree]
+    send: Callable[[PyTree, jax.Array], PyTree]
+    train: Callable[[PyTree, PyTree, Member, Key], Trained]
+    merge: Callable[[PyTree, Arrived, Key], tuple[PyTree, Metrics]]
+    cloud: Callable[[PyTree], Variables]
+    edge: Callable[[PyTree, jax.Array], Variables]
+    device: Callable[[PyTree, PyTree], Variables]
+    has_cloud_net: bool = True
+    visits: Visits | None = None
+
+
+Aggregate = Callable[[PyTree, jax.Array, Key], PyTree]
+"""`aggregate(updates [active, ...], weights [active], key) -> update`."""
+
+
+class Maker(NamedTuple):
+    """The generator of images of a server that has one.
+
+    Attributes:
+      net: from noise `[batch, latent_size]` and labels `[batch]` to images.
+      latent_size: length of the noise vector.
+    """
+
+    net: Net
+    latent_size: int
+
+
+class Distillation(NamedTuple):
+    """A hop from the devices of a round to the server's net.
+
+    Attributes:
+      distiller: built for as many teachers as devices are active, all of one kind.
+      generation: how its images are made.
+      weigh: from the images of each class behind each device to the devices'
+        weights, both `[active, classes]`.
+      steps: generator steps in a round.
+    """
+
+    distiller: Distiller
+    generation: Generation
+    weigh: Callable[[jax.Array], jax.Array]
+    steps: int
+
+
+class Task(NamedTuple):
+    """What methods are built from.
+
+    Attributes:
+      net: of the server and of every device.
+      shape: height, width and channels of one image.
+      num_classes: number of labels.
+      num_devices: devices in all.
+      active: devices sampled in a round.
+      num_edges: edges between them and the cloud.
+      rounds: rounds in all.
+      local: local training.
+      share: `all` layers are shared, or the `head` alone: the last linear layer.
+      keeps_statistics: whether running statistics of BatchNorm stay on the device.
+        They go up all the same, for the cloud's own net, and never down.
+      aggregate: how updates become one.
+      options: fields of the method's own section in the config.
+      proxy: unlabelled images of the server, uint8 `[size, ...]`; empty for methods
+        that are data-free.
+      maker: for servers that generate images.
+      distillation: for servers that take a hop in each round.
+    """
+
+    net: Net
+    shape: tuple[int, int, int]
+    num_classes: int
+    num_devices: int
+    active: int
+    num_edges: int
+    rounds: int
+    local: Local
+    share: str
+    keeps_statistics: bool
+    aggregate: Aggregate
+    options: dict[str, float]
+    proxy: np.ndarray
+    maker: Maker | None = None
+    distillation: Distillation | None = None

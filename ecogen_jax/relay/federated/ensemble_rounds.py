@@ -1,0 +1,135 @@
+"""Rounds of a one-shot method: the ensemble of the devices is distilled, data-free.
+
+Devices train as in FedAvg and send nets and label counts. The server starts from their
+average and takes a hop from their ensemble to it, with one of `relay.distillers`:
+
+| protocol | distiller |
+|---|---|
+| `dense_rounds` | `dense`: Zhang et al., NeurIPS 2022, its multi-round form |
+| `co_boosting_rounds` | `co_boosting`: Dai et al., ICLR 2024, published for one shot |
+| `relay_rounds` | `relay`: the hop of this project, between federated rounds |
+
+From round to round the server keeps the generator, its optimiser and the bank of
+images. What belongs to the teachers begins anew, as they are others each time: moments,
+learned weights, and the logits of the bank, about which the new teachers are asked. So
+do the student's Adam and its cosine. BatchNorm of the student keeps the statistics of
+the average, since those of generated images would be worse.
+"""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from ecogen_jax import keys
+from ecogen_jax.nets.classifier import to_unit
+from ecogen_jax.nets.functional import Variables
+from ecogen_jax.relay.bank import Bank
+from ecogen_jax.relay.distillers.base import HopState
+from ecogen_jax.relay.ensemble import Teachers, ensemble
+from ecogen_jax.relay.federated.base import Arrived, Method, Metrics, Task
+from ecogen_jax.relay.federated.fedavg import Server, averaged, fedavg
+from ecogen_jax.relay.federated.received import (
+    nets_alone,
+    shares,
+    teachers,
+    telling,
+    told,
+)
+from ecogen_jax.relay.federated.trees import copies
+from ecogen_jax.relay.learn import CHUNK
+from ecogen_jax.types import Key, PyTree
+
+
+@struct.dataclass
+class Memory:
+    """What the server keeps of its hop.
+
+    Attributes:
+      generator: of images.
+      optimizer: of the generator, or None where each batch has a new one.
+      bank: the newest images.
+    """
+
+    generator: Variables
+    optimizer: PyTree
+    bank: Bank
+
+
+def ensemble_rounds(task: Task) -> Method:
+    """Builds the rounds; `task.distillation` says with which distiller."""
+    assert task.maker is not None
+    assert task.distillation is not None
+    plain, maker, hop = telling(fedavg(task)), task.maker.net, task.distillation
+
+    def init(key: Key) -> Server:
+        server = plain.init(key)
+        first = hop.distiller.init(
+            server.variables,
+            maker.init(keys.stream(key, "generator")),
+            _blank(task, server.variables),
+            keys.stream(key, "hop"),
+        )
+        return replace(server, extra=_kept(first))
+
+    def merge(server: Server, arrived: Arrived, key: Key) -> tuple[Server, Metrics]:
+        nets, memory = nets_alone(arrived), server.extra
+        after = averaged(task, server, nets, keys.stream(key, "aggregate"))
+        weights = shares(arrived, hop.weigh(told(arrived)))
+        devices = teachers(task, server.variables, nets, weights)
+        begun = hop.distiller.init(
+            after.variables, memory.generator, devices, keys.stream(key, "hop")
+        )
+        begun = replace(
+            begun,
+            generator_optimizer=memory.optimizer,
+            bank=asked_anew(task, memory.bank, devices),
+        )
+        state, found = jax.lax.scan(
+            lambda state, key: hop.distiller.step(state, devices, key),
+            begun,
+            jax.random.split(keys.stream(key, "steps"), hop.steps),
+        )
+        taught = replace(after, variables=state.student, extra=_kept(state))
+        metrics = {f"server_{name}": each for name, each in found.items()}
+        return taught, metrics
+
+    return plain._replace(init=init, merge=merge)
+
+
+def _kept(state: HopState) -> Memory:
+    return Memory(state.generator, state.generator_optimizer, state.bank)
+
+
+def _blank(task: Task, variables: Variables) -> Teachers:
+    """As many copies of a net as devices are active: only their shapes matter."""
+    weights = jnp.ones((task.active, task.num_classes))
+    return Teachers((copies(variables, task.active),), weights)
+
+
+def asked_anew(task: Task, bank: Bank, devices: Teachers) -> Bank:
+    """The bank with the logits of other teachers, asked chunk by chunk.
+
+    Where a student's images are shifted, stored logits are not used, and stay.
+    """
+    assert task.distillation is not None
+    generation = task.distillation.generation
+    if generation.shift:
+        return bank
+    count = bank.labels.shape[0]
+    chunk = min(CHUNK, count)
+    missing = -count % chunk
+    images = jnp.pad(bank.images, ((0, missing), (0, 0), (0, 0), (0, 0)))
+    labels = jnp.pad(bank.labels, (0, missing))
+
+    def ask(some: tuple[jax.Array, jax.Array]) -> jax.Array:
+        pictures, asked = some
+        by_label = None if generation.by_class else asked
+        return ensemble([task.net], devices, to_unit(pictures), by_label).logits
+
+    logits = jax.lax.map(
+        ask,
+        (images.reshape(-1, chunk, *images.shape[1:]), labels.reshape(-1, chunk)),
+    )
+    return replace(bank, logits=logits.reshape(-1, task.num_classes)[:count])

@@ -1,0 +1,235 @@
+"""FedGen: the server distils the devices' heads into a generator of features.
+
+Server, Adam steps on labels y and noise u ~ U(0, 1), features g = G(u, y):
+
+    L_G = sum_k mean_i w_k(y_i) CE(head_k(g_i), y_i)
+          + exp(-mean_ij |u_i - u_j|^2 |g_i - g_j|)
+    w_k(y) = n_k(y) / sum_k n_k(y), over the devices of the round
+
+Device, on its images (x, y) and labels y' drawn uniformly:
+
+    L_k = CE(f(x), y) + a CE(head(G(u, y')), y')
+          + a KL(stop softmax(head(G(u, y))) || softmax(f(x)))
+
+with `a` falling from round to round, and zero in the first, when nothing was learnt
+yet. The generator is in inference mode on devices. Nets are averaged as in FedAvg.
+
+Zhu et al., "Data-free knowledge distillation for heterogeneous federated learning",
+ICML 2021, equations 4 to 6, in the form of their code: features instead of images, both
+distances means over their entries, an adversarial term of weight zero (left out). The
+labels of a server's batch are drawn uniformly; a class that no device of the round
+holds has weight zero.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from optax import GradientTransformation
+
+from ecogen_jax import keys, losses
+from ecogen_jax.nets.functional import Net, Output, Variables
+from ecogen_jax.nets.latent import HEAD, head, latent_generator, num_features
+from ecogen_jax.relay.federated.base import (
+    Arrived,
+    Member,
+    Method,
+    Metrics,
+    Task,
+    Trained,
+)
+from ecogen_jax.relay.federated.fedavg import Server, averaged, fedavg
+from ecogen_jax.relay.federated.local import Loss, LossFunction, local_training
+from ecogen_jax.relay.federated.sharing import Kept, difference, sharing
+from ecogen_jax.relay.federated.trees import chosen
+from ecogen_jax.relay.optimizer import descend, stepwise_adam
+from ecogen_jax.types import Key, Leaf, PyTree
+
+
+@struct.dataclass
+class Sent:
+    """What a device is sent: the shared layers, and the generator."""
+
+    net: Variables
+    generator: Variables
+
+
+@struct.dataclass
+class Guide:
+    """What local training learns from besides: the generator and its weight."""
+
+    generator: Variables
+    weight: Leaf
+
+
+@struct.dataclass
+class Facts:
+    """What goes up beside the change of the net.
+
+    Attributes:
+      stats: running statistics for the cloud's net, or {}.
+      counts: float32 `[classes]`, images of the device by class.
+    """
+
+    stats: Leaf
+    counts: Leaf
+
+
+@struct.dataclass
+class Learner:
+    """The generator in training, the server's `extra`."""
+
+    generator: Variables
+    optimizer: Leaf
+
+
+def fedgen(task: Task) -> Method:
+    """Builds FedGen; its options are those of the config's section `fedgen`."""
+    plain, part, options = fedavg(task), sharing(task), task.options
+    maker = latent_generator(
+        features=num_features(task.net, task.shape),
+        num_classes=task.num_classes,
+        noise_size=int(options["noise_size"]),
+    )
+    tx = stepwise_adam(
+        options["learning_rate"],
+        decay=options["decay"],
+        every=int(options["steps"]),
+        weight_decay=options["weight_decay"],
+    )
+    train = local_training(task.net, task.local, loss=_device_loss(task, maker))
+
+    def init(key: Key) -> Server:
+        generator = maker.init(keys.stream(key, "generator"))
+        extra = Learner(generator, tx.init(generator.params))
+        return replace(plain.init(key), extra=extra)
+
+    def send(server: Server, edge: jax.Array) -> Sent:
+        return Sent(plain.send(server, edge), server.extra.generator)
+
+    def device_train(received: Sent, own: Kept, member: Member, key: Key) -> Trained:
+        number = member.number.astype(jnp.float32)
+        weight = options["weight"] * options["decay"] ** number
+        guide = Guide(received.generator, jnp.where(member.number > 0, weight, 0.0))
+        found = train(part.joined(received.net, own), member, guide, key)
+        return Trained(
+            update=difference(part.shared(found.variables), received.net),
+            facts=Facts(part.facts(found.variables), member.counts),
+            own=part.kept(found.variables),
+            metrics=found.metrics,
+        )
+
+    learn = _generator_training(task, maker, tx)
+
+    def merge(server: Server, arrived: Arrived, key: Key) -> tuple[Server, Metrics]:
+        taken = arrived.weights > 0
+        changes = arrived.updates.params[HEAD]
+        changes = chosen(taken, changes, jax.tree.map(jnp.zeros_like, changes))
+        heads = jax.tree.map(
+            lambda before, change: before[None] + change,
+            {HEAD: server.variables.params[HEAD]},
+            {HEAD: changes},
+        )
+        counts = jnp.where(taken[:, None], arrived.facts.counts, 0.0)
+        extra, metrics = learn(server.extra, heads, counts, key)
+        nets = replace(arrived, facts=arrived.facts.stats)
+        after = averaged(task, server, nets, keys.stream(key, "aggregate"))
+        return replace(after, extra=extra), metrics
+
+    return plain._replace(
+        init=init,
+        send=send,
+        train=device_train,
+        merge=merge,
+        device=lambda received, own: part.joined(received.net, own),
+    )
+
+
+def _device_loss(task: Task, maker: Net) -> LossFunction:
+    """The loss of a device, see the top of this file."""
+    size, classes = int(task.options["batch_size"]), task.num_classes
+
+    def features(generator: Variables, labels: jax.Array, key: Key) -> jax.Array:
+        shape = (labels.shape[0], int(task.options["noise_size"]))
+        noise = jax.random.uniform(key, shape)
+        return maker.apply(generator, noise, labels, train=False).value
+
+    def loss(
+        params: PyTree, output: Output, labels: jax.Array, guide: Guide, key: Key
+    ) -> Loss:
+        drawn = jax.random.randint(keys.stream(key, "labels"), (size,), 0, classes)
+        made = features(guide.generator, drawn, keys.stream(key, "drawn"))
+        like = features(guide.generator, labels, keys.stream(key, "like"))
+        target = jax.lax.stop_gradient(head(params, like))
+        divergence = jnp.mean(losses.kl_divergence(target, output.value, 1.0))
+        return Loss(
+            {
+                "cross_entropy": losses.cross_entropy(output.value, labels),
+                "generated": guide.weight
+                * losses.cross_entropy(head(params, made), drawn),
+                "distillation": guide.weight * divergence,
+            }
+        )
+
+    return loss
+
+
+def _generator_training(
+    task: Task, maker: Net, tx: GradientTransformation
+) -> Callable[[Learner, PyTree, jax.Array, Key], tuple[Learner, Metrics]]:
+    """The server's steps on the generator."""
+    options = task.options
+    size, noise_size = int(options["batch_size"]), int(options["noise_size"])
+
+    def objective(
+        params: PyTree, stats: PyTree, heads: PyTree, share: jax.Array, key: Key
+    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+        labels = jax.random.randint(
+            keys.stream(key, "labels"), (size,), 0, task.num_classes
+        )
+        noise = jax.random.uniform(keys.stream(key, "noise"), (size, noise_size))
+        output = maker.apply(Variables(params, stats), noise, labels, train=True)
+        logits = jax.vmap(lambda one: head(one, output.value))(heads)
+        chosen = jnp.take_along_axis(
+            jax.nn.log_softmax(logits), labels[None, :, None], axis=-1
+        )[..., 0]
+        terms = {
+            "generator_cross_entropy": -jnp.mean(
+                jnp.sum(share[:, labels] * chosen, axis=0)
+            ),
+            "generator_diversity": diversity(noise, output.value),
+        }
+        return sum(terms.values(), jnp.float32(0.0)), (output.stats, terms)
+
+    def learn(
+        learner: Learner, heads: PyTree, counts: jax.Array, key: Key
+    ) -> tuple[Learner, Metrics]:
+        share = counts / jnp.maximum(counts.sum(axis=0, keepdims=True), 1.0)
+
+        def step(state: Learner, key: Key) -> tuple[Learner, Metrics]:
+            before = state.generator
+            grads, (stats, terms) = jax.grad(objective, has_aux=True)(
+                before.params, before.stats, heads, share, key
+            )
+            params, optimizer = descend(tx, grads, state.optimizer, before.params)
+            return Learner(Variables(params, stats), optimizer), terms
+
+        learner, terms = jax.lax.scan(
+            step, learner, jax.random.split(key, int(options["steps"]))
+        )
+        return learner, {name: each[None] for name, each in terms.items()}
+
+    return learn
+
+
+def diversity(noise: jax.Array, features: jax.Array) -> jax.Array:
+    """`exp(-mean_ij d2(u_i, u_j) d1(g_i, g_j))`: unlike noise gives unlike features.
+
+    `d2` is the mean squared and `d1` the mean absolute difference over the entries of
+    noise `[batch, noise_size]` and features `[batch, features]`.
+    """
+    apart = jnp.mean(jnp.square(noise[:, None] - noise[None]), axis=-1)
+    unlike = jnp.mean(jnp.abs(features[:, None] - features[None]), axis=-1)
+    return jnp.exp(-jnp.mean(apart * unlike))

@@ -1,0 +1,100 @@
+"""Hierarchical FedAvg: edges average their devices often, the cloud its edges rarely.
+
+    w_e <- w_e + sum_k n_k / n_e (w_k - w_e)         each round, devices k of edge e
+    w <- sum_e n_e / n w_e,    w_e <- w              each `period` rounds
+
+Liu et al., "Client-edge-cloud hierarchical federated learning", ICC 2020, algorithm 1
+(HierFAVG): their kappa_1 is the number of local steps, their kappa_2 the option
+`period`. `n_e` are the images of the devices that took part since the last visit, a
+device once for each of its rounds. Edges report their whole nets, uncompressed.
+"""
+
+import math
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from ecogen_jax.nets.functional import Variables
+from ecogen_jax.relay.federated.aggregate import mean
+from ecogen_jax.relay.federated.base import Arrived, Method, Metrics, Task, Visits
+from ecogen_jax.relay.federated.fedavg import Server, averaged, fedavg
+from ecogen_jax.relay.federated.sharing import sharing
+from ecogen_jax.relay.federated.trees import chosen, copies
+from ecogen_jax.types import Key, Leaf, PyTree
+
+
+@struct.dataclass
+class Tiers:
+    """The nets above the devices.
+
+    Attributes:
+      cloud: of the cloud.
+      edges: of the edges, `[edges, ...]`.
+      seen: float32 `[edges]`, images behind each edge since the cloud's last visit.
+      number: int32 scalar, rounds done, those apart in which nobody was heard.
+    """
+
+    cloud: Server
+    edges: Server
+    seen: Leaf
+    number: Leaf
+
+
+def hierarchical(task: Task) -> Method:
+    """Builds hierarchical FedAvg; its option is `period`, in rounds."""
+    plain, part = fedavg(task), sharing(task)
+    period = int(task.options["period"])
+
+    def init(key: Key) -> Tiers:
+        cloud = plain.init(key)
+        return Tiers(
+            cloud=cloud,
+            edges=copies(cloud, task.num_edges),
+            seen=jnp.zeros(task.num_edges),
+            number=jnp.int32(0),
+        )
+
+    def of_edge(server: Tiers, edge: jax.Array) -> Server:
+        return jax.tree.map(lambda leaf: leaf[edge], server.edges)
+
+    def send(server: Tiers, edge: jax.Array) -> Variables:
+        return part.shared(of_edge(server, edge).variables)
+
+    def merge(server: Tiers, arrived: Arrived, key: Key) -> tuple[Tiers, Metrics]:
+        numbers = jnp.arange(task.num_edges, dtype=jnp.int32)
+        below = arrived.members.edge[None] == numbers[:, None]
+        weights = jnp.where(below, arrived.weights[None], 0.0)
+
+        def at_edge(edge: Server, weights: jax.Array) -> Server:
+            return averaged(task, edge, replace(arrived, weights=weights), key)
+
+        edges = jax.vmap(at_edge)(server.edges, weights)
+        seen = server.seen + weights.sum(axis=1)
+        number = server.number + 1
+        visited = (number % period == 0) & (seen.sum() > 0)
+        cloud = chosen(visited, mean(edges, seen), server.cloud)
+        return Tiers(
+            cloud=cloud,
+            edges=chosen(visited, copies(cloud, task.num_edges), edges),
+            seen=jnp.where(visited, jnp.zeros_like(seen), seen),
+            number=number,
+        ), {}
+
+    def report(server: Tiers) -> tuple[Variables, PyTree]:
+        variables, seen = server.cloud.variables, server.seen[0]
+        return part.shared(variables), (part.facts(variables), seen)
+
+    return plain._replace(
+        init=init,
+        send=send,
+        merge=merge,
+        cloud=lambda server: server.cloud.variables,
+        edge=lambda server, index: of_edge(server, index).variables,
+        visits=Visits(
+            down=lambda rounds: task.num_edges * math.ceil(rounds / period),
+            up=lambda rounds: task.num_edges * (rounds // period),
+            report=report,
+        ),
+    )

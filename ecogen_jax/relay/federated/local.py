@@ -1,0 +1,156 @@
+"""Local training: the SGD steps that a device does in a round."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ecogen_jax import keys, losses
+from ecogen_jax.nets.classifier import to_unit
+from ecogen_jax.nets.functional import Net, Output, Variables
+from ecogen_jax.relay.federated.base import Local, Member, Metrics
+from ecogen_jax.relay.federated.trees import chosen
+from ecogen_jax.relay.optimizer import sgd, sgd_step
+from ecogen_jax.types import Key, PyTree
+
+
+class Loss(NamedTuple):
+    """What a step minimises.
+
+    Attributes:
+      terms: by name; their sum is minimised.
+      seen: summed over the steps and given back, such as logits by class.
+    """
+
+    terms: Metrics
+    seen: PyTree = ()
+
+
+LossFunction = Callable[[PyTree, Output, jax.Array, PyTree, Key], Loss]
+"""`loss(params, output, labels, guide, key)`: the net that the terms are differentiated
+by, its output on a batch in training mode, labels int32 `[batch]`, what the method
+needs besides, and a key for random draws."""
+
+Correct = Callable[[PyTree, PyTree, PyTree], PyTree]
+"""`correct(grads, params, guide) -> grads`, before the SGD step."""
+
+
+class LocalResult(NamedTuple):
+    """What comes out of local training.
+
+    Attributes:
+      variables: of the net after the last step.
+      seen: the sum of `Loss.seen` over the steps done.
+      steps: float32 scalar, how many steps were done.
+      metrics: the terms of the loss, `[steps]` each.
+    """
+
+    variables: Variables
+    seen: PyTree
+    steps: jax.Array
+    metrics: Metrics
+
+
+LocalTraining = Callable[[Variables, Member, PyTree, Key], LocalResult]
+
+
+def cross_entropy(
+    params: PyTree, output: Output, labels: jax.Array, guide: PyTree, key: Key
+) -> Loss:
+    """The loss of local training without any guide."""
+    del params, guide, key
+    return Loss({"cross_entropy": losses.cross_entropy(output.value, labels)})
+
+
+def local_training(
+    net: Net,
+    local: Local,
+    *,
+    loss: LossFunction = cross_entropy,
+    correct: Correct = lambda grads, params, guide: grads,
+) -> LocalTraining:
+    """Builds the local training of one device.
+
+    A step of round `r` draws a batch from the device's images and moves the net by
+    `-learning_rate decay^r` times the momentum of the gradient. A straggler does its
+    share of the steps, rounded, and one at least.
+
+    Args:
+      net: of the device.
+      local: its size.
+      loss: of a batch.
+      correct: changes the gradient of a step.
+
+    Returns:
+      `train(variables, member, guide, key) -> LocalResult`.
+    """
+    tx = sgd(local.momentum)
+    step = _sgd_step(net, tx, loss, correct)
+
+    def train(
+        variables: Variables, member: Member, guide: PyTree, key: Key
+    ) -> LocalResult:
+        rate = local.learning_rate * local.decay ** member.number.astype(jnp.float32)
+        num_steps = jnp.maximum(jnp.round(member.share * local.steps), 1.0)
+
+        def one(
+            state: tuple[Variables, PyTree], at: tuple[jax.Array, Key]
+        ) -> tuple[tuple[Variables, PyTree], Loss]:
+            number, key = at
+            after, found = step(state, _batch(member, local, key), guide, rate, key)
+            if local.stragglers:
+                done = number < num_steps
+                nothing = jax.tree.map(jnp.zeros_like, found.seen)
+                after = chosen(done, after, state)
+                found = found._replace(seen=chosen(done, found.seen, nothing))
+            return after, found
+
+        numbers = jnp.arange(local.steps, dtype=jnp.float32)
+        state = (variables, tx.init(variables.params))
+        each_key = jax.random.split(key, local.steps)
+        (variables, _), found = jax.lax.scan(one, state, (numbers, each_key))
+        seen = jax.tree.map(lambda leaf: leaf.sum(axis=0), found.seen)
+        return LocalResult(variables, seen, num_steps, found.terms)
+
+    return train
+
+
+def _sgd_step(
+    net: Net, tx: optax.GradientTransformation, loss: LossFunction, correct: Correct
+) -> Callable[..., tuple[tuple[Variables, PyTree], Loss]]:
+    """`step((variables, momentum), batch, guide, rate, key) -> (state, loss)`."""
+
+    def objective(
+        params: PyTree, stats: PyTree, batch: PyTree, guide: PyTree, key: Key
+    ) -> tuple[jax.Array, tuple[PyTree, Loss]]:
+        images, labels = batch
+        output = net.apply(Variables(params, stats), to_unit(images), train=True)
+        found = loss(params, output, labels, guide, keys.stream(key, "loss"))
+        return jnp.sum(jnp.stack(list(found.terms.values()))), (output.stats, found)
+
+    def step(
+        state: tuple[Variables, PyTree],
+        batch: PyTree,
+        guide: PyTree,
+        rate: jax.Array,
+        key: Key,
+    ) -> tuple[tuple[Variables, PyTree], Loss]:
+        before, momentum = state
+        grads, (stats, found) = jax.grad(objective, has_aux=True)(
+            before.params, before.stats, batch, guide, key
+        )
+        grads = correct(grads, before.params, guide)
+        params, momentum = sgd_step(tx, grads, momentum, before.params, rate)
+        return (Variables(params, stats), momentum), found
+
+    return step
+
+
+def _batch(member: Member, local: Local, key: Key) -> tuple[jax.Array, jax.Array]:
+    data = member.data
+    index = jax.random.randint(
+        keys.stream(key, "batch"), (local.batch_size,), 0, data.size
+    )
+    return data.images[index], data.labels[index]

@@ -1,0 +1,80 @@
+"""The nets that came back from devices, as teachers of the server's net.
+
+A device's net is what it was sent plus its update; where running statistics of
+BatchNorm stay on the device, those that it told of belong to it. A device whose message
+was refused keeps its place, with the server's own net and weight 0, so that what is
+compiled does not depend on who is heard.
+"""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ecogen_jax.nets.functional import Variables
+from ecogen_jax.relay.ensemble import Teachers
+from ecogen_jax.relay.federated.base import Arrived, Member, Method, Task, Trained
+from ecogen_jax.relay.federated.fedgen import Facts
+from ecogen_jax.relay.federated.sharing import Kept, sharing
+from ecogen_jax.relay.federated.trees import chosen, copies
+from ecogen_jax.types import Key, PyTree
+
+Shares = Float[Array, "active classes"]
+
+
+def telling(method: Method) -> Method:
+    """The method with devices that tell their label counts too, as `Facts`.
+
+    What merges has to take the statistics out of them, see `nets_alone`.
+    """
+
+    def train(received: PyTree, own: PyTree, member: Member, key: Key) -> Trained:
+        trained = method.train(received, own, member, key)
+        return replace(trained, facts=Facts(trained.facts, member.counts))
+
+    return method._replace(train=train)
+
+
+def nets_alone(arrived: Arrived) -> Arrived:
+    """What arrived, without the label counts."""
+    return replace(arrived, facts=arrived.facts.stats)
+
+
+def told(arrived: Arrived) -> Shares:
+    """Label counts of the devices, zero for those who were refused."""
+    taken = arrived.weights > 0
+    return jnp.where(taken[:, None], arrived.facts.counts, 0.0)
+
+
+def shares(arrived: Arrived, said: Shares) -> Shares:
+    """Weights of the devices for each class, in proportion to what is said.
+
+    Args:
+      arrived: who was heard; others get nothing.
+      said: at least 0.
+
+    Returns:
+      Columns that sum to 1, or to 0 where nothing but 0 is said.
+    """
+    kept = jnp.where((arrived.weights > 0)[:, None], said, 0.0)
+    total = jnp.sum(kept, axis=0, keepdims=True)
+    return kept / jnp.where(total > 0, total, 1.0)
+
+
+def teachers(
+    task: Task, sent: Variables, arrived: Arrived, weights: Shares
+) -> Teachers:
+    """The devices of a round.
+
+    Args:
+      task: whose nets are shared whole, see `Task.share`.
+      sent: the server's net before the round.
+      arrived: with the statistics alone as facts.
+      weights: of the devices for each class.
+    """
+    part = sharing(task)
+    before = copies((part.shared(sent), part.facts(sent)), task.active)
+    after = jax.tree.map(jnp.add, before[0], arrived.updates), arrived.facts
+    shared, stats = chosen(arrived.weights > 0, after, before)
+    return Teachers((part.joined(shared, Kept({}, stats)),), weights)

@@ -1,0 +1,243 @@
+"""A federation as one stage: rounds between the cloud and the devices below it.
+
+| stage | trains | student | message |
+|---|---|---|---|
+| federated | sampled devices, then the cloud | cloud | `ServerBroadcast` down, `ClientUpdate` up |
+
+Which method it is decides what is sent, how a device trains and how the cloud merges:
+see `ecogen_jax.relay.federated`. The edges pass messages on, unless the method gives
+them a net of their own.
+"""  # noqa: E501
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ecogen_jax.energy import meter
+from ecogen_jax.nets.functional import Variables
+from ecogen_jax.relay.federated import schedule
+from ecogen_jax.relay.federated.base import Member
+from ecogen_jax.relay.federated.engine import Cohort, Federation
+from ecogen_jax.relay.messages import (
+    ClientUpdate,
+    Delivery,
+    ServerBroadcast,
+    num_bytes,
+)
+from ecogen_jax.relay.parties import Parties
+from ecogen_jax.relay.settings import FederatedSettings, Settings
+from ecogen_jax.relay.stage import Rounds, Stage
+from ecogen_jax.types import Key, PyTree
+
+Feed = Callable[[int], Cohort]
+Flops = Callable[[int, Federation, Cohort], dict[str, float]]
+
+
+class Shapes(NamedTuple):
+    """The messages of a federation as shapes.
+
+    Attributes:
+      down: what one device is sent.
+      up: what it sends.
+      report: what an edge that averages for itself sends to the cloud, or None.
+    """
+
+    down: ServerBroadcast
+    up: ClientUpdate
+    report: ClientUpdate | None
+
+    @property
+    def silent(self) -> bool:
+        """Whether everybody learns alone."""
+        parts = (self.down.payload, self.up.payload, self.up.facts)
+        return not jax.tree.leaves(parts)
+
+
+def federated(settings: Settings) -> tuple[list[Stage], list[Stage]]:
+    """Builds the stage.
+
+    Args:
+      settings: with `federated`.
+
+    Returns:
+      No stage before the first cycle, and the one of the cycle.
+    """
+    own = settings.federated
+    assert own is not None
+    method, feed = own.method, _feed(settings, own)
+    shapes = _shapes(own, feed)
+    cloud, edges, devices = _nets(settings, own)
+
+    def begin(parties: Parties, key: Key) -> tuple[PyTree, PyTree]:
+        del parties
+        return jax.jit(own.engine.init)(key, feed(0)), ()
+
+    def end(parties: Parties, state: Federation) -> Parties:
+        return replace(
+            parties, cloud=cloud(state), edge=edges(state), end=(devices(state),)
+        )
+
+    def deliveries(parties: Parties) -> list[Delivery]:
+        del parties
+        return _deliveries(own, _blank(shapes))
+
+    return [], [
+        Stage(
+            name="federated",
+            phase="federated",
+            tier="end",
+            student="cloud" if method.has_cloud_net else "end",
+            rounds=own.rounds,
+            num_parties=own.plan.active.shape[1],
+            begin=begin,
+            one=own.engine.round,
+            end=end,
+            trained=cloud if method.has_cloud_net else devices,
+            deliveries=deliveries,
+            evaluate_every=own.evaluate_every,
+            together=Rounds(
+                feed=feed,
+                messages=lambda state: [state.last_down, state.last_up],
+                events=_events,
+                flops=_flops(own),
+                link_bytes=lambda number: _link_bytes(own, number, shapes),
+            ),
+        )
+    ]
+
+
+def _nets(
+    settings: Settings, own: FederatedSettings
+) -> tuple[Callable[[Federation], Variables], ...]:
+    """Programs for the nets of the cloud, the edges and the devices, `[parties, ...]`.
+
+    Each is compiled once, since a run asks whenever it is evaluated.
+    """
+    method, edges_of = own.method, _edges_of(settings)
+    edges = jnp.arange(own.num_edges, dtype=jnp.int32)
+
+    def device(server: PyTree, edge: jax.Array, kept: PyTree) -> Variables:
+        return method.device(method.send(server, edge), kept)
+
+    return (
+        jax.jit(lambda s: jax.tree.map(lambda a: a[None], method.cloud(s.server))),
+        jax.jit(lambda s: jax.vmap(lambda e: method.edge(s.server, e))(edges)),
+        jax.jit(
+            lambda s: jax.vmap(device, in_axes=(None, 0, 0))(s.server, edges_of, s.own)
+        ),
+    )
+
+
+def _edges_of(settings: Settings) -> jax.Array:
+    """The edge of each device, int32 `[devices]`."""
+    topology = settings.topology
+    numbers = jnp.arange(topology.num_devices, dtype=jnp.int32)
+    return numbers // topology.devices_per_edge
+
+
+def _feed(settings: Settings, own: FederatedSettings) -> Feed:
+    """Makes `feed(number) -> Cohort`, which takes the sampled devices' data alone."""
+    plan, last = own.plan, settings.evidence.private.shape[1] - 1
+    private, counts = settings.images.private, settings.evidence.private
+
+    def feed(number: int) -> Cohort:
+        device = plan.active[number]
+        data = jax.tree.map(lambda leaf: leaf[device], private)
+        flips = plan.flips[device][:, None]
+        labels = np.where(flips, last - data.labels, data.labels)
+        told = np.where(flips, counts[device][:, ::-1], counts[device])
+        return Cohort(
+            members=Member(
+                device=device,
+                edge=plan.edge[number],
+                data=replace(data, labels=labels.astype(np.int32)),
+                counts=told.astype(np.float32),
+                share=plan.steps_share[number],
+                number=np.full(len(device), number, np.int32),
+            ),
+            fault=plan.fault[number].astype(np.int32),
+        )
+
+    return feed
+
+
+def _shapes(own: FederatedSettings, feed: Feed) -> Shapes:
+    state = jax.eval_shape(own.engine.init, jax.random.key(0), feed(0))
+    report, visits = None, own.method.visits
+    if visits is not None:
+        number = jax.ShapeDtypeStruct((), jnp.int32)
+        update, facts = jax.eval_shape(visits.report, state.server)
+        report = ClientUpdate(number, number, update, facts)
+    return Shapes(state.last_down, state.last_up, report)
+
+
+def _blank(shapes: PyTree) -> PyTree:
+    """Messages of zeros, with the leading axis of one sender."""
+    return jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape), leaf.dtype), shapes)
+
+
+def _deliveries(own: FederatedSettings, shapes: Shapes) -> list[Delivery]:
+    if shapes.silent:
+        return []
+    down, up, report = shapes
+    found = [
+        Delivery("edge_end", "down", down, own.plan.active.size),
+        Delivery("edge_end", "up", up, int(np.sum(own.plan.fault != schedule.DROP))),
+    ]
+    visits = own.method.visits
+    if visits is None or report is None:
+        return found + [each._replace(link="cloud_edge") for each in found]
+    return [
+        *found,
+        Delivery("cloud_edge", "down", down, visits.down(own.rounds)),
+        Delivery("cloud_edge", "up", report, visits.up(own.rounds)),
+    ]
+
+
+def _link_bytes(own: FederatedSettings, number: int, shapes: Shapes) -> tuple[int, int]:
+    """Bytes up and down between devices and edges in a round."""
+    if shapes.silent:
+        return 0, 0
+    fault = own.plan.fault[number]
+    arrived = int(np.sum(fault != schedule.DROP))
+    return arrived * num_bytes(shapes.up), len(fault) * num_bytes(shapes.down)
+
+
+def _events(state: Federation) -> list[dict[str, object]]:
+    """One line for each message that was refused in the last round."""
+    return [
+        {"event": "fault", "device": int(device), "fault": schedule.FAULTS[verdict]}
+        for device, verdict in zip(
+            np.asarray(state.devices), np.asarray(state.verdicts), strict=True
+        )
+        if verdict != schedule.OK
+    ]
+
+
+def _flops(own: FederatedSettings) -> Flops:
+    """Makes `flops(number, state, cohort)`, by tier; programs are counted once."""
+    counted: dict[str, float] = {}
+
+    def flops(number: int, state: Federation, cohort: Cohort) -> dict[str, float]:
+        if not counted:
+            counted.update(_counted(own, state, cohort))
+        shares = float(np.sum(own.plan.steps_share[number]))
+        return {"end": counted["end"] * shares, "cloud": counted["cloud"]}
+
+    return flops
+
+
+def _counted(
+    own: FederatedSettings, state: Federation, cohort: Cohort
+) -> dict[str, float]:
+    """FLOPs of one device's round, and of what the cloud does in a round."""
+    first = jax.tree.map(lambda leaf: leaf[0], cohort.members)
+    kept = jax.tree.map(lambda leaf: leaf[0], (state.own, state.errors))
+    key = jax.random.key(0)
+    one = meter.cost(own.engine.one, state.server, first, *kept, key).flops
+    whole = meter.cost(own.engine.round, state, cohort, key).flops
+    return {"end": one, "cloud": whole - one * cohort.fault.shape[0]}

@@ -1,0 +1,194 @@
+"""From a config to a federation: its method, its engine, and who takes part when."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from ecogen_jax import mesh
+from ecogen_jax.config_federated import ROUNDS, is_federated
+from ecogen_jax.relay.distillers.base import Study
+from ecogen_jax.relay.federated import FEDERATED, privacy
+from ecogen_jax.relay.federated.aggregate import AGGREGATORS
+from ecogen_jax.relay.federated.base import (
+    Aggregate,
+    Distillation,
+    Local,
+    Maker,
+    Member,
+    Method,
+    Task,
+)
+from ecogen_jax.relay.federated.compression import Compression, compression
+from ecogen_jax.relay.federated.engine import Privacy, federation
+from ecogen_jax.relay.federated.schedule import Faults, Schedule, schedule
+from ecogen_jax.relay.learn import Data
+from ecogen_jax.relay.parties import Nets, Topology
+from ecogen_jax.relay.settings import FederatedSettings, Leg
+from ecogen_jax.relay.stage import Mapping
+from ecogen_jax.run.build_route import WEIGHINGS, generation, kind_of
+from ecogen_jax.types import Key, PyTree
+
+
+def federated(
+    config: ConfigDict,
+    nets: Nets,
+    topology: Topology,
+    *,
+    public: np.ndarray,
+    num_classes: int,
+) -> FederatedSettings | None:
+    """The federation of a config, or None where its protocol is none.
+
+    Args:
+      config: of the run.
+      nets: of the cloud and of every device, which are the same, and the generator.
+      topology: how many devices there are.
+      public: images of the cloud, uint8 `[size, height, width, channels]`: the proxy
+        of FedDF, and of no use to other methods.
+      num_classes: number of labels.
+
+    Raises:
+      ConfigError: a distiller has no use for its weights.
+    """
+    if not is_federated(config):
+        return None
+    section, name, shape = config.federated, config.protocol.name, public.shape[1:]
+    task = Task(
+        net=nets.end[0],
+        shape=shape,
+        num_classes=num_classes,
+        num_devices=topology.num_devices,
+        active=section.active,
+        num_edges=topology.num_edges,
+        rounds=section.rounds,
+        local=_local(config),
+        share=section.share,
+        keeps_statistics=section.statistics == "own",
+        aggregate=_aggregate(config),
+        options=dict(section.get(name, {})),
+        proxy=public if name == "feddf" else public[:0],
+        maker=Maker(nets.generator, config.generator.latent_size),
+        distillation=_distillation(config, nets, shape, num_classes),
+    )
+    method = FEDERATED[name](task)
+    engine = federation(
+        method,
+        num_devices=topology.num_devices,
+        compression=_compression(config, method, task),
+        private=Privacy(section.privacy.clip, section.privacy.noise_multiplier),
+        mapping=Mapping(
+            mesh.resolve(config.mesh.backend),
+            config.mesh.num_devices,
+            config.mesh.chunk,
+        ),
+    )
+    return FederatedSettings(
+        rounds=section.rounds,
+        evaluate_every=section.evaluate_every,
+        num_edges=topology.num_edges,
+        method=method,
+        engine=engine,
+        plan=_plan(config, topology),
+    )
+
+
+def _local(config: ConfigDict) -> Local:
+    section = config.federated
+    return Local(
+        steps=section.steps,
+        batch_size=section.batch_size,
+        learning_rate=section.learning_rate,
+        decay=section.decay,
+        momentum=section.momentum,
+        stragglers=section.faults.straggler > 0,
+    )
+
+
+def _distillation(
+    config: ConfigDict, nets: Nets, shape: tuple[int, int, int], num_classes: int
+) -> Distillation | None:
+    """The whole hop of `up_end_cloud` in each round, or None for other methods."""
+    if config.protocol.name not in ROUNDS:
+        return None
+    leg, section = Leg("end", "cloud", returns=True), config.up_end_cloud
+    how = generation(config, leg, shape, num_classes)
+    steps = section.rounds * section.steps
+    study = Study(
+        steps=section.student_steps,
+        total_steps=steps * section.student_steps,
+        learning_rate=section.learning_rate,
+        temperature=section.temperature,
+        keep_statistics=True,
+    )
+    distiller = kind_of(config, leg).build(
+        nets.cloud, nets.end, nets.generator, generation=how, study=study
+    )
+    return Distillation(distiller, how, WEIGHINGS[section.teacher_weights], steps)
+
+
+def _aggregate(config: ConfigDict) -> Aggregate:
+    section = config.federated
+    chosen, private = AGGREGATORS[section.aggregator], section.privacy
+
+    def aggregate(updates: PyTree, weights: jax.Array, key: Key) -> PyTree:
+        mean = chosen(updates, weights)
+        if not private.clip:
+            return mean
+        # The sum over those who were taken, over the number that was asked: so one
+        # device moves it by `clip / active` at most, however many were refused.
+        share = jnp.sum(weights) / section.active
+        return privacy.noise(
+            key,
+            jax.tree.map(lambda leaf: share * leaf, mean),
+            max_norm=private.clip,
+            noise_multiplier=private.noise_multiplier,
+            clients=section.active,
+        )
+
+    return aggregate
+
+
+def _compression(config: ConfigDict, method: Method, task: Task) -> Compression:
+    """The compression for updates of the method's shapes."""
+
+    def update() -> PyTree:
+        key, scalar = jax.random.key(0), np.int32(0)
+        member = Member(
+            device=jnp.int32(0),
+            edge=jnp.int32(0),
+            data=Data(
+                np.zeros((1, *task.shape), np.uint8), np.zeros(1, np.int32), scalar
+            ),
+            counts=np.zeros(task.num_classes, np.float32),
+            share=jnp.float32(1.0),
+            number=jnp.int32(0),
+        )
+        member = jax.tree.map(jnp.asarray, member)
+        server = method.init(key)
+        received = method.send(server, member.edge)
+        return method.train(received, method.own(key), member, key).update
+
+    section = config.federated
+    like = jax.eval_shape(update)
+    return compression(section.compression, keep=section.keep, like=like)
+
+
+def _plan(config: ConfigDict, topology: Topology) -> Schedule:
+    section = config.federated
+    return schedule(
+        np.random.default_rng((config.seed, 1)),
+        rounds=section.rounds,
+        num_devices=topology.num_devices,
+        active=section.active,
+        edges_of=np.arange(topology.num_devices) // topology.devices_per_edge,
+        faults=Faults(**section.faults.to_dict()),
+    )
+
+
+def schedule_arrays(federation: FederatedSettings | None) -> dict[str, np.ndarray]:
+    """The schedule for the run folder, beside the partition."""
+    if federation is None:
+        return {}
+    plan = federation.plan._asdict()
+    return {f"schedule_{name}": array for name, array in plan.items()}

@@ -1,0 +1,48 @@
+"""What the loop does more for a stage whose round is one program for many parties."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from ecogen_jax import mesh
+from ecogen_jax.data.sources import Dataset
+from ecogen_jax.relay.messages import Message, audit, fingerprints
+from ecogen_jax.relay.stage import Stage
+from ecogen_jax.run.evaluate import to_host
+from ecogen_jax.types import PyTree
+
+
+class Auditor:
+    """Looks for raw samples of one dataset in messages."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """Raw samples in all of them; it must stay 0."""
+        size = self._dataset.test_images[0].size
+        return sum(audit(to_host(each), self._real, size) for each in messages)
+
+    @functools.cached_property
+    def _real(self) -> set[bytes]:
+        train = fingerprints(self._dataset.train_images)
+        return train | fingerprints(self._dataset.test_images)
+
+
+def placed(stage: Stage, state: PyTree, num_devices: int) -> PyTree:
+    """Puts the state of such a stage where its program runs."""
+    return mesh.replicate(state, num_clients=stage.num_parties, num_devices=num_devices)
+
+
+def lines(stage: Stage, state: PyTree, number: int) -> list[dict[str, Any]]:
+    """What `metrics.jsonl` gets after a round: its bytes, and what went wrong.
+
+    Args:
+      stage: whose `together` is set.
+      state: after the round.
+      number: of the round, from 1.
+    """
+    assert stage.together is not None
+    up, down = stage.together.link_bytes(number - 1)
+    sent = {"event": "round", "link/up_bytes": up, "link/down_bytes": down}
+    return [{"round": number} | line for line in (sent, *stage.together.events(state))]

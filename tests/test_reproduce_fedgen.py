@@ -1,0 +1,459 @@
+"""The tables of federated protocols: budgets, rankings, costs and verdicts."""
+
+import json
+import math
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+from ecogen_jax import config as configs
+from ecogen_jax.nets.classifier import classifier
+from ecogen_jax.nets.latent import HEAD, latent_generator, num_features
+from ecogen_jax.report import runs
+from papers_repro import paper
+from papers_repro.fedgen import curves, experiments, plot, reproduce, table
+from papers_repro.fedgen.experiments import CELLS, EXPERIMENTS, OURS, PROTOCOLS
+from papers_repro.fedgen.table import PAPER
+from tests.run_folders import make_run
+
+CELL = "B4.fashion_mnist.alpha0.1"
+COLUMNS = ("cycle", "phase", "stage", "place", "flops", "up_bytes", "energy_j")
+ROUNDS = 10
+
+
+def federation(
+    workdir,
+    experiment,
+    seen,
+    *,
+    up=100,
+    flops=1000.0,
+    whole=0.5,
+    dataset="fashion_mnist",
+    active=1,
+):
+    """One run a seed of ten rounds; `seen[seed]` is the last accuracy on seen labels.
+
+    It grows by a tenth of that in a round. Devices send `up` bytes a round, and are
+    sent twice as many.
+    """
+    for seed, last in seen.items():
+        section = {"federated": {"rounds": ROUNDS, "active": active}}
+        scores = {"end": whole, "end_own": 0.9, "cloud": 0.5}
+        phases = [
+            {"cycle": 1, "phase": phase, "accuracy": scores | {"end_seen": value}}
+            for phase, value in (("start", 0.0), ("federated", last))
+        ]
+        costs = {"up_bytes": ROUNDS * up, "down_bytes": 2 * ROUNDS * up}
+        ledger = {"link": {"edge_end": costs}}
+        path = make_run(
+            workdir,
+            experiment,
+            seed,
+            section,
+            dataset=dataset,
+            phases=phases,
+            ledger=ledger,
+        )
+        _write_lines(path, last, scores, up, flops)
+        _write_ledger(
+            path,
+            (1, "federated", "federated", "end", ROUNDS * flops, 0, 50.0),
+            (1, "federated", "federated", "edge_end", 0.0, ROUNDS * up, 400.0),
+            (1, "federated", "federated", "cloud_edge", 0.0, ROUNDS * up, 50.0),
+            (1, "inference", "inference", "end", 1e9, 0, 1e9),
+        )
+    return [runs.read(path) for path in runs.find([workdir / experiment])]
+
+
+def _write_lines(path, last, scores, up, flops):
+    lines = []
+    for number in range(1, ROUNDS + 1):
+        seen = last * number / ROUNDS
+        sent = {"link/up_bytes": up, "link/down_bytes": 2 * up}
+        lines += [
+            {"round": number, "end/flops": flops},
+            {"round": number, "event": "round", **sent},
+            {"round": number, "event": "scores", **scores, "end_seen": seen},
+        ]
+    lines.append({"event": "messages", "link/up_bytes": ROUNDS * up})
+    (path / "metrics.jsonl").write_text("".join(f"{json.dumps(x)}\n" for x in lines))
+
+
+def _write_ledger(path, *rows):
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    frame = frame.assign(carbon_location_g=frame["energy_j"] / 1000)
+    frame.to_csv(path / "ledger.csv", index=False)
+
+
+def comparison(workdir, cell=CELL, **seen):
+    """Runs of one seed or more of several protocols of a comparison."""
+    return [
+        run
+        for protocol, values in seen.items()
+        for run in federation(workdir, f"{cell}.{protocol}", values)
+    ]
+
+
+def row(found, id, name=None):
+    frame = table.judged(name or id.partition(".")[0], curves.enriched(found))
+    return frame.set_index("id").loc[id]
+
+
+def test_a_federation_costs_its_share_of_the_ledger_at_each_round(tmp_path):
+    states = curves.curve(*federation(tmp_path, "B1.fedgen", {0: 0.9}))
+    assert states["round"].to_list() == list(range(ROUNDS + 1))
+    half, last = states.iloc[5], states.iloc[-1]
+    assert (half["up_bytes"], half["end_flops"]) == (500, 5000)
+    assert half["end_seen"] == pytest.approx(0.45)
+    # Half of 50 + 400 + 50 J; the task that is answered afterwards is left out.
+    assert (half["energy_j"], half["end_energy_j"]) == (250, 25)
+    assert half["carbon_g"] == pytest.approx(0.25)
+    assert (last["energy_j"], last["up_bytes"]) == (500, 1000)
+    assert (states.iloc[0][list(curves.COSTS)] == 0).all()
+
+
+def test_training_alone_sends_nothing_and_still_costs(tmp_path):
+    path = federation(tmp_path, "B1.alone", {0: 0.9})[0].path
+    _write_ledger(path, (1, "federated", "federated", "end", 500.0, 0, 50.0))
+    last = curves.curve(runs.read(path)).iloc[-1]
+    assert (last["up_bytes"], last["energy_j"], last["end_flops"]) == (0, 50, 500)
+
+
+def test_a_relay_cycle_is_known_after_each_of_its_phases(tmp_path):
+    path = make_run(tmp_path, "relay_cycle")
+    _write_ledger(
+        path,
+        (0, "pretrain", "pretrain", "cloud", 7.0, 0, 1.0),
+        (1, "down", "down/edge_end", "edge_end", 0.0, 0, 10.0),
+        (1, "local", "local", "end", 30.0, 0, 100.0),
+        (1, "up", "up/end_edge", "edge_end", 0.0, 400, 1000.0),
+        (1, "inference", "inference", "end", 5e9, 0, 5e9),
+        (2, "down", "down/edge_end", "edge_end", 0.0, 0, 10.0),
+        (2, "local", "local", "end", 30.0, 0, 100.0),
+        (2, "up", "up/end_edge", "edge_end", 0.0, 400, 1000.0),
+    )
+    states = curves.curve(runs.read(path))
+    assert states["up_bytes"].to_list() == [0, 0, 0, 400, 400, 400, 800]
+    assert states["end_flops"].to_list() == [0, 0, 30, 30, 30, 60, 60]
+    assert states["energy_j"].to_list() == [1, 11, 111, 1111, 1121, 1221, 2221]
+    assert states["cloud"].iloc[-1] == 0.983
+
+
+@pytest.mark.parametrize(("up", "reached"), [(100, 10), (101, 10), (102, 9), (200, 5)])
+def test_a_budget_allows_the_rounds_that_fit_into_it(tmp_path, up, reached):
+    found = federation(tmp_path, f"{CELL}.fedavg", {0: 0.5})
+    found += federation(tmp_path, f"{CELL}.scaffold", {0: 0.5}, up=up)
+    at = curves.enriched(found)[1].summary["at"]
+    assert at["uplink"]["round"] == reached
+    assert at["tenth"]["round"] == (1 if up <= 101 else 0)
+    assert at["flops"]["round"] == ROUNDS
+
+
+def test_equal_flops_are_those_of_the_clients(tmp_path):
+    found = federation(tmp_path, f"{CELL}.fedavg", {0: 0.5})
+    found += federation(tmp_path, f"{CELL}.fedgen", {0: 0.5}, flops=1140.0)
+    at = curves.enriched(found)[1].summary["at"]
+    assert (at["flops"]["round"], at["uplink"]["round"]) == (8, ROUNDS)
+
+
+def test_budgets_are_those_of_the_same_seed_and_comparison(tmp_path):
+    found = comparison(tmp_path, fedavg={0: 0.5}, fedgen={0: 0.6, 1: 0.7})
+    there = [
+        (run.summary["experiment"].rpartition(".")[2], run.summary["seed"])
+        for run in curves.enriched(found)
+        if "at" in run.summary
+    ]
+    assert there == [("fedavg", 0), ("fedgen", 0)]
+
+
+def test_the_verdicts_of_b1_are_computed(tmp_path):
+    seen = {0: 0.957, 1: 0.958, 2: 0.959}
+    found = federation(tmp_path, "B1.fedgen", seen, dataset="mnist", whole=0.955)
+    found += federation(
+        tmp_path, "B1.fedavg", {0: 0.90, 1: 0.91, 2: 0.92}, dataset="mnist"
+    )
+    bar = row(found, "B1.fedgen")
+    assert (bar["ours_mean"], bar["verdict"]) == (pytest.approx(95.8), "met")
+    assert (bar["published"], bar["aim"], bar["standing"]) == (95.68, 96.8, "read")
+    assert row(found, "B1.fedavg")["verdict"] == "missed"
+    assert row(found, "B1.global.fedgen")["ours_mean"] == pytest.approx(95.5)
+    gap = row(found, "B1.gap")
+    assert gap["ours_mean"] == pytest.approx(4.8)
+    assert gap["low"] < gap["ours_mean"] < gap["high"]
+    # The last state that was evaluated by round 20 is the tenth.
+    assert row(found, "B1.round20")["verdict"] == "met"
+    assert row(found, "B2.alpha1")["verdict"] == "not run"
+
+
+def test_payloads_are_counted_for_one_device_and_round(tmp_path):
+    found = federation(
+        tmp_path, "B3.fedgen", {0: 0.7}, up=13680, dataset="mnist", active=10
+    )
+    bar = row(found, "B3.bytes.up")
+    assert (bar["ours_mean"], bar["verdict"]) == (1368, "met")
+    assert row(found, "B3.bytes.down")["ours_mean"] == 2736
+
+
+def test_the_bars_on_bytes_are_those_of_the_last_layer_and_the_generator():
+    def size(variables):
+        return sum(4 * leaf.size for leaf in jax.tree.leaves(variables))
+
+    net, key = (
+        classifier("cnn_fedgen", num_classes=10, shape=(28, 28, 1)),
+        jax.random.key(0),
+    )
+    generator = latent_generator(
+        features=num_features(net, (28, 28, 1)), num_classes=10, noise_size=32
+    )
+    head = size(jax.eval_shape(net.init, key).params[HEAD])
+    limits = PAPER.bars["B3"].set_index("id")["bar"]
+    counts, round_and_size = 4 * 10, 8
+    assert limits["B3.bytes.up"] == head + counts + round_and_size
+    assert limits["B3.bytes.down"] == head + size(jax.eval_shape(generator.init, key))
+
+
+SEEDS = {0: 0.80, 1: 0.82, 2: 0.84}
+
+
+@pytest.mark.parametrize(("best", "verdict"), [(0.83, "missed"), (0.81, "met")])
+def test_ours_is_set_against_the_best_of_the_ranked_others(tmp_path, best, verdict):
+    found = comparison(
+        tmp_path,
+        relay_rounds=SEEDS,
+        fedavg=dict.fromkeys(SEEDS, 0.5),
+        fedgen=dict.fromkeys(SEEDS, best),
+        relay_cycle=dict.fromkeys(SEEDS, 0.99),
+        feddf=dict.fromkeys(SEEDS, 0.98),
+        centralised=dict.fromkeys(SEEDS, 0.97),
+    )
+    bar = row(found, f"{CELL}.uplink.first")
+    assert (bar["against"], bar["verdict"]) == (f"- {CELL}.fedgen", verdict)
+    assert bar["ours_mean"] == pytest.approx(82 - 100 * best)
+    # Of three differences 2 points apart: t(0.975, 2) x 2 / sqrt(3).
+    reach = 4.302653 * 2 / math.sqrt(3)
+    assert bar["high"] - bar["ours_mean"] == pytest.approx(reach, rel=1e-6)
+    assert row(found, f"{CELL}.uplink.cycle")["ours_mean"] == pytest.approx(
+        99 - 100 * best
+    )
+    assert row(found, f"{CELL}.tenth.first")["ours_mean"] == pytest.approx(
+        8.2 - 10 * best
+    )
+
+
+def test_fashion_mnist_has_bars_at_both_uplinks_and_mnist_has_none():
+    rows = PAPER.bars["B4"].set_index("id")["bar"].dropna()
+    wanted = {
+        f"B4.fashion_mnist.alpha{alpha}.{budget}.first"
+        for alpha in (0.1, 0.3)
+        for budget in ("uplink", "tenth")
+    }
+    assert set(rows.index) == wanted
+    assert (rows == 0).all()
+
+
+def ranked(found, budget="uplink"):
+    frame = table.judged(table.RANKING, curves.enriched(found))
+    frame = frame[frame["budget"] == budget]
+    return frame[frame["ours_mean"].notna()].set_index("protocol")
+
+
+def test_the_ranking_leaves_out_what_is_not_data_free(tmp_path):
+    found = comparison(
+        tmp_path,
+        relay_rounds=SEEDS,
+        fedavg=dict.fromkeys(SEEDS, 0.5),
+        fedgen=dict.fromkeys(SEEDS, 0.83),
+        feddf=dict.fromkeys(SEEDS, 0.98),
+    )
+    rows = ranked(found)
+    assert rows.index.to_list() == ["feddf", "fedgen", "relay_rounds", "fedavg"]
+    assert rows["rank"].dropna().to_dict() == {
+        "fedgen": 1,
+        "relay_rounds": 2,
+        "fedavg": 3,
+    }
+    assert rows.loc["fedgen", "difference"] == pytest.approx(-1)
+    assert rows.loc["fedavg", "difference"] == pytest.approx(32)
+    assert rows.loc["relay_rounds", ["difference", "low", "high"]].isna().all()
+    assert (rows.loc["fedavg", "global"], rows.loc["fedavg", "round"]) == (50, ROUNDS)
+    assert ranked(found, "tenth").loc["fedavg", "ours_mean"] == pytest.approx(5)
+
+
+def test_a_protocol_without_the_budget_of_its_seed_is_not_ranked(tmp_path):
+    found = comparison(tmp_path, fedavg={0: 0.5}, fedgen={1: 0.6})
+    assert ranked(found).index.to_list() == ["fedavg"]
+
+
+def test_a_smoke_is_ranked_under_its_own_names(tmp_path):
+    found = federation(
+        tmp_path, "B4.mnist.alpha0.1.fedavg_smoke", {0: 0.2}, dataset="fake"
+    )
+    ours = f"B4.mnist.alpha0.1.{OURS}_smoke"
+    found += federation(tmp_path, ours, {0: 0.3}, dataset="fake")
+    rows = table.judged(table.RANKING, curves.enriched(found), smoke=True)
+    rows = rows[rows["budget"] == "uplink"].set_index("protocol")
+    assert rows.loc["fedavg", "difference"] == pytest.approx(10)
+    assert rows.loc[OURS, "rank"] == 1
+
+
+def test_the_costs_are_those_of_training(tmp_path):
+    found = comparison(tmp_path, fedavg={0: 0.5, 1: 0.7}, feddf={0: 0.6})
+    rows = table.judged(table.COSTS, curves.enriched(found)).set_index("id")
+    bar = rows.loc["B5.fashion_mnist.alpha0.1.fedavg"]
+    assert (bar["ours_mean"], bar["unit"], bar["kind"]) == (500, "J", "modelled")
+    assert bar["carbon_g"] == pytest.approx(0.5)
+    assert (bar["seen"], bar["end_energy_j"], bar["up_bytes"]) == (60, 50, 1000)
+
+
+def test_the_printed_tables_say_what_is_ranked_and_what_was_not_run(tmp_path):
+    found = curves.enriched(
+        comparison(tmp_path / "runs", fedavg={0: 0.5}, feddf={0: 0.98}, alone={0: 0.2})
+    )
+    judged = {name: table.judged(name, found) for name in PAPER.bars}
+    folder = tmp_path / "tables"
+    text = PAPER.write(judged, folder, printers=table.PRINTERS).read_text()
+    assert "### fashion_mnist, alpha 0.1, at a tenth of FedAvg's uplink bytes" in text
+    assert "| - | feddf | 98.00 | - | 98.00 | 50.00 | 10 |" in text
+    assert "| 1 | fedavg | 50.00 |" in text
+    assert "Out of the ranking: feddf: needs proxy images: not data-free." in text
+    assert "| fedavg | 50.00 | 50.00 | 500 J | 50 J | 500 mg | 1 kB | 0 |" in text
+    assert f"{CELL}.fedavg seeds 1 2" in text
+    assert "B1.fedgen seeds 0 1 2" in text
+    # Printed from the CSV alone.
+    again = {name: paper.read(folder / f"{name}.csv") for name in judged}
+    whole = PAPER.write(again, tmp_path / "again", printers=table.PRINTERS)
+    assert whole.read_text() == text
+
+
+def test_the_committed_tables_are_what_their_csv_prints(tmp_path):
+    kept = experiments.HERE / "tables"
+    written = {path.stem: paper.read(path) for path in kept.glob("*.csv")}
+    assert set(written) <= set(PAPER.bars)
+    PAPER.write(written, tmp_path, printers=table.PRINTERS)
+    for path in kept.glob("*.md"):
+        assert (tmp_path / path.name).read_text() == path.read_text(), path.name
+
+
+def test_the_plot_draws_each_protocol_by_what_it_has_cost(tmp_path):
+    found = comparison(tmp_path, relay_rounds={0: 0.8, 1: 0.6}, feddf={0: 0.9})
+    states = plot.mean_curves(found)
+    figure = plot.draw(states, [CELL])
+    joules, grams = figure.axes
+    lines = {line.get_label(): line for line in joules.get_lines()}
+    assert set(lines) == {"relay_rounds", "feddf"}
+    ours = lines["relay_rounds"]
+    np.testing.assert_allclose(ours.get_xdata(), 50.0 * np.arange(1, ROUNDS + 1))
+    np.testing.assert_allclose(ours.get_ydata(), 7.0 * np.arange(1, ROUNDS + 1))
+    assert ours.get_linewidth() > lines["feddf"].get_linewidth()
+    assert lines["feddf"].get_linestyle() == "--"
+    np.testing.assert_allclose(grams.get_lines()[0].get_xdata()[-1], 0.5)
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == set(lines)
+    plot.write(found, tmp_path / "tables" / "B5.png")
+    assert (tmp_path / "tables" / "B5.png").stat().st_size > 10_000
+
+
+def test_protocols_are_told_apart_by_colour_and_marker():
+    looks = {
+        (number % len(plot.COLORS), number % len(plot.MARKERS))
+        for number in range(len(PROTOCOLS))
+    }
+    assert len(looks) == len(PROTOCOLS)
+
+
+def test_every_bar_is_about_an_experiment_on_its_dataset():
+    rows = PAPER.chosen()
+    assert rows["id"].is_unique
+    for id, dataset in zip(rows["experiment"], rows["dataset"], strict=True):
+        assert EXPERIMENTS[id].dataset == dataset
+    assert set(PAPER.experiments(rows)) == set(EXPERIMENTS)
+
+
+def test_a_claim_has_a_value_and_a_source():
+    claims = PAPER.claims
+    assert claims["published"].notna().all()
+    said = ["quantity", "unit", "source", "locator", "standing", "protocol_differences"]
+    assert claims[said].notna().all(axis=None)
+
+
+def loaded(one, smoke=False):
+    return configs.load(*experiments.cell(one, 0, workdir="runs", smoke=smoke))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_protocols_of_a_comparison_have_the_same_devices(cell):
+    dataset, alpha = CELLS[cell]
+    reference = loaded(EXPERIMENTS[f"{cell}.{experiments.REFERENCE}"])
+    for protocol in PROTOCOLS:
+        config = loaded(EXPERIMENTS[f"{cell}.{protocol}"])
+        assert config.experiment == f"{cell}.{protocol}"
+        assert (config.data.name, config.data.alpha) == (dataset, alpha)
+        assert config.data == reference.data, protocol
+        assert config.nets == reference.nets, protocol
+        assert config.local.batch_size == reference.local.batch_size
+        if protocol != "centralised":
+            assert config.topology == reference.topology, protocol
+        if protocol != "relay_cycle":
+            assert config.federated.rounds == 60
+            assert 60 % config.federated.evaluate_every == 0
+
+
+def test_the_published_protocol_is_kept():
+    for name in ("fedgen", "fedavg"):
+        for id, alpha in ((f"B1.{name}", 0.1), (f"B2.alpha0.05.{name}", 0.05)):
+            config = loaded(EXPERIMENTS[id])
+            own = config.federated
+            assert (own.rounds, own.active, own.steps, own.batch_size) == (
+                200,
+                10,
+                20,
+                32,
+            )
+            assert config.topology.num_edges * config.topology.devices_per_edge == 20
+            assert (config.data.alpha, config.protocol.name) == (alpha, name)
+            assert curves.EARLY % own.evaluate_every == 0
+        assert loaded(EXPERIMENTS[f"B3.{name}"]).federated.share == "head"
+
+
+def test_an_experiment_has_a_smoke():
+    chosen = [one for one in EXPERIMENTS.values() if one.in_smoke]
+    assert {f"B4.mnist.alpha0.1.{name}" for name in PROTOCOLS} <= {
+        one.id for one in chosen
+    }
+    for one in chosen:
+        config = loaded(one, smoke=True)
+        assert (config.experiment, config.data.name) == (f"{one.id}_smoke", "fake")
+        assert config.federated.rounds == 2
+
+
+def test_a_bar_needs_its_runs_and_those_that_set_its_budget():
+    assert reproduce.needed(["B1.gap"]) == ["B1.fedgen", "B1.fedavg"]
+    one = f"{CELL}.uplink.fedgen"
+    assert set(reproduce.needed([one])) == {f"{CELL}.fedgen", f"{CELL}.fedavg"}
+    first = set(reproduce.needed([f"{CELL}.tenth.first"]))
+    ours = {f"{CELL}.{name}" for name, one in PROTOCOLS.items() if not one.out}
+    assert first == ours
+    names = [job.name for job in reproduce.jobs([f"{CELL}.fedgen"], smoke=False)]
+    assert names == [f"{CELL}.fedgen seed {seed}" for seed in (0, 1, 2)]
+    assert reproduce.jobs([f"{CELL}.fedgen"], smoke=True) == []
+
+
+def test_the_command_refuses_an_unknown_bar_and_an_empty_folder(tmp_path, capsys):
+    for words, message in (
+        (["--only", "B9"], "no bar is called 'B9'; there are B1, B2"),
+        (["--table", "--workdir", str(tmp_path)], "no finished run in"),
+    ):
+        with pytest.raises(SystemExit):
+            reproduce.main(words)
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_smoke_of_two_bars_prints_their_tables(capsys):
+    only = "B3,B4.mnist.alpha0.1.uplink.relay_cycle,B5.mnist.alpha0.1.relay_cycle"
+    assert reproduce.main(["--smoke", "--only", only]) == 0
+    printed = capsys.readouterr().out
+    assert "B3.bytes.up" in printed
+    assert "not run" not in printed

@@ -13,6 +13,7 @@ from ecogen_jax.config_rules import (
     ConfigError,
     Rule,
     one_of,
+    several_of,
 )
 
 _ABOVE = ("cloud", "edge", "end")
@@ -128,20 +129,10 @@ _HOP_RULES = TRAINING | {
 }
 
 
-def _several_of(names: tuple[str, ...]) -> Rule:
-    return Rule(
-        lambda value: (
-            all(item in names for item in value) and len(set(value)) == len(value)
-        ),
-        "a tuple of different ones of " + ", ".join(names),
-        names,
-    )
-
-
 RULES: dict[str, Rule] = {
     "protocol.cycles": COUNT,
-    "protocol.route": _several_of(ROUTE),
-    "protocol.baselines": _several_of(BASELINES),
+    "protocol.route": several_of(ROUTE),
+    "protocol.baselines": several_of(BASELINES),
 } | {f"{hop}.{name}": rule for hop in HOPS for name, rule in _HOP_RULES.items()}
 
 

@@ -7,10 +7,10 @@ import math
 import pytest
 
 from ecogen_jax import config as config_lib
-from ecogen_jax import config_hops, config_rules
+from ecogen_jax import config_federated, config_hops, config_rules
 from ecogen_jax.config import HOPS, ConfigError
 
-RULES = config_rules.RULES | config_hops.RULES
+RULES = config_rules.RULES | config_hops.RULES | config_federated.RULES
 
 HEAD = "from ecogen_jax.config import default, parse_arg\n"
 

@@ -20,6 +20,7 @@ from ecogen_jax.relay.parties import Nets, Parties, Topology, initialise
 from ecogen_jax.relay.protocols import PROTOCOLS
 from ecogen_jax.relay.settings import ReplaySettings, Settings
 from ecogen_jax.relay.stage import Mapping, Stage
+from ecogen_jax.run import build_data
 from ecogen_jax.run.build_data import Labelled, resized, share
 from ecogen_jax.run.build_federated import federated, schedule_arrays
 from ecogen_jax.run.build_route import hops, learning, route
@@ -91,7 +92,7 @@ def build(config: ConfigDict) -> Experiment:
       DataUnavailableError: no provider has the dataset.
     """
     check(config, CHOICES)
-    dataset = sources.load(config.data.name, folder=config.data.folder)
+    dataset = build_data.load(config)
 
     def pictures(name: str) -> np.ndarray:
         shape = dataset.train_images.shape[1:]
@@ -114,7 +115,7 @@ def outline(config: ConfigDict) -> Experiment:
     def shapes(config: ConfigDict, nets: Nets, num_classes: int) -> Parties:
         return jax.eval_shape(lambda: untrained(config, nets, num_classes))
 
-    dataset = sources.outline(config.data.name)
+    dataset = build_data.outline(config)
 
     def pictures(name: str) -> np.ndarray:
         count = len(sources.outline(name).train_labels)

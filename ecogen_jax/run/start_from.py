@@ -23,6 +23,9 @@ DATA = (
     "data.public_fraction",
     "data.public_missing_classes",
     "data.validation_fraction",
+    "data.partition",
+    "data.shards_per_client",
+    "data.domains",
 )
 """Fields that decide which images are whose: they have to be equal in both runs."""
 

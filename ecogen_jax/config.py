@@ -96,8 +96,9 @@ def _data() -> dict[str, Any]:
         "public_fraction": 0.5,  # share of the training images that the cloud sees
         "public_missing_classes": (),  # classes that the public half lacks
         "validation_fraction": 0.1,  # share of each half kept for choosing
-        # How devices share the private half: "dirichlet" by label, "iid", "shards" of
-        # sorted labels, "quantity" (sizes differ), "domain" (edges differ in dataset).
+        # How devices share the private half: "dirichlet" by label, "dirichlet_capped"
+        # (nobody gets much more than twice an equal share), "iid", "shards" of sorted
+        # labels, "quantity" (sizes differ), "domain" (edges differ in dataset).
         "partition": "dirichlet",
         "alpha": 0.3,  # Dirichlet concentration of the private split; small is skewed
         "shards_per_client": 2,  # of the partition "shards"

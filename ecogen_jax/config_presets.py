@@ -89,8 +89,7 @@ def federated(experiment: str, method: str, *, dataset: str = "mnist") -> Config
 
     15,000 training images are shared out (their code takes 1,500 of each class for 20
     users), a tenth more is kept for validation, and the rest is nobody's. Zhu et al.,
-    ICML 2021, section 5, with the MNIST settings of their code. Theirs gives nothing
-    more to a user with 1,500 images; ours has no such cap.
+    ICML 2021, section 5, with the MNIST settings of their code.
 
     Args:
       experiment: names the folder of the runs.
@@ -104,6 +103,7 @@ def federated(experiment: str, method: str, *, dataset: str = "mnist") -> Config
     config.data.update(
         name=dataset, public_fraction=13 / 18, validation_fraction=0.1, alpha=0.1
     )
+    config.data.partition = "dirichlet_capped"
     config.topology.update(num_edges=2, devices_per_edge=10)
     config.nets.update(cloud="cnn_fedgen", edge="cnn_fedgen", end="cnn_fedgen")
     config.federated.update(

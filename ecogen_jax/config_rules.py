@@ -10,7 +10,9 @@ from ml_collections import ConfigDict
 
 LEARNING = ("pretrain", "local")
 
-PARTITIONS = ("dirichlet", "iid", "shards", "quantity", "domain")
+PARTITIONS = (
+    *("dirichlet", "dirichlet_capped", "iid", "shards", "quantity", "domain"),
+)
 """How devices may share the private half."""
 
 DOMAINS = ("mnist", "usps", "digits", "fashion_mnist", "fake")

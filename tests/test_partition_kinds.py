@@ -21,6 +21,10 @@ def dirichlet(labels=LABELS, seed=0, **changes):
     return made(kinds.dirichlet, labels, seed=seed, **{"alpha": 0.3, **changes})
 
 
+def capped(labels=LABELS, seed=0, **changes):
+    return made(kinds.dirichlet_capped, labels, seed=seed, **{"alpha": 0.3, **changes})
+
+
 def iid(seed=0, **changes):
     return made(kinds.iid, len(LABELS), seed=seed, **changes)
 
@@ -55,7 +59,7 @@ def largest_shares(parts):
     return counts.max(axis=1) / counts.sum(axis=1)
 
 
-@pytest.mark.parametrize("kind", [iid, dirichlet, quantity, shards, by_domain])
+@pytest.mark.parametrize("kind", [iid, dirichlet, capped, quantity, shards, by_domain])
 def test_every_kind_gives_each_sample_to_one_client_from_the_seed_alone(kind):
     parts = kind(seed=3, min_size=10)
     assert len(parts) == 10
@@ -66,7 +70,7 @@ def test_every_kind_gives_each_sample_to_one_client_from_the_seed_alone(kind):
     assert not all(map(np.array_equal, parts, kind(seed=4, min_size=10)))
 
 
-@pytest.mark.parametrize("kind", [iid, dirichlet, quantity, shards])
+@pytest.mark.parametrize("kind", [iid, dirichlet, capped, quantity, shards])
 def test_every_kind_refuses_what_no_division_can_give(kind):
     for changes in ({"min_size": 201}, {"num_clients": 2001, "min_size": 1}):
         with pytest.raises(ValueError, match=r"2000 samples.*num_clients=.*lower"):
@@ -145,6 +149,16 @@ def test_a_thousand_clients_end_in_seconds_with_an_answer_or_the_reason(
     with pytest.raises(ValueError, match=r"60000 samples.*=1000.*200 draws: raise"):
         dirichlet(labels, **changes)
     assert time.process_time() - start < 20  # about half a second
+
+
+def test_a_capped_client_gets_no_class_once_it_has_twice_an_equal_share():
+    one_class = 200  # of LABELS, and an equal share is as large
+    free = [max(sizes(dirichlet(alpha=0.1, seed=seed))) for seed in range(20)]
+    held = [max(sizes(capped(alpha=0.1, seed=seed))) for seed in range(20)]
+    # Below the cap before its last class, a client ends within one class above it.
+    assert max(held) < 2 * 200 + one_class
+    assert max(free) > 2 * 200 + one_class
+    assert np.mean(held) < np.mean(free)
 
 
 def test_iid_parts_are_alike_in_size_and_in_labels():

@@ -81,6 +81,50 @@ def dirichlet(
     return _enough_for_all(draw, len(labels), num_clients, alpha, min_size)
 
 
+def dirichlet_capped(
+    labels: Int[np.ndarray, " n"],
+    *,
+    num_clients: int,
+    alpha: float,
+    min_size: int,
+    rng: np.random.Generator,
+) -> list[np.ndarray]:
+    """As `dirichlet`, but a client with twice an equal share gets no further class.
+
+    Class by class, in random order, the proportions of such clients are set to zero
+    and the others' scaled up. The published code of FedGen (Zhu et al., ICML 2021)
+    shares MNIST out so: 1,500 images of each class over 20 users, up to 1,500 a user
+    before the last class that it gets.
+
+    Args:
+        labels: class of each sample [n].
+        num_clients: how many clients share the samples.
+        alpha: concentration, > 0; small is skewed, large is uniform.
+        min_size: fewest samples that a client may get.
+        rng: source of randomness.
+
+    Returns:
+        For each client the sorted int64 positions into `labels`; each position is in
+        exactly one of them.
+
+    Raises:
+        ValueError: as `dirichlet`.
+    """
+    _check_clients(num_clients)
+    cap = 2 * len(labels) / num_clients
+
+    def draw() -> np.ndarray:
+        owner = np.empty(len(labels), np.int64)
+        held = np.zeros(num_clients, np.int64)
+        for label in rng.permutation(np.unique(labels)):
+            members = rng.permutation(np.flatnonzero(labels == label))
+            owner[members] = _owners(len(members), num_clients, alpha, rng, held < cap)
+            held += np.bincount(owner[members], minlength=num_clients)
+        return owner
+
+    return _enough_for_all(draw, len(labels), num_clients, alpha, min_size)
+
+
 def quantity(
     num_samples: int,
     *,
@@ -228,10 +272,21 @@ def _check_clients(num_clients: int) -> None:
 
 
 def _owners(
-    num_samples: int, num_clients: int, alpha: float, rng: np.random.Generator
+    num_samples: int,
+    num_clients: int,
+    alpha: float,
+    rng: np.random.Generator,
+    takes: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Client of each sample, ascending: one draw of Dirichlet proportions, rounded."""
+    """Client of each sample, ascending: one draw of Dirichlet proportions, rounded.
+
+    `takes` says which clients get any; None for all of them.
+    """
     shares = rng.dirichlet(np.full(num_clients, alpha))
+    if takes is not None:
+        # A draw may leave those who take nothing at all; then they share alike.
+        shares = np.where(takes, np.maximum(shares, 1e-12), 0.0)
+        shares /= shares.sum()
     bounds = np.round(np.cumsum(shares)[:-1] * num_samples).astype(np.int64)
     sizes = np.diff(bounds, prepend=0, append=num_samples)
     return np.repeat(np.arange(num_clients), sizes)

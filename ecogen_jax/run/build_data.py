@@ -273,6 +273,8 @@ def _parts_of_kind(
                 min_size=least,
                 rng=rng,
             )
+        case "dirichlet_capped":
+            return partition_kinds.dirichlet_capped(labels, alpha=alpha, **wanted)
         case _:
             return partition_kinds.dirichlet(labels, alpha=alpha, **wanted)
 

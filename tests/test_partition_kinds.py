@@ -153,8 +153,8 @@ def test_a_thousand_clients_end_in_seconds_with_an_answer_or_the_reason(
 
 def test_a_capped_client_gets_no_class_once_it_has_twice_an_equal_share():
     one_class = 200  # of LABELS, and an equal share is as large
-    free = [max(sizes(dirichlet(alpha=0.1, seed=seed))) for seed in range(20)]
-    held = [max(sizes(capped(alpha=0.1, seed=seed))) for seed in range(20)]
+    free = [max(sizes(dirichlet(alpha=0.05, seed=seed))) for seed in range(20)]
+    held = [max(sizes(capped(alpha=0.05, seed=seed))) for seed in range(20)]
     # Below the cap before its last class, a client ends within one class above it.
     assert max(held) < 2 * 200 + one_class
     assert max(free) > 2 * 200 + one_class

@@ -25,7 +25,8 @@ class Local(NamedTuple):
 
     Attributes:
       steps: SGD steps.
-      batch_size: images in a step, drawn from the device's own with replacement.
+      batch_size: images in a step. A round goes through the device's images in random
+        order, and begins anew where it has fewer than the steps take.
       learning_rate: of the first round.
       decay: what it is multiplied by after each round.
       momentum: of SGD; the momentum starts from zero in each round.

@@ -99,15 +99,17 @@ def local_training(
             state: tuple[Variables, PyTree], at: tuple[jax.Array, Key]
         ) -> tuple[tuple[Variables, PyTree], Loss]:
             number, key = at
-            after, found = step(state, _batch(member, local, key), guide, rate, key)
+            batch = _batch(member, local, order, number)
+            after, found = step(state, batch, guide, rate, key)
             if local.stragglers:
-                done = number < num_steps
+                done = number.astype(jnp.float32) < num_steps
                 nothing = jax.tree.map(jnp.zeros_like, found.seen)
                 after = chosen(done, after, state)
                 found = found._replace(seen=chosen(done, found.seen, nothing))
             return after, found
 
-        numbers = jnp.arange(local.steps, dtype=jnp.float32)
+        order = _order(member, keys.stream(key, "order"))
+        numbers = jnp.arange(local.steps, dtype=jnp.int32)
         state = (variables, tx.init(variables.params))
         each_key = jax.random.split(key, local.steps)
         (variables, _), found = jax.lax.scan(one, state, (numbers, each_key))
@@ -148,9 +150,19 @@ def _sgd_step(
     return step
 
 
-def _batch(member: Member, local: Local, key: Key) -> tuple[jax.Array, jax.Array]:
-    data = member.data
-    index = jax.random.randint(
-        keys.stream(key, "batch"), (local.batch_size,), 0, data.size
-    )
+def _order(member: Member, key: Key) -> jax.Array:
+    """A device's images in random order, int32 `[length]`; the padding comes last."""
+    length = member.data.labels.shape[0]
+    drawn = jax.random.uniform(key, (length,))
+    own = jnp.arange(length, dtype=jnp.int32) < member.data.size
+    return jnp.argsort(jnp.where(own, drawn, 2.0)).astype(jnp.int32)
+
+
+def _batch(
+    member: Member, local: Local, order: jax.Array, number: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The next images of the order, which begins anew at its end."""
+    data, size = member.data, local.batch_size
+    places = number * size + jnp.arange(size, dtype=jnp.int32)
+    index = order[places % data.size]
     return data.images[index], data.labels[index]

@@ -70,6 +70,13 @@ def defaults() -> dict[str, Any]:
             "noise_multiplier": 1.0,  # noise over `clip`
             "delta": 1e-5,  # of the (epsilon, delta) that is reported
         },
+        **_methods(),
+    }
+
+
+def _methods() -> dict[str, Any]:
+    """The sections of the methods that have fields of their own."""
+    return {
         "fedprox": {"weight": 0.1},  # of the distance to the net that was sent
         "fedavgm": {"learning_rate": 1.0, "momentum": 0.9},  # of the server
         "fedadam": {  # the server's
@@ -108,7 +115,8 @@ def defaults() -> dict[str, Any]:
 
 def smoke(config: ConfigDict) -> None:
     """Shrinks the federation of a config in place."""
-    config.federated.update(rounds=2, active=2, steps=2, batch_size=8, evaluate_every=1)
+    config.federated.update(rounds=2, steps=2, batch_size=8, evaluate_every=1)
+    config.federated.active = min(config.federated.active, 2)
     config.federated.hierarchical.period = 1
     config.federated.fedgen.update(steps=2, batch_size=8)
     config.federated.feddf.update(steps=2, batch_size=8)

@@ -177,8 +177,10 @@ def _pmap(
 ) -> PyTree:
     shards = mesh.devices.size
     split = jax.tree.map(lambda a: a.reshape(shards, -1, *a.shape[1:]), arguments)
-    devices = list(mesh.devices.flat)
-    results = jax.pmap(fn, in_axes=(None, 0), devices=devices)(shared, split)
+    everybody = jax.tree.map(
+        lambda a: jnp.broadcast_to(a[None], (shards, *a.shape)), shared
+    )
+    results = jax.pmap(fn, devices=list(mesh.devices.flat))(everybody, split)
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), results)
 
 

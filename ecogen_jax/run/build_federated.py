@@ -53,25 +53,9 @@ def federated(
     """
     if not is_federated(config):
         return None
-    section, name, shape = config.federated, config.protocol.name, public.shape[1:]
-    task = Task(
-        net=nets.end[0],
-        shape=shape,
-        num_classes=num_classes,
-        num_devices=topology.num_devices,
-        active=section.active,
-        num_edges=topology.num_edges,
-        rounds=section.rounds,
-        local=_local(config),
-        share=section.share,
-        keeps_statistics=section.statistics == "own",
-        aggregate=_aggregate(config),
-        options=dict(section.get(name, {})),
-        proxy=public if name == "feddf" else public[:0],
-        maker=Maker(nets.generator, config.generator.latent_size),
-        distillation=_distillation(config, nets, shape, num_classes),
-    )
-    method = FEDERATED[name](task)
+    section = config.federated
+    task = _task(config, nets, topology, public, num_classes)
+    method = FEDERATED[config.protocol.name](task)
     engine = federation(
         method,
         num_devices=topology.num_devices,
@@ -90,6 +74,34 @@ def federated(
         method=method,
         engine=engine,
         plan=_plan(config, topology),
+    )
+
+
+def _task(
+    config: ConfigDict,
+    nets: Nets,
+    topology: Topology,
+    public: np.ndarray,
+    num_classes: int,
+) -> Task:
+    """What the method is built from; see `federated` for the arguments."""
+    section, name, shape = config.federated, config.protocol.name, public.shape[1:]
+    return Task(
+        net=nets.end[0],
+        shape=shape,
+        num_classes=num_classes,
+        num_devices=topology.num_devices,
+        active=section.active,
+        num_edges=topology.num_edges,
+        rounds=section.rounds,
+        local=_local(config),
+        share=section.share,
+        keeps_statistics=section.statistics == "own",
+        aggregate=_aggregate(config),
+        options=dict(section.get(name, {})),
+        proxy=public if name == "feddf" else public[:0],
+        maker=Maker(nets.generator, config.generator.latent_size),
+        distillation=_distillation(config, nets, shape, num_classes),
     )
 
 

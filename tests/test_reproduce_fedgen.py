@@ -1,172 +1,24 @@
 """The tables of federated protocols: budgets, rankings, costs and verdicts."""
 
-import json
 import math
 
 import jax
 import numpy as np
-import pandas as pd
 import pytest
 
 from ecogen_jax import config as configs
 from ecogen_jax.nets.classifier import classifier
 from ecogen_jax.nets.latent import HEAD, latent_generator, num_features
-from ecogen_jax.report import runs
 from papers_repro import paper
 from papers_repro.fedgen import curves, experiments, plot, reproduce, table
 from papers_repro.fedgen.experiments import CELLS, EXPERIMENTS, OURS, PROTOCOLS
 from papers_repro.fedgen.table import PAPER
-from tests.run_folders import make_run
-
-CELL = "B4.fashion_mnist.alpha0.1"
-COLUMNS = ("cycle", "phase", "stage", "place", "flops", "up_bytes", "energy_j")
-ROUNDS = 10
-
-
-def federation(
-    workdir,
-    experiment,
-    seen,
-    *,
-    up=100,
-    flops=1000.0,
-    whole=0.5,
-    dataset="fashion_mnist",
-    active=1,
-):
-    """One run a seed of ten rounds; `seen[seed]` is the last accuracy on seen labels.
-
-    It grows by a tenth of that in a round. Devices send `up` bytes a round, and are
-    sent twice as many.
-    """
-    for seed, last in seen.items():
-        section = {"federated": {"rounds": ROUNDS, "active": active}}
-        scores = {"end": whole, "end_own": 0.9, "cloud": 0.5}
-        phases = [
-            {"cycle": 1, "phase": phase, "accuracy": scores | {"end_seen": value}}
-            for phase, value in (("start", 0.0), ("federated", last))
-        ]
-        costs = {"up_bytes": ROUNDS * up, "down_bytes": 2 * ROUNDS * up}
-        ledger = {"link": {"edge_end": costs}}
-        path = make_run(
-            workdir,
-            experiment,
-            seed,
-            section,
-            dataset=dataset,
-            phases=phases,
-            ledger=ledger,
-        )
-        _write_lines(path, last, scores, up, flops)
-        _write_ledger(
-            path,
-            (1, "federated", "federated", "end", ROUNDS * flops, 0, 50.0),
-            (1, "federated", "federated", "edge_end", 0.0, ROUNDS * up, 400.0),
-            (1, "federated", "federated", "cloud_edge", 0.0, ROUNDS * up, 50.0),
-            (1, "inference", "inference", "end", 1e9, 0, 1e9),
-        )
-    return [runs.read(path) for path in runs.find([workdir / experiment])]
-
-
-def _write_lines(path, last, scores, up, flops):
-    lines = []
-    for number in range(1, ROUNDS + 1):
-        seen = last * number / ROUNDS
-        sent = {"link/up_bytes": up, "link/down_bytes": 2 * up}
-        lines += [
-            {"round": number, "end/flops": flops},
-            {"round": number, "event": "round", **sent},
-            {"round": number, "event": "scores", **scores, "end_seen": seen},
-        ]
-    lines.append({"event": "messages", "link/up_bytes": ROUNDS * up})
-    (path / "metrics.jsonl").write_text("".join(f"{json.dumps(x)}\n" for x in lines))
-
-
-def _write_ledger(path, *rows):
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    frame = frame.assign(carbon_location_g=frame["energy_j"] / 1000)
-    frame.to_csv(path / "ledger.csv", index=False)
-
-
-def comparison(workdir, cell=CELL, **seen):
-    """Runs of one seed or more of several protocols of a comparison."""
-    return [
-        run
-        for protocol, values in seen.items()
-        for run in federation(workdir, f"{cell}.{protocol}", values)
-    ]
+from tests.federation_folders import CELL, ROUNDS, comparison, federation
 
 
 def row(found, id, name=None):
     frame = table.judged(name or id.partition(".")[0], curves.enriched(found))
     return frame.set_index("id").loc[id]
-
-
-def test_a_federation_costs_its_share_of_the_ledger_at_each_round(tmp_path):
-    states = curves.curve(*federation(tmp_path, "B1.fedgen", {0: 0.9}))
-    assert states["round"].to_list() == list(range(ROUNDS + 1))
-    half, last = states.iloc[5], states.iloc[-1]
-    assert (half["up_bytes"], half["end_flops"]) == (500, 5000)
-    assert half["end_seen"] == pytest.approx(0.45)
-    # Half of 50 + 400 + 50 J; the task that is answered afterwards is left out.
-    assert (half["energy_j"], half["end_energy_j"]) == (250, 25)
-    assert half["carbon_g"] == pytest.approx(0.25)
-    assert (last["energy_j"], last["up_bytes"]) == (500, 1000)
-    assert (states.iloc[0][list(curves.COSTS)] == 0).all()
-
-
-def test_training_alone_sends_nothing_and_still_costs(tmp_path):
-    path = federation(tmp_path, "B1.alone", {0: 0.9})[0].path
-    _write_ledger(path, (1, "federated", "federated", "end", 500.0, 0, 50.0))
-    last = curves.curve(runs.read(path)).iloc[-1]
-    assert (last["up_bytes"], last["energy_j"], last["end_flops"]) == (0, 50, 500)
-
-
-def test_a_relay_cycle_is_known_after_each_of_its_phases(tmp_path):
-    path = make_run(tmp_path, "relay_cycle")
-    _write_ledger(
-        path,
-        (0, "pretrain", "pretrain", "cloud", 7.0, 0, 1.0),
-        (1, "down", "down/edge_end", "edge_end", 0.0, 0, 10.0),
-        (1, "local", "local", "end", 30.0, 0, 100.0),
-        (1, "up", "up/end_edge", "edge_end", 0.0, 400, 1000.0),
-        (1, "inference", "inference", "end", 5e9, 0, 5e9),
-        (2, "down", "down/edge_end", "edge_end", 0.0, 0, 10.0),
-        (2, "local", "local", "end", 30.0, 0, 100.0),
-        (2, "up", "up/end_edge", "edge_end", 0.0, 400, 1000.0),
-    )
-    states = curves.curve(runs.read(path))
-    assert states["up_bytes"].to_list() == [0, 0, 0, 400, 400, 400, 800]
-    assert states["end_flops"].to_list() == [0, 0, 30, 30, 30, 60, 60]
-    assert states["energy_j"].to_list() == [1, 11, 111, 1111, 1121, 1221, 2221]
-    assert states["cloud"].iloc[-1] == 0.983
-
-
-@pytest.mark.parametrize(("up", "reached"), [(100, 10), (101, 10), (102, 9), (200, 5)])
-def test_a_budget_allows_the_rounds_that_fit_into_it(tmp_path, up, reached):
-    found = federation(tmp_path, f"{CELL}.fedavg", {0: 0.5})
-    found += federation(tmp_path, f"{CELL}.scaffold", {0: 0.5}, up=up)
-    at = curves.enriched(found)[1].summary["at"]
-    assert at["uplink"]["round"] == reached
-    assert at["tenth"]["round"] == (1 if up <= 101 else 0)
-    assert at["flops"]["round"] == ROUNDS
-
-
-def test_equal_flops_are_those_of_the_clients(tmp_path):
-    found = federation(tmp_path, f"{CELL}.fedavg", {0: 0.5})
-    found += federation(tmp_path, f"{CELL}.fedgen", {0: 0.5}, flops=1140.0)
-    at = curves.enriched(found)[1].summary["at"]
-    assert (at["flops"]["round"], at["uplink"]["round"]) == (8, ROUNDS)
-
-
-def test_budgets_are_those_of_the_same_seed_and_comparison(tmp_path):
-    found = comparison(tmp_path, fedavg={0: 0.5}, fedgen={0: 0.6, 1: 0.7})
-    there = [
-        (run.summary["experiment"].rpartition(".")[2], run.summary["seed"])
-        for run in curves.enriched(found)
-        if "at" in run.summary
-    ]
-    assert there == [("fedavg", 0), ("fedgen", 0)]
 
 
 def test_the_verdicts_of_b1_are_computed(tmp_path):
@@ -294,7 +146,8 @@ def test_a_smoke_is_ranked_under_its_own_names(tmp_path):
     ours = f"B4.mnist.alpha0.1.{OURS}_smoke"
     found += federation(tmp_path, ours, {0: 0.3}, dataset="fake")
     rows = table.judged(table.RANKING, curves.enriched(found), smoke=True)
-    rows = rows[rows["budget"] == "uplink"].set_index("protocol")
+    rows = rows[rows["id"].str.startswith("B4.mnist.alpha0.1.uplink.")]
+    rows = rows.set_index("protocol")
     assert rows.loc["fedavg", "difference"] == pytest.approx(10)
     assert rows.loc[OURS, "rank"] == 1
 
@@ -341,18 +194,27 @@ def test_the_plot_draws_each_protocol_by_what_it_has_cost(tmp_path):
     found = comparison(tmp_path, relay_rounds={0: 0.8, 1: 0.6}, feddf={0: 0.9})
     states = plot.mean_curves(found)
     figure = plot.draw(states, [CELL])
-    joules, grams = figure.axes
-    lines = {line.get_label(): line for line in joules.get_lines()}
+    (axes,) = figure.axes
+    lines = {line.get_label(): line for line in axes.get_lines()}
     assert set(lines) == {"relay_rounds", "feddf"}
     ours = lines["relay_rounds"]
     np.testing.assert_allclose(ours.get_xdata(), 50.0 * np.arange(1, ROUNDS + 1))
-    np.testing.assert_allclose(ours.get_ydata(), 7.0 * np.arange(1, ROUNDS + 1))
+    np.testing.assert_allclose(ours.get_ydata(), 100 - 7.0 * np.arange(1, ROUNDS + 1))
     assert ours.get_linewidth() > lines["feddf"].get_linewidth()
     assert lines["feddf"].get_linestyle() == "--"
-    np.testing.assert_allclose(grams.get_lines()[0].get_xdata()[-1], 0.5)
+    assert axes.yaxis_inverted()  # a small error is at the top
+    assert axes.yaxis.get_major_formatter()(5) == "95"
     assert {text.get_text() for text in figure.legends[0].get_texts()} == set(lines)
     plot.write(found, tmp_path / "tables" / "B5.png")
     assert (tmp_path / "tables" / "B5.png").stat().st_size > 10_000
+
+
+def test_joules_and_grams_share_an_axis_only_on_one_grid(tmp_path):
+    states = plot.mean_curves(comparison(tmp_path, fedavg={0: 0.8}, fedgen={0: 0.9}))
+    assert plot.grams_per_joule(states) == pytest.approx(1e-3)
+    states[CELL, "fedgen"]["carbon_g"] *= 1.1
+    with pytest.raises(ValueError, match=r"from 0.001 to 0.0011 g a joule; .*country"):
+        plot.draw(states, [CELL])
 
 
 def test_protocols_are_told_apart_by_colour_and_marker():
@@ -451,8 +313,8 @@ def test_the_command_refuses_an_unknown_bar_and_an_empty_folder(tmp_path, capsys
 
 
 @pytest.mark.slow
-def test_the_smoke_of_two_bars_prints_their_tables(capsys):
-    only = "B3,B4.mnist.alpha0.1.uplink.relay_cycle,B5.mnist.alpha0.1.relay_cycle"
+def test_the_smoke_of_some_bars_prints_their_tables(capsys):
+    only = "B3,B4.mnist.alpha0.1.uplink.fedavg,B5.mnist.alpha0.1.fedavg"
     assert reproduce.main(["--smoke", "--only", only]) == 0
     printed = capsys.readouterr().out
     assert "B3.bytes.up" in printed

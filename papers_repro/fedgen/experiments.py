@@ -1,0 +1,187 @@
+"""The experiments as data: which config, with which overrides, on which seeds."""
+
+import pathlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ecogen_jax.config_presets import federated
+from ecogen_jax.run.sweep import Cell
+
+HERE = pathlib.Path(__file__).parent
+CONFIGS = "configs/federated"
+
+SEEDS = (0, 1, 2)
+DATASETS = ("mnist", "fashion_mnist")
+ALPHAS = (0.1, 0.3)
+"""Dirichlet concentrations of B4."""
+
+REFERENCE = "fedavg"
+"""The protocol whose uplink bytes and client FLOPs are the budgets of B4."""
+
+OURS = "relay_rounds"
+"""The protocol that B4 is about."""
+
+# Evaluated so often that a tenth of 60 rounds, and of 30 with twice the bytes, is seen.
+_SIZE = ("federated.rounds=60", "federated.evaluate_every=3")
+# Where another protocol has to have the devices, images and nets of the federations.
+_PRESET = federated("like_federated", REFERENCE)
+_LIKE_FEDERATED = (
+    *(f"data.{name}={_PRESET.data[name]}" for name in ("public_fraction", "partition")),
+    *(f"nets.{tier}={net}" for tier, net in _PRESET.nets.items()),
+)
+_DEVICES = tuple(f"topology.{name}={size}" for name, size in _PRESET.topology.items())
+
+
+class Protocol(NamedTuple):
+    """One that B4 and B5 compare.
+
+    Attributes:
+        name: as in the tables.
+        config: the config file, with its argument left out.
+        overrides: `field=value`, also in a smoke.
+        size: `field=value`, not in a smoke.
+        out: why it is shown but not ranked, or "".
+        ours: whether it is never "the best of the others".
+    """
+
+    name: str
+    config: str
+    overrides: tuple[str, ...] = ()
+    size: tuple[str, ...] = _SIZE
+    out: str = ""
+    ours: bool = False
+
+
+def _federated(name: str, out: str = "", ours: bool = False) -> Protocol:
+    return Protocol(name, f"{CONFIGS}/{name}.py", out=out, ours=ours)
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    one.name: one
+    for one in (
+        _federated("alone"),
+        _federated("fedavg"),
+        _federated("fedprox"),
+        _federated("scaffold"),
+        _federated("fedavgm"),
+        _federated("fedadam"),
+        _federated("hierarchical"),
+        _federated("feddistill"),
+        _federated("fedgen"),
+        _federated("fedftg"),
+        _federated("dense"),
+        _federated("co_boosting"),
+        _federated("relay_rounds", ours=True),
+        Protocol(
+            "relay_cycle",
+            "configs/relay_cycle.py",
+            overrides=_LIKE_FEDERATED,
+            size=_DEVICES,
+            out="its cloud is taught on labelled public images",
+            ours=True,
+        ),
+        _federated("feddf", out="needs proxy images: not data-free"),
+        _federated("centralised", out="has all images in one place"),
+    )
+}
+"""By name. A protocol more is one line here: runs, ranking and plot follow."""
+
+
+class Experiment(NamedTuple):
+    """Runs that differ in the seed alone.
+
+    Attributes:
+        id: names the folder of the runs.
+        config: the config file.
+        dataset: what it runs on.
+        overrides: `field=value`, also in a smoke.
+        size: `field=value`, not in a smoke.
+        seeds: one run each; a seed is also that of the partition.
+        in_smoke: False where only a number sets it apart from another in the smoke.
+    """
+
+    id: str
+    config: str
+    dataset: str = "mnist"
+    overrides: tuple[str, ...] = ()
+    size: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = SEEDS
+    in_smoke: bool = True
+
+
+def cell_id(dataset: str, alpha: float) -> str:
+    """Names one comparison of all protocols, such as "B4.mnist.alpha0.1"."""
+    return f"B4.{dataset}.alpha{alpha:g}"
+
+
+CELLS: dict[str, tuple[str, float]] = {
+    cell_id(dataset, alpha): (dataset, alpha)
+    for dataset in DATASETS
+    for alpha in ALPHAS
+}
+"""Dataset and alpha by comparison."""
+
+
+def _published() -> Iterable[Experiment]:
+    """B1 to B3: the published protocol, 200 rounds, as the configs have it."""
+    for name in ("fedgen", "fedavg", "fedprox", "feddistill", "feddf"):
+        yield Experiment(f"B1.{name}", f"{CONFIGS}/{name}.py", in_smoke=name != "feddf")
+    for alpha in (0.05, 1.0):
+        for name in ("fedgen", "fedavg"):
+            yield Experiment(
+                f"B2.alpha{alpha:g}.{name}",
+                f"{CONFIGS}/{name}.py",
+                size=(f"data.alpha={alpha}",),
+                in_smoke=False,
+            )
+    for name in ("fedgen", "fedavg"):
+        yield Experiment(f"B3.{name}", f"{CONFIGS}/{name}_head.py")
+
+
+def _compared() -> Iterable[Experiment]:
+    """B4 and B5: all protocols on the same devices."""
+    for cell, (dataset, alpha) in CELLS.items():
+        for name, one in PROTOCOLS.items():
+            yield Experiment(
+                f"{cell}.{name}",
+                one.config,
+                dataset,
+                overrides=(f"data.alpha={alpha}", *one.overrides),
+                size=one.size,
+                in_smoke=cell == next(iter(CELLS)),
+            )
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    one.id: one for group in (_published, _compared) for one in group()
+}
+"""By id, in the order in which they are run."""
+
+
+def rivals(id: str) -> list[str]:
+    """The ranked protocols beside ours, in the comparison that an experiment is of."""
+    cell = id.rpartition(".")[0]
+    ranked = [one for one in PROTOCOLS.values() if not one.out and not one.ours]
+    return [f"{cell}.{one.name}" for one in ranked]
+
+
+def reference(id: str) -> str:
+    """The experiment that an experiment of B4 takes its budgets from."""
+    return f"{id.rpartition('.')[0]}.{REFERENCE}"
+
+
+def cell(one: Experiment, seed: int, *, workdir: str, smoke: bool = False) -> Cell:
+    """Returns the config and the overrides of one run.
+
+    Args:
+        one: the experiment.
+        seed: of the run.
+        workdir: the folder of all runs.
+        smoke: tiny, on generated data: neither dataset nor size is set.
+    """
+    overrides = [f"experiment={one.id}{'_smoke' if smoke else ''}", f"seed={seed}"]
+    # One device is one core, so that runs side by side do not slow each other down.
+    overrides += ["mesh.num_devices=1", f"run.workdir={workdir}", *one.overrides]
+    if not smoke:
+        overrides += [f"data.name={one.dataset}", *one.size]
+    return Cell(one.config + (":smoke" if smoke else ""), tuple(overrides))

@@ -1,0 +1,235 @@
+"""Makes the runs of a paper's experiments, and runs its command line.
+
+Every run is a process on one core. Finished runs are found again and skipped,
+unfinished ones are resumed; a run that starts from another waits for it.
+"""
+
+import argparse
+import itertools
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import pandas as pd
+from rich.console import Console
+
+from ecogen_jax import config as config_lib
+from ecogen_jax.report import runs, tables
+from ecogen_jax.run import sweep
+from papers_repro.paper import Paper
+
+TRAIN = pathlib.Path(__file__).parent.parent / "scripts" / "train.py"
+# A smoke compiles far longer than it runs.
+_FAST_COMPILING = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+
+
+class Job(NamedTuple):
+    """One run to make.
+
+    Attributes:
+        experiment: its id.
+        seed: of the run.
+        start: id of the experiment whose run of the same seed it starts from, or "".
+    """
+
+    experiment: str
+    seed: int
+    start: str = ""
+
+    @property
+    def name(self) -> str:
+        """The experiment and the seed."""
+        return f"{self.experiment} seed {self.seed}"
+
+
+class Place(NamedTuple):
+    """Where runs are made, and what each of them is.
+
+    Attributes:
+        workdir: the folder of all runs.
+        smoke: whether they are tiny, on generated data.
+        cell: `cell(job, start)`: config and overrides of a run, given the folder of the
+            run that it starts from, or "".
+    """
+
+    workdir: str
+    smoke: bool
+    cell: Callable[[Job, str], sweep.Cell]
+
+
+class FailedRunError(RuntimeError):
+    """A run ended with an error, or what it starts from did."""
+
+
+def make(
+    todo: Sequence[Job], place: Place, num_jobs: int, console: Console
+) -> list[str]:
+    """Makes runs side by side, each after the one that it starts from.
+
+    Args:
+        todo: the runs, those that others start from first.
+        place: where.
+        num_jobs: runs side by side.
+        console: gets a line for each run.
+
+    Returns:
+        What failed, and where its log is.
+    """
+    for job in todo:  # a typo stops here, before any work
+        config_lib.load(*place.cell(job, ""))
+    cores = itertools.count()
+    made: dict[tuple[str, int], Future[pathlib.Path]] = {}
+    with ThreadPoolExecutor(num_jobs, initializer=lambda: pin(next(cores))) as pool:
+        for job in todo:
+            start = made.get((job.start, job.seed))
+            made[job.experiment, job.seed] = pool.submit(
+                _make_one, job, start, place, console
+            )
+    errors = [made[job.experiment, job.seed].exception() for job in todo]
+    return [
+        f"{job.name}: {error}"
+        for job, error in zip(todo, errors, strict=True)
+        if error is not None
+    ]
+
+
+def _make_one(
+    job: Job, start: Future[pathlib.Path] | None, place: Place, console: Console
+) -> pathlib.Path:
+    """Makes a run, or finds it finished; returns its folder."""
+    cell = place.cell(job, str(start.result()) if start else "")
+    done = sweep.finished_run(cell)
+    if done is not None:
+        return done
+    log = pathlib.Path(place.workdir) / "logs" / f"{job.experiment}-seed{job.seed}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    begin = time.perf_counter()
+    with log.open("w") as file:
+        subprocess.run(
+            sweep.command(pathlib.Path(os.path.relpath(TRAIN)), cell),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=os.environ | (_FAST_COMPILING if place.smoke else {}),
+            check=False,
+        )
+    done = sweep.finished_run(cell)
+    if done is None:
+        raise FailedRunError(f"see {log}")
+    seconds = time.perf_counter() - begin
+    console.print(f"{seconds:6.0f} s  {job.name}", highlight=False)
+    return done
+
+
+def finished(todo: Iterable[Job], place: Place) -> list[runs.Run]:
+    """Reads those of the runs that are finished: of exactly their config."""
+    folders: dict[tuple[str, int], pathlib.Path] = {}
+    suffix = "_smoke" if place.smoke else ""
+    for job in todo:
+        start = folders.get((job.start, job.seed))
+        if job.start and start is None:
+            continue
+        if not pathlib.Path(place.workdir, job.experiment + suffix).is_dir():
+            continue
+        found = sweep.finished_run(place.cell(job, str(start or "")))
+        if found is not None:
+            folders[job.experiment, job.seed] = found
+    return [runs.read(path) for path in folders.values()]
+
+
+def pin(core: int) -> None:
+    """Keeps this thread, and the processes that it starts, on one core.
+
+    Args:
+        core: counted modulo the number of cores. Systems that cannot pin are left as
+            they are.
+    """
+    if sys.platform == "linux":
+        cores = sorted(os.sched_getaffinity(os.getpid()))
+        os.sched_setaffinity(0, {cores[core % len(cores)]})
+
+
+Reproduce = Callable[[argparse.Namespace, list[str], pathlib.Path, Console], int]
+"""`reproduce(options, only, folder, console)`: makes runs, writes tables; exit code."""
+
+
+def parser(doc: str | None, workdir: str, **others: str) -> argparse.ArgumentParser:
+    """The options that all papers have.
+
+    Args:
+        doc: what the command does.
+        workdir: the default one.
+        **others: flags of this paper that exclude those for what to do, and their help.
+    """
+    found = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    found.add_argument("--only", default="", metavar="ID,ID", help="bars, or parts")
+    found.add_argument("--workdir", default=workdir, help="default: %(default)s")
+    found.add_argument(
+        "--jobs", type=int, default=2, help="runs side by side (default: %(default)s)"
+    )
+    what = found.add_mutually_exclusive_group()
+    what.add_argument("--smoke", action="store_true", help="into a temporary folder")
+    what.add_argument("--table", action="store_true", help="run nothing")
+    for name, help_ in others.items():
+        what.add_argument(f"--{name}", action="store_true", help=help_)
+    return found
+
+
+def command(
+    options_of: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    paper: Paper,
+    reproduce: Reproduce,
+) -> int:
+    """Runs a paper's command line; a smoke goes to a folder that is thrown away.
+
+    Args:
+        options_of: from `parser`.
+        arguments: of the command line; None for those of the process.
+        paper: whose bars `--only` chooses from.
+        reproduce: what to do; a ValueError is told as a wrong argument.
+    """
+    options = options_of.parse_args(arguments)
+    console = Console()
+    try:
+        only = [id for id in options.only.split(",") if id]
+        paper.chosen(only)
+        if not options.smoke:
+            return reproduce(options, only, paper.folder / "tables", console)
+        with tempfile.TemporaryDirectory(prefix=f"{paper.folder.name}-smoke-") as made:
+            options.workdir = made
+            return reproduce(options, only, pathlib.Path(made) / "tables", console)
+    except ValueError as error:
+        options_of.error(str(error))
+
+
+def asked_tables(paper: Paper, only: Sequence[str]) -> list[str]:
+    """Names of the tables that have one of the chosen bars."""
+    shown = paper.chosen(only)["id"]
+    return [name for name, frame in paper.bars.items() if frame["id"].isin(shown).any()]
+
+
+def tell(
+    judged: Mapping[str, pd.DataFrame],
+    paper: Paper,
+    only: Sequence[str],
+    written: pathlib.Path,
+    failed: Sequence[str],
+    console: Console,
+) -> int:
+    """Prints the chosen rows of tables, and what failed; returns the exit code."""
+    shown = paper.chosen(only)["id"]
+    for name, frame in judged.items():
+        rows = paper.short(frame[frame["id"].isin(shown)])
+        console.print(tables.to_rich(tables.from_frame(name, rows)))
+    console.print(f"written to {written} and beside it", soft_wrap=True)
+    for failure in failed:
+        console.print(f"failed: {failure}", style="red", soft_wrap=True, markup=False)
+    return int(bool(failed))

@@ -11,8 +11,10 @@ import pandas as pd
 from ml_collections import ConfigDict
 
 from ecogen_jax import config as configs
+from ecogen_jax.config_federated import is_federated
 from ecogen_jax.energy import ledger, uncertainty
 from ecogen_jax.energy.sci import sci
+from ecogen_jax.relay.federated import privacy
 from ecogen_jax.relay.parties import Nets, Parties
 from ecogen_jax.run import writer
 from ecogen_jax.run.build import Experiment, build_nets, untrained
@@ -96,12 +98,42 @@ def last_files(
             inferences=inferences(experiment),
             includes_idle=bool(rates.idle_power),
         ),
+        "privacy": privacy_of(config),
         "host_energy": host.summary(),
         "seconds": journal.clock,
         "raw_samples_on_links": journal.raw_samples,
         "resumed": journal.resumed,
     }
     writer.write_json(folder.path / "summary.json", summary)
+
+
+def privacy_of(config: ConfigDict) -> dict[str, Any] | None:
+    """What a federation with client-level differential privacy guarantees.
+
+    Args:
+      config: of the run.
+
+    Returns:
+      Epsilon and delta of all rounds, what they were reached with, and the sampling:
+      the rate, how devices were drawn, and how the accountant takes them to be drawn.
+      None for a run without privacy.
+    """
+    section = config.federated
+    if not is_federated(config) or not section.privacy.clip:
+        return None
+    rate = section.active / (
+        config.topology.num_edges * config.topology.devices_per_edge
+    )
+    return {
+        "epsilon": privacy.epsilon(
+            noise_multiplier=section.privacy.noise_multiplier,
+            sampling_rate=rate,
+            rounds=section.rounds,
+            delta=section.privacy.delta,
+        ),
+        **section.privacy.to_dict(),
+        "sampling": {"rate": rate, "drawn": "fixed_size", "accounted_as": "poisson"},
+    }
 
 
 def load_run(path: str | Path) -> LoadedRun:

@@ -1,0 +1,1 @@
+"""What somebody who reads the messages of a federation learns about the images."""

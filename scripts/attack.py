@@ -1,0 +1,97 @@
+"""What does an eavesdropper gain from the messages of a finished federation?
+
+Membership inference and gradient inversion against what the run's protocol sends. See
+docs/privacy.md for who the eavesdropper is and what the attacks are given.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from ecogen_jax import mesh
+from ecogen_jax.report import attacks as shown
+from ecogen_jax.report import runs, tables
+
+EXAMPLE = """example:
+  python scripts/attack.py --run runs/federated_fedavg/*-seed0 \\
+      runs/federated_fedgen/*-seed0 --clip 1 --noise-multiplier 1
+
+Writes attacks/attacks.csv and attacks/attacks.png into each run folder.
+"""
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--run", nargs="+", required=True, help="run folders, or folders above some"
+    )
+    parser.add_argument(
+        "--clip",
+        type=float,
+        default=0.0,
+        metavar="C",
+        help="attack updates once more that devices have clipped to this norm",
+    )
+    parser.add_argument(
+        "--noise-multiplier",
+        type=float,
+        default=0.0,
+        metavar="Z",
+        help="and have added noise to, of deviation Z C",
+    )
+    parser.add_argument("--smoke", action="store_true", help="tiny: shows nothing")
+    return parser.parse_args()
+
+
+def attack_one(path: Path, args: argparse.Namespace) -> pd.DataFrame:
+    """Attacks one run, and writes its table and plot."""
+    from ecogen_jax.run import attacks
+
+    sizes = attacks.Sizes()
+    if args.smoke:
+        sizes = attacks.Sizes(images=20, victims=1, iterations=2, resamples=20)
+    protections = [attacks.NOTHING]
+    if args.clip:
+        protections.append(attacks.Protection(args.clip, args.noise_multiplier))
+    rows = attacks.attack(path, sizes=sizes, protections=protections)
+    folder = path / "attacks"
+    folder.mkdir(exist_ok=True)
+    rows.to_csv(folder / "attacks.csv", index=False)
+    shown.draw(rows).savefig(folder / "attacks.png", dpi=200)
+    return rows
+
+
+def main() -> int:
+    """Attacks each run and prints its tables."""
+    args = parse_args()
+    mesh.start(1)
+    console = Console()
+    try:
+        for path in runs.find(args.run):
+            show(attack_one(path, args), console, args.smoke)
+            console.print(f"{path / 'attacks'}", soft_wrap=True, highlight=False)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def show(rows: pd.DataFrame, console: Console, smoke: bool) -> None:
+    """Prints the tables of one run."""
+    if smoke or rows["synthetic_data"].any():
+        console.print("[bold yellow]SMOKE OR SYNTHETIC: these numbers show nothing[/]")
+    for table in (shown.membership(rows), shown.inversion(rows)):
+        if table.rows:
+            console.print(tables.to_rich(table))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,7 +11,13 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = "ecogen_jax"
-CONFIGS = ("config", "config_federated", "config_hops", "config_presets", "config_rules")
+CONFIGS = (
+    "config",
+    "config_federated",
+    "config_hops",
+    "config_presets",
+    "config_rules",
+)
 LAYERS = {
     **dict.fromkeys(("types", "keys", "mesh"), 0),
     **dict.fromkeys(CONFIGS, 0),

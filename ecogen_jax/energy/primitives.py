@@ -49,7 +49,7 @@ _MOVEMENT = _names(
     "broadcast_in_dim reshape transpose squeeze slice dynamic_slice gather scatter "
     "dynamic_update_slice concatenate pad rev split unstack iota copy empty "
     "convert_element_type bitcast_convert_type reduce_precision stop_gradient "
-    "optimization_barrier device_put sharding_constraint axis_index pvary "
+    "optimization_barrier device_put reshard sharding_constraint axis_index pvary "
     "all_gather all_gather_invariant all_to_all ppermute "
     "random_seed random_wrap random_unwrap random_split random_fold_in"
 )

@@ -144,10 +144,13 @@ def audit(message: object, real: Set[bytes], image_size: int) -> int:
 
 
 def _as_bytes(array: np.ndarray) -> np.ndarray:
-    """The array as it would be if it held images."""
-    if array.dtype == np.uint8:
-        return array
-    return np.round(np.clip(array, 0, 1) * 255).astype(np.uint8)
+    """The array as it would be if it held images: of bytes, or scaled to [0, 1]."""
+    if array.dtype.itemsize == 1:
+        return array.view(np.uint8)
+    if np.issubdtype(array.dtype, np.integer):
+        return np.clip(array, 0, 255).astype(np.uint8)
+    scaled = np.clip(array.astype(np.float32), 0, 1) * 255
+    return np.round(scaled).astype(np.uint8)
 
 
 def bytes_by_link(deliveries: Iterable[Delivery]) -> dict[str, tuple[int, int]]:

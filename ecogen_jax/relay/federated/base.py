@@ -77,7 +77,7 @@ class Trained:
     update: PyTree
     facts: PyTree
     own: PyTree
-    metrics: Metrics
+    metrics: PyTree
 
 
 @struct.dataclass

@@ -176,37 +176,55 @@ def _device_loss(task: Task, maker: Net) -> LossFunction:
     return loss
 
 
-def _generator_training(
-    task: Task, maker: Net, tx: GradientTransformation
-) -> Callable[[Learner, PyTree, jax.Array, Key], tuple[Learner, Metrics]]:
-    """The server's steps on the generator."""
-    options = task.options
-    size, noise_size = int(options["batch_size"]), int(options["noise_size"])
+def generator_objective(
+    maker: Net, *, batch_size: int, num_classes: int, noise_size: int
+) -> Callable[..., tuple[jax.Array, tuple[PyTree, Metrics]]]:
+    """What the generator minimises.
+
+    Args:
+      maker: the generator.
+      batch_size: features in a step.
+      num_classes: number of labels.
+      noise_size: length of the noise vector.
+
+    Returns:
+      `objective(params, stats, heads, share, key) -> (L_G, (stats, terms))`, with heads
+      `[devices, ...]` and their `shares`.
+    """
 
     def objective(
         params: PyTree, stats: PyTree, heads: PyTree, share: jax.Array, key: Key
     ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
         labels = jax.random.randint(
-            keys.stream(key, "labels"), (size,), 0, task.num_classes
+            keys.stream(key, "labels"), (batch_size,), 0, num_classes
         )
-        noise = jax.random.uniform(keys.stream(key, "noise"), (size, noise_size))
+        noise = jax.random.uniform(keys.stream(key, "noise"), (batch_size, noise_size))
         output = maker.apply(Variables(params, stats), noise, labels, train=True)
         logits = jax.vmap(lambda one: head(one, output.value))(heads)
-        chosen = jnp.take_along_axis(
-            jax.nn.log_softmax(logits), labels[None, :, None], axis=-1
-        )[..., 0]
         terms = {
-            "generator_cross_entropy": -jnp.mean(
-                jnp.sum(share[:, labels] * chosen, axis=0)
-            ),
+            "generator_cross_entropy": shared_cross_entropy(logits, labels, share),
             "generator_diversity": diversity(noise, output.value),
         }
         return sum(terms.values(), jnp.float32(0.0)), (output.stats, terms)
 
+    return objective
+
+
+def _generator_training(
+    task: Task, maker: Net, tx: GradientTransformation
+) -> Callable[[Learner, PyTree, jax.Array, Key], tuple[Learner, Metrics]]:
+    """The server's steps on the generator."""
+    objective = generator_objective(
+        maker,
+        batch_size=int(task.options["batch_size"]),
+        num_classes=task.num_classes,
+        noise_size=int(task.options["noise_size"]),
+    )
+
     def learn(
         learner: Learner, heads: PyTree, counts: jax.Array, key: Key
     ) -> tuple[Learner, Metrics]:
-        share = counts / jnp.maximum(counts.sum(axis=0, keepdims=True), 1.0)
+        share = shares(counts)
 
         def step(state: Learner, key: Key) -> tuple[Learner, Metrics]:
             before = state.generator
@@ -217,11 +235,35 @@ def _generator_training(
             return Learner(Variables(params, stats), optimizer), terms
 
         learner, terms = jax.lax.scan(
-            step, learner, jax.random.split(key, int(options["steps"]))
+            step, learner, jax.random.split(key, int(task.options["steps"]))
         )
         return learner, {name: each[None] for name, each in terms.items()}
 
     return learn
+
+
+def shares(counts: jax.Array) -> jax.Array:
+    """`w_k(y) = n_k(y) / sum_k n_k(y)`, 0 for a class that nobody has.
+
+    Args:
+      counts: `n_k(y)`, `[devices, classes]`, whole numbers.
+    """
+    return counts / jnp.maximum(counts.sum(axis=0, keepdims=True), 1.0)
+
+
+def shared_cross_entropy(
+    logits: jax.Array, labels: jax.Array, share: jax.Array
+) -> jax.Array:
+    """`sum_k mean_i w_k(y_i) CE(logits_ki, y_i)`, the devices' shares as weights.
+
+    Args:
+      logits: of device `k` on feature `i`, `[devices, batch, classes]`.
+      labels: int32 `[batch]`, what was asked for.
+      share: `w_k(y)`, `[devices, classes]`.
+    """
+    every = jax.nn.log_softmax(logits)
+    asked = jnp.take_along_axis(every, labels[None, :, None], axis=-1)[..., 0]
+    return -jnp.mean(jnp.sum(share[:, labels] * asked, axis=0))
 
 
 def diversity(noise: jax.Array, features: jax.Array) -> jax.Array:

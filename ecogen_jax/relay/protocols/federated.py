@@ -30,7 +30,7 @@ from ecogen_jax.relay.messages import (
 )
 from ecogen_jax.relay.parties import Parties
 from ecogen_jax.relay.settings import FederatedSettings, Settings
-from ecogen_jax.relay.stage import Rounds, Stage
+from ecogen_jax.relay.stage import Rounds, Stage, one_party
 from ecogen_jax.types import Key, PyTree
 
 Feed = Callable[[int], Cohort]
@@ -235,8 +235,7 @@ def _counted(
     own: FederatedSettings, state: Federation, cohort: Cohort
 ) -> dict[str, float]:
     """FLOPs of one device's round, and of what the cloud does in a round."""
-    first = jax.tree.map(lambda leaf: leaf[0], cohort.members)
-    kept = jax.tree.map(lambda leaf: leaf[0], (state.own, state.errors))
+    first, *kept = one_party((cohort.members, state.own, state.errors))
     key = jax.random.key(0)
     one = meter.cost(own.engine.one, state.server, first, *kept, key).flops
     whole = meter.cost(own.engine.round, state, cohort, key).flops

@@ -8,7 +8,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 READY := .venv/ready-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart reproduce-energy test test-all format clean clean-all
+.PHONY: help quickstart reproduce-energy benchmark benchmark-peers test test-all format clean clean-all
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,12 @@ quickstart: $(READY) ## one virtuous cycle on real images, in minutes
 
 reproduce-energy: $(READY) ## the published energy tables, in seconds
 	@$(BIN)/python -m papers_repro.energy.reproduce
+
+benchmark-peers: $(READY) ## install what the benchmark compares with, about 3 GB
+	@$(BIN)/python -m benchmarks.peers install
+
+benchmark: $(READY) ## time us beside our peers, an hour or more; wants a quiet machine
+	@$(BIN)/python -m benchmarks.run
 
 test: $(READY) ## lint, format check, types and the fast tests
 	@$(BIN)/ruff check .

@@ -192,10 +192,15 @@ def cpu_ms(fn: Callable[[Arrays], Any], inputs: Arrays) -> float:
 
 def machine() -> str:
     """The processor's name, and how much of it is used."""
+    return f"{processor()}, one core"
+
+
+def processor() -> str:
+    """The processor's name."""
     info = pathlib.Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":")[1].strip() for line in lines if "model name" in line]
-    return f"{names[0] if names else platform.processor()}, one core"
+    return names[0] if names else platform.processor()
 
 
 def versions() -> str:

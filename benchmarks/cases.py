@@ -1,0 +1,147 @@
+"""What is timed: groups of workers that take turns on the same cores."""
+
+from typing import NamedTuple
+
+from benchmarks.ours.products import KINDS
+from benchmarks.workers import Worker
+
+
+class Group(NamedTuple):
+    """Workers that take turns.
+
+    Attributes:
+        clock: `cpu_s` where each is one process on one core, and what others do on the
+            machine hardly matters; else `wall_s`.
+        cores: how many they share.
+        workers: who.
+        most: repeats at most, where one takes minutes.
+    """
+
+    clock: str
+    cores: int
+    workers: tuple[Worker, ...]
+    most: int = 99
+
+
+def _ours(name: str, *arguments: str) -> Worker:
+    return Worker(name, ("benchmarks.ours.rounds", *arguments))
+
+
+def _peer(name: str, peer: str, *arguments: str) -> Worker:
+    return Worker(name, (f"benchmarks.peers.{peer}_rounds", *arguments), peer)
+
+
+def _torch(name: str, module: str, *arguments: str) -> Worker:
+    return Worker(name, (f"benchmarks.plain.{module}_torch", *arguments), "torch")
+
+
+def _one_core(task: str) -> Group:
+    """Federated rounds by process, each with one thread."""
+    return Group(
+        "cpu_s",
+        1,
+        (
+            _ours("ours", task),
+            _peer("fedjax", "fedjax", task),
+            _peer("pfl", "pfl", task),
+        ),
+    )
+
+
+def _two_cores(task: str, *, flower: bool = True) -> Group:
+    """Federated rounds by two processes, or by two devices in one."""
+    workers = [_ours("ours", task, "--devices", "2"), _peer("pfl", "pfl", task, "2")]
+    if flower:
+        workers.append(_peer("flower", "flower", task))
+    return Group("wall_s", 2, tuple(workers), most=5)
+
+
+def _tax(task: str) -> Group:
+    bare = Worker("bare", ("benchmarks.plain.bare", task))
+    return Group("wall_s", 1, (_ours("ours", task, "--told"), bare))
+
+
+def _hop(name: str) -> Group:
+    workers = (
+        Worker("ours", ("benchmarks.ours.hop", name)),
+        _torch("default", "hop", name, "default"),
+        _torch("channels_last", "hop", name, "channels_last"),
+    )
+    return Group("cpu_s", 1, workers)
+
+
+def _share_of_peak(name: str) -> Group:
+    """A hop and the kinds of its layers, against the matrix product."""
+    module = "benchmarks.ours.products"
+    workers = [
+        Worker("peak", (module, "peak")),
+        Worker("ours", ("benchmarks.ours.hop", name, "--flops")),
+    ]
+    workers += [Worker(kind, (module, name, kind)) for kind in KINDS[name]]
+    return Group("cpu_s", 1, tuple(workers))
+
+
+def _start(name: str) -> Group:
+    """The first step with the cache on the disk, and without."""
+    command = ("benchmarks.ours.start", "step", name)
+    kept = (("JAX_COMPILATION_CACHE_DIR", "{scratch}"),)
+    cached = Worker("ours", command, starts=1, env=kept)
+    plain = Worker("no cache", command, starts=1, env=_NO_CACHE)
+    return Group("wall_s", 2, (cached, plain), most=5)
+
+
+_NO_CACHE = (("JAX_ENABLE_COMPILATION_CACHE", "false"),)
+
+
+def _seeds() -> Group:
+    module = "benchmarks.ours.start"
+    workers = (
+        Worker("ours", (module, "seeds", "0", "4"), starts=1, env=_NO_CACHE),
+        Worker("one by one", (module, "seeds", "0", "0"), starts=5, env=_NO_CACHE),
+    )
+    return Group("cpu_s", 1, workers, most=3)
+
+
+GROUPS: dict[str, Group] = {
+    "S1": Group(
+        "cpu_s",
+        1,
+        (
+            _ours("ours", "fedgen", "--told"),
+            Worker("jax loop", ("benchmarks.plain.fedgen_jax", "loop")),
+            Worker("jax scan", ("benchmarks.plain.fedgen_jax", "scan")),
+            _torch("torch", "fedgen"),
+        ),
+    ),
+    "S2.small": _hop("small"),
+    "S2.ngf64": _hop("ngf64"),
+    "S3a": _one_core("S3a"),
+    "S3a.two": _two_cores("S3a"),
+    "S3b": _one_core("S3b"),
+    "S3b.two": _two_cores("S3b"),
+    "S3c": _one_core("S3c"),
+    "S3c.two": _two_cores("S3c"),
+    "S3d": _one_core("S3d"),
+    "S3d.two": _two_cores("S3d", flower=False),
+    "S3e.logistic": _tax("S3a"),
+    "S3e.mlp": _tax("S3b"),
+    "S3e.many": _tax("S3c"),
+    "S3f.tiers": Group(
+        "cpu_s", 1, (_ours("ours", "S3b", "--edges", "5"), _ours("flat", "S3b"))
+    ),
+    "S3f.devices": Group(
+        "wall_s",
+        2,
+        (
+            _ours("ours", "many", "--devices", "250"),
+            _ours("two", "many", "--devices", "2"),
+        ),
+        most=5,
+    ),
+    "S4": _seeds(),
+    "S5.hop": _start("small"),
+    "S5.fedgen": _start("fedgen"),
+    "S6.small": _share_of_peak("small"),
+    "S6.ngf64": _share_of_peak("ngf64"),
+}
+"""By name; a row of `bars.csv` names its group and the workers that it compares."""

@@ -1,0 +1,161 @@
+"""Our data-free hops: a step of the generator and its student steps a unit.
+
+    python -m benchmarks.ours.hop small|ngf64 [--flops]
+
+With `--flops`, a unit is a FLOP of the hop's convolutions and matrix products.
+"""
+
+import argparse
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import nets
+from benchmarks.hops import CLASSES, HOPS, Hop
+from benchmarks.ours import products
+from benchmarks.speaker import Speaker
+from ecogen_jax import keys, mesh
+from ecogen_jax.nets.classifier import classifier
+from ecogen_jax.nets.functional import Net
+from ecogen_jax.nets.generator import generator
+from ecogen_jax.relay.distillers import DISTILLERS
+from ecogen_jax.relay.distillers.base import Generation, Study, Weights
+from ecogen_jax.relay.ensemble import Teachers, label_count_weights
+from ecogen_jax.relay.hop import Start, as_members, fresh, hop_stage
+from ecogen_jax.relay.parties import Parties
+from ecogen_jax.relay.settings import HopSettings, Leg
+from ecogen_jax.relay.stage import (
+    Mapping,
+    Stage,
+    compile_round,
+    no_messages,
+    one_party,
+    party_keys,
+)
+from ecogen_jax.types import Key, PyTree
+
+
+def main() -> None:
+    """Works for as long as it is asked to."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name", choices=HOPS)
+    parser.add_argument("--flops", action="store_true")
+    options = parser.parse_args()
+    mesh.start(1)
+    hop = HOPS[options.name]
+    rounds = Rounds(stage(hop, hop.steps), seeds=(0,))
+    work = rounds.flops() if options.flops else hop.steps
+    speaker = Speaker("jax", work=work)
+    while True:
+        rounds.one()
+        speaker.tick()
+
+
+class Rounds:
+    """The rounds of a hop for several seeds at once, as `run/loop.py` runs them."""
+
+    def __init__(self, stage: Stage, seeds: tuple[int, ...], devices: int = 1) -> None:
+        self.stage, self.number, self._devices = stage, 0, devices
+        self._roots = [keys.root(seed) for seed in seeds]
+        self._compiled = compile_round(stage, Mapping(mesh.resolve("auto"), devices))
+        each = [stage.begin(None, root) for root in self._roots]  # type: ignore[arg-type]  # `start` asks nobody
+        joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *each)
+        self.state, self._inputs = mesh.place(joined, num_devices=devices)
+
+    def one(self) -> None:
+        """Runs a round, and fetches its metrics."""
+        each = [party_keys(self.stage, root, 1, self.number) for root in self._roots]
+        placed = mesh.place(jnp.concatenate(each), num_devices=self._devices)
+        self.state, metrics = self._compiled(self.state, self._inputs, placed)
+        self.number += 1
+        jax.device_get(metrics)
+
+    def flops(self) -> float:
+        """FLOPs of the convolutions and matrix products of a round, of one seed."""
+        one = one_party((self.state, self._inputs))
+        return products.flops(self.stage.one, *one, jax.random.key(0))
+
+
+def stage(hop: Hop, steps: int) -> Stage:
+    """The stage of a hop that nobody has taught anything before, of so many steps."""
+    teacher, student, maker = all_nets(hop)
+    how, study = sizes(hop)
+    distiller = DISTILLERS["relay"].build(
+        student, (teacher,), maker, generation=how, study=study
+    )
+
+    def start(parties: Parties, key: Key) -> Start:
+        del parties
+        counts = jnp.ones((1, 1, CLASSES))
+        return Start(
+            fresh(student, keys.stream(key, "student"), 1),
+            fresh(maker, keys.stream(key, "generator"), 1),
+            Teachers(
+                (as_members(fresh(teacher, keys.stream(key, "teacher"), 1)),),
+                jax.vmap(label_count_weights)(counts),
+            ),
+        )
+
+    def end(parties: Parties, state: PyTree) -> Parties:
+        del state
+        return parties
+
+    settings = HopSettings(1, steps, distiller, label_count_weights, True)
+    leg = Leg("cloud", "edge", returns=False)
+    return hop_stage(
+        leg, settings, num_parties=1, start=start, end=end, deliveries=no_messages
+    )
+
+
+def all_nets(hop: Hop) -> tuple[Net, Net, Net]:
+    """Teacher, student and generator."""
+    teacher, student = (
+        classifier(name, shape=hop.shape, num_classes=CLASSES)
+        for name in (hop.teacher, hop.student)
+    )
+    if hop.generator == "standard":
+        maker = nets.standard_generator(
+            hop.shape, CLASSES, latent=hop.latent, width=hop.width
+        )
+    else:
+        maker = generator(
+            shape=hop.shape,
+            num_classes=CLASSES,
+            latent_size=hop.latent,
+            width=hop.width,
+        )
+    return teacher, student, maker
+
+
+def sizes(hop: Hop) -> tuple[Generation, Study]:
+    """How images are made, and how the student is trained."""
+    how = Generation(
+        shape=hop.shape,
+        num_classes=CLASSES,
+        latent_size=hop.latent,
+        batch_size=hop.batch,
+        bank_size=hop.bank,
+        learning_rate=hop.generator_rate,
+        weights=Weights(
+            cross_entropy=1.0,
+            batchnorm=hop.batchnorm,
+            adversarial=hop.adversarial,
+            balance=1.0,
+        ),
+        adversarial_mask="agree",
+        inner_steps=1,
+        batchnorm_momentum=1.0,
+        shift=hop.shift,
+    )
+    study = Study(
+        steps=hop.student_steps,
+        total_steps=hop.total,
+        learning_rate=hop.rate,
+        temperature=hop.temperature,
+        keep_statistics=False,
+    )
+    return how, study
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Our federated rounds: a round a unit.
+
+    python -m benchmarks.ours.rounds TASK|fedgen [--devices 2] [--edges 5] [--told]
+
+A round is what a run makes of it: the data of its devices are brought, one compiled
+program runs, and its metrics are fetched. With `--told`, faults happen in it, its
+operations enter the ledger, its messages are audited, and its lines are written to the
+disk: all that a run does, but for evaluation and checkpoints.
+"""
+
+import argparse
+import pathlib
+import tempfile
+from typing import Any
+
+import jax
+
+from benchmarks.ours import federation
+from benchmarks.speaker import Speaker
+from ecogen_jax import keys, mesh
+from ecogen_jax.data import sources
+from ecogen_jax.energy import ledger, rates
+from ecogen_jax.relay.parties import TIERS
+from ecogen_jax.relay.stage import Mapping, Stage, compile_round, party_keys
+from ecogen_jax.run import diverged, together, writer
+from ecogen_jax.types import PyTree
+
+CYCLE = 1
+
+
+def main() -> None:
+    """Works for as long as it is asked to."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what")
+    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--edges", type=int, default=1)
+    parser.add_argument("--told", action="store_true")
+    options = parser.parse_args()
+    mesh.start(options.devices)
+    if options.what == "fedgen":
+        stage = federation.fedgen(options.devices)
+    else:
+        stage = federation.of_task(
+            options.what,
+            num_devices=options.devices,
+            edges=options.edges,
+            faulty=options.told,
+        )
+    with tempfile.TemporaryDirectory(prefix="benchmark-run-") as folder:
+        rounds = Told(stage, options.devices, pathlib.Path(folder))
+        one = rounds.one_told if options.told else rounds.one
+        speaker = Speaker("jax")
+        while True:
+            one()
+            speaker.tick()
+
+
+class Rounds:
+    """The rounds of a federation, as `run/loop.py` runs them.
+
+    Attributes:
+        stage: of the federation.
+        state: between rounds.
+        number: of the round that comes next; the schedule begins anew at its end.
+    """
+
+    def __init__(self, stage: Stage, num_devices: int) -> None:
+        assert stage.together is not None
+        self.stage, self.number = stage, 0
+        self._num_devices = num_devices
+        self._feed = stage.together.feed
+        self._key = keys.root(0)
+        mapping = Mapping(mesh.resolve("auto"), num_devices)
+        self._compiled = compile_round(stage, mapping)
+        state, _ = stage.begin(None, keys.stream(self._key, "begin"))  # type: ignore[arg-type]  # a federation asks nobody
+        self.state: PyTree = together.placed(stage, state, num_devices)
+
+    def inputs(self) -> PyTree:
+        """The devices of the next round, and their data."""
+        return mesh.place(self._feed(self.number), num_devices=self._num_devices)
+
+    def one(self) -> dict[str, Any]:
+        """Runs a round, and gives back its metrics."""
+        return self.run(self.inputs())
+
+    def run(self, inputs: PyTree) -> dict[str, Any]:
+        """Runs a round on its inputs."""
+        key = party_keys(self.stage, self._key, CYCLE, self.number)
+        self.state, metrics = self._compiled(self.state, inputs, key)
+        self.number = (self.number + 1) % self.stage.rounds
+        return jax.device_get(metrics)
+
+
+class Told(Rounds):
+    """Rounds with all that a run tells of them."""
+
+    def __init__(self, stage: Stage, num_devices: int, folder: pathlib.Path) -> None:
+        super().__init__(stage, num_devices)
+        self._folder = writer.open_run(folder, "benchmark", 0, {})
+        self._auditor = together.Auditor(sources.outline("mnist"))
+        self._rates = rates.rates(
+            devices=dict.fromkeys(TIERS, "jetson_nano"),
+            links=dict.fromkeys(rates.LINKS, "wifi"),
+            country="World",
+            contracted_share=dict.fromkeys(TIERS, 0.0),
+        )
+
+    def one_told(self) -> None:
+        """Runs a round, and writes down what it came to."""
+        stage, number = self.stage, self.number
+        assert stage.together is not None
+        inputs = self.inputs()
+        flops = stage.together.flops(number, self.state, inputs)
+        metrics = self.run(inputs)
+        diverged.check_round(
+            metrics,
+            cycle=CYCLE,
+            stage=stage,
+            number=number + 1,
+            checkpoints=self._folder.path,
+        )
+        line: dict[str, Any] = {"round": number + 1, "rounds": stage.rounds}
+        for tier, done in flops.items():
+            line[f"{tier}/flops"] = done
+            line[f"{tier}/energy_j"] = self._joules(tier, done)
+        for name, each in metrics.items():
+            line[f"end/{name}_loss"] = float(each.mean())
+        self._auditor.count(stage.together.messages(self.state))
+        for each in (line, *together.lines(stage, self.state, number + 1)):
+            record = {"cycle": CYCLE, "phase": stage.phase, "stage": stage.name}
+            writer.append_metrics(self._folder, record | each)
+
+    def _joules(self, tier: str, flops: float) -> float:
+        entry = ledger.compute_entry(
+            self._rates,
+            cycle=CYCLE,
+            phase=self.stage.phase,
+            stage=self.stage.name,
+            tier=tier,
+            flops=flops,
+            host_s=0.0,
+        )
+        return entry.energy_j
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""FedGen in JAX, as one writes it down: all clients under `vmap`, `lax` convolutions.
+
+    python -m benchmarks.plain.fedgen_jax loop|scan
+
+The local steps are a Python loop over a jitted step, or a scan within one program:
+whichever is faster counts. The algorithm is that of `ecogen_jax/relay/federated/fedgen.py`,
+whose top has the equations (Zhu et al., ICML 2021). Nothing is imported from there.
+"""  # noqa: E501
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from benchmarks.plain import fedgen_sizes as sizes
+from benchmarks.speaker import Speaker
+
+Tree = Any
+
+
+def main(way: str) -> None:
+    """Works for as long as it is asked to: a round a unit."""
+    images, labels, counts = map(jnp.asarray, sizes.data())
+    state = first(jax.random.PRNGKey(0))
+    number = 0
+    speaker = Speaker("jax", "optax")
+    while True:
+        state = one_round(state, images, labels, counts, number, way)
+        jax.block_until_ready(state)
+        number = (number + 1) % 200
+        speaker.tick()
+
+
+def one_round(
+    state: Tree,
+    images: jax.Array,
+    labels: jax.Array,
+    counts: jax.Array,
+    number: int,
+    way: str,
+) -> Tree:
+    """Samples devices, trains them, trains the generator, averages."""
+    params, stats, generator, optimizer = state
+    choose, local, learn = jax.random.split(jax.random.PRNGKey(number), 3)
+    active = jax.random.choice(choose, sizes.DEVICES, (sizes.ACTIVE,), replace=False)
+    weight = sizes.GUIDANCE * sizes.GENERATOR_DECAY**number if number else 0.0
+    rate = sizes.LEARNING_RATE * sizes.LEARNING_DECAY**number
+    trained = jax.tree.map(lambda a: jnp.stack([a] * sizes.ACTIVE), params)
+    own = jax.tree.map(lambda a: a[active], stats)
+    step_keys = jax.random.split(local, sizes.STEPS)
+    if way == "loop":
+        for key in step_keys:
+            trained, own = step(
+                trained, own, generator, images, labels, active, weight, rate, key
+            )
+    else:
+        trained, own = steps(
+            trained, own, generator, images, labels, active, weight, rate, step_keys
+        )
+    generator, optimizer = train_generator(
+        generator, optimizer, trained["classifier"], counts[active], learn
+    )
+    params = jax.tree.map(lambda a: jnp.mean(a, axis=0), trained)
+    stats = jax.tree.map(lambda all_, some: all_.at[active].set(some), stats, own)
+    return params, stats, generator, optimizer
+
+
+def local_step(
+    params: Tree,
+    stats: Tree,
+    generator: Tree,
+    images: jax.Array,
+    labels: jax.Array,
+    device: jax.Array,
+    weight: jax.Array,
+    rate: jax.Array,
+    key: jax.Array,
+) -> tuple[Tree, Tree]:
+    """One SGD step of one device."""
+    batch, *draws = jax.random.split(key, 4)
+    index = jax.random.randint(batch, (sizes.BATCH,), 0, sizes.IMAGES)
+    x = images[device, index].astype(jnp.float32) / 255.0
+    y = labels[device, index]
+    drawn = jax.random.randint(draws[0], (sizes.GENERATOR_BATCH,), 0, sizes.CLASSES)
+    made, _ = generate(generator, drawn, draws[1], train=False)
+    like, _ = generate(generator, y, draws[2], train=False)
+
+    def objective(params: Tree) -> tuple[jax.Array, Tree]:
+        logits, after = classify(params, stats, x)
+        target = jax.lax.stop_gradient(dense(params["classifier"], like))
+        log_p, log_q = jax.nn.log_softmax(target), jax.nn.log_softmax(logits)
+        divergence = jnp.mean(jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1))
+        guided = cross_entropy(dense(params["classifier"], made), drawn)
+        return cross_entropy(logits, y) + weight * (guided + divergence), after
+
+    grads, stats = jax.grad(objective, has_aux=True)(params)
+    tx = optax.sgd(rate)
+    updates, _ = tx.update(grads, tx.init(params))
+    return optax.apply_updates(params, updates), stats
+
+
+def each_device(*arguments: Any) -> tuple[Tree, Tree]:
+    """`local_step` of all devices of the round, side by side."""
+    *others, key = arguments
+    axes = (0, 0, None, None, None, 0, None, None, 0)
+    keys = jax.random.split(key, sizes.ACTIVE)
+    mapped: Callable[..., tuple[Tree, Tree]] = jax.vmap(local_step, axes)
+    return mapped(*others, keys)
+
+
+step = jax.jit(each_device)
+
+
+@jax.jit
+def steps(trained: Tree, own: Tree, *others: Any) -> tuple[Tree, Tree]:
+    """All steps of a round in one program."""
+    *fixed, keys = others
+    state, _ = jax.lax.scan(
+        lambda state, key: (each_device(*state, *fixed, key), None),
+        (trained, own),
+        keys,
+    )
+    return state
+
+
+@functools.partial(jax.jit, donate_argnums=(0, 1))
+def train_generator(
+    generator: Tree, optimizer: Tree, heads: Tree, counts: jax.Array, key: jax.Array
+) -> tuple[Tree, Tree]:
+    """The server's steps on the generator, in one scan: it has no convolution."""
+    share = counts / jnp.maximum(counts.sum(axis=0), 1.0)
+
+    def objective(params: Tree, stats: Tree, key: jax.Array) -> tuple[jax.Array, Tree]:
+        drawn, noisy = jax.random.split(key)
+        y = jax.random.randint(drawn, (sizes.GENERATOR_BATCH,), 0, sizes.CLASSES)
+        made, (noise, after) = generate((params, stats), y, noisy, train=True)
+        logits = jax.vmap(lambda head: dense(head, made))(heads)
+        log_p = jax.nn.log_softmax(logits)
+        chosen = jnp.take_along_axis(log_p, y[None, :, None], axis=-1)[..., 0]
+        loss = -jnp.mean(jnp.sum(share[:, y] * chosen, axis=0))
+        apart = jnp.mean(jnp.square(noise[:, None] - noise), axis=-1)
+        unlike = jnp.mean(jnp.abs(made[:, None] - made), axis=-1)
+        return loss + jnp.exp(-jnp.mean(apart * unlike)), after
+
+    def one(state: Tree, key: jax.Array) -> tuple[Tree, None]:
+        (params, stats), optimizer = state
+        grads, stats = jax.grad(objective, has_aux=True)(params, stats, key)
+        updates, optimizer = tx().update(grads, optimizer, params)
+        return ((optax.apply_updates(params, updates), stats), optimizer), None
+
+    keys = jax.random.split(key, sizes.GENERATOR_STEPS)
+    state, _ = jax.lax.scan(one, (generator, optimizer), keys)
+    return state
+
+
+def tx() -> optax.GradientTransformation:
+    """The generator's Adam, whose rate falls once a round."""
+    rate = optax.exponential_decay(
+        sizes.GENERATOR_RATE,
+        sizes.GENERATOR_STEPS,
+        sizes.GENERATOR_DECAY,
+        staircase=True,
+    )
+    return optax.chain(optax.add_decayed_weights(sizes.WEIGHT_DECAY), optax.adam(rate))
+
+
+def classify(params: Tree, stats: Tree, x: jax.Array) -> tuple[jax.Array, Tree]:
+    """Logits in training mode, and the running statistics after them."""
+    after = {}
+    x = 2.0 * x - 1.0
+    for name in ("conv1", "conv2"):
+        x = jax.lax.conv_general_dilated(
+            x,
+            params[name]["kernel"],
+            (2, 2),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        x, after[name] = batch_norm(params[name], stats[name], x, train=True)
+        x = jax.nn.relu(x)
+    features = dense(params["dense"], x.reshape(x.shape[0], -1))
+    return dense(params["classifier"], features), after
+
+
+def generate(
+    generator: Tree, labels: jax.Array, key: jax.Array, *, train: bool
+) -> tuple[jax.Array, tuple[jax.Array, Tree]]:
+    """Features; the noise that they are made of, and the statistics after them."""
+    params, stats = generator
+    noise = jax.random.uniform(key, (labels.shape[0], sizes.NOISE))
+    x = jnp.concatenate([noise, jax.nn.one_hot(labels, sizes.CLASSES)], axis=-1)
+    x = dense(params["dense"], x)
+    x, after = batch_norm(params["norm"], stats, x, train=train)
+    return dense(params["represent"], jax.nn.relu(x)), (noise, after)
+
+
+def batch_norm(
+    params: Tree, stats: Tree, x: jax.Array, *, train: bool
+) -> tuple[jax.Array, Tree]:
+    """Normalised over all axes but the last, and the running statistics."""
+    mean, var = stats["mean"], stats["var"]
+    if train:
+        axes = tuple(range(x.ndim - 1))
+        mean, var = jnp.mean(x, axes), jnp.var(x, axes)
+        stats = jax.tree.map(
+            lambda old, new: 0.9 * old + 0.1 * new, stats, {"mean": mean, "var": var}
+        )
+    scaled = (x - mean) * jax.lax.rsqrt(var + 1e-5)
+    return scaled * params["scale"] + params["bias"], stats
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Mean over the batch."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return jnp.mean(losses)
+
+
+def dense(params: Tree, x: jax.Array) -> jax.Array:
+    """A linear layer."""
+    return x @ params["kernel"] + params["bias"]
+
+
+def first(key: jax.Array) -> Tree:
+    """Net, statistics of all devices, generator and its optimiser."""
+    init = jax.nn.initializers.he_normal()
+    draws = iter(jax.random.split(key, 6))
+
+    def normalised(size: int) -> Tree:
+        return {"scale": jnp.ones(size), "bias": jnp.zeros(size)}
+
+    def running(*shape: int) -> Tree:
+        return {"mean": jnp.zeros(shape), "var": jnp.ones(shape)}
+
+    def linear(inputs: int, outputs: int) -> Tree:
+        kernel = init(next(draws), (inputs, outputs))
+        return {"kernel": kernel, "bias": jnp.zeros(outputs)}
+
+    one, two = sizes.CHANNELS
+    params = {
+        "conv1": {"kernel": init(next(draws), (3, 3, 1, one)), **normalised(one)},
+        "conv2": {"kernel": init(next(draws), (3, 3, one, two)), **normalised(two)},
+        "dense": linear(7 * 7 * two, sizes.FEATURES),
+        "classifier": linear(sizes.FEATURES, sizes.CLASSES),
+    }
+    stats = {
+        "conv1": running(sizes.DEVICES, one),
+        "conv2": running(sizes.DEVICES, two),
+    }
+    made = {
+        "dense": linear(sizes.NOISE + sizes.CLASSES, sizes.HIDDEN),
+        "norm": normalised(sizes.HIDDEN),
+        "represent": linear(sizes.HIDDEN, sizes.FEATURES),
+    }
+    return params, stats, (made, running(sizes.HIDDEN)), tx().init(made)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,30 @@
+"""FedGen's published sizes, and generated data for those who write it down plainly.
+
+They stand once more in `ecogen_jax.config_presets.federated`, which the others cannot
+import; `tests/test_benchmarks.py` holds the two together. NumPy at most.
+"""
+
+import numpy as np
+
+DEVICES, ACTIVE = 20, 10
+STEPS, BATCH = 20, 32
+LEARNING_RATE, LEARNING_DECAY = 0.01, 0.99
+
+CHANNELS, FEATURES, CLASSES = (6, 16), 32, 10
+NOISE, HIDDEN = 32, 256
+GENERATOR_STEPS, GENERATOR_BATCH = 50, 32
+GENERATOR_RATE, GENERATOR_DECAY, WEIGHT_DECAY = 3e-4, 0.98, 0.01
+GUIDANCE = 10.0
+"""Weight of both terms of the generator on devices; it falls by `GENERATOR_DECAY`."""
+
+IMAGES = 1250
+"""Of each device: half of MNIST, shared by 20. Nobody's time depends on the skew."""
+
+
+def data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images uint8 `[devices, images, 28, 28, 1]`, labels, and counts by class."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (DEVICES, IMAGES, 28, 28, 1), np.uint8)
+    labels = rng.integers(0, CLASSES, (DEVICES, IMAGES), np.int32)
+    counts = [np.bincount(each, minlength=CLASSES) for each in labels]
+    return images, labels, np.stack(counts).astype(np.float32)

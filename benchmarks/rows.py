@@ -1,0 +1,229 @@
+"""The rows of the benchmark: ratios of medians, verdicts, tables and the plot.
+
+A ratio is of neighbours in time: peer over ours where more is better (`>=`), ours over
+peer where the bar is a most (`<=`). The median over all turns is held against the bar.
+"""
+
+import math
+import operator
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from benchmarks.workers import Samples, WorkerError
+from ecogen_jax.report import bars as paper_bars
+from ecogen_jax.report import plots, tables
+
+BARS = pathlib.Path(__file__).parent / "bars.csv"
+COLUMNS = (
+    *(name for name in paper_bars.COLUMNS if name not in ("experiment", "dataset")),
+    *("peer", "peer_version", "peer_median", "ours_median"),
+    *("ratio", "ratio_low", "ratio_high", "repeats", "clock", "cores"),
+    *("reason", "machine", "versions"),
+)
+"""Of a table: those of all tables of bars, and what only a comparison has."""
+
+_SHOWN = {
+    "id": "id",
+    "quantity": "quantity",
+    "unit": "unit",
+    "ours_median": "ours",
+    "peer": "peer",
+    "peer_median": "theirs",
+    "ratio": "ratio",
+    "spread": "low to high",
+    "wanted": "bar",
+    "aim": "aim",
+    "verdict": "verdict",
+}
+_MEETS = {">=": operator.ge, "<=": operator.le}
+
+Found = Mapping[str, Samples | WorkerError]
+
+
+def read(path: pathlib.Path = BARS) -> pd.DataFrame:
+    """Reads the bars.
+
+    Raises:
+        ValueError: an id is there twice, or a direction is none.
+    """
+    frame = pd.read_csv(path)
+    twice = frame["id"][frame["id"].duplicated()].tolist()
+    if twice:
+        raise ValueError(f"{path.name} has the ids {twice} twice")
+    text = ["peers", "peer"]
+    frame[text] = frame[text].fillna("")
+    wrong = frame["id"][~frame["direction"].isin(_MEETS)].tolist()
+    if wrong:
+        raise ValueError(f"direction of {wrong} is none of {', '.join(_MEETS)}")
+    return frame
+
+
+def judge(bar: Mapping[str, Any], found: Found) -> dict[str, Any]:
+    """Fills in one row.
+
+    Args:
+        bar: a row of `read`. Several `peers`, joined by "|", are ways to do the same,
+            of which the one with the least median counts. Without any, our own value
+            is held against the bar.
+        found: what the workers of its group gave.
+
+    Returns:
+        The bar with what was measured; `reason` says why a verdict is `not run`.
+    """
+    ours = found[bar["ours"]]
+    names = [name for name in bar["peers"].split("|") if name]
+    peer = best([found[name] for name in names])
+    row = {name: value for name, value in bar.items() if name in COLUMNS}
+    row |= {"kind": "measured", "verdict": "not run", "judged": "ratio"}
+    for each in (ours, peer):
+        if isinstance(each, WorkerError):
+            return row | {"reason": f"failed: {each}"}
+    assert isinstance(ours, Samples)
+    row |= _spread(bar, ours) | {"versions": told(ours), "repeats": len(ours.seconds)}
+    if peer is None:
+        value = row["ours_median"]
+        return row | {"judged": "ours", "verdict": verdict(value, bar)}
+    assert isinstance(peer, Samples)
+    ratios = paired(ours.seconds, peer.seconds, bar["direction"])
+    ratio = statistics.median(ratios)
+    return row | {
+        "peer_median": value_of(peer.median, bar),
+        "peer_version": told(peer),
+        "ratio": ratio,
+        "ratio_low": min(ratios),
+        "ratio_high": max(ratios),
+        "verdict": verdict(ratio, bar),
+    }
+
+
+def best(peers: Sequence[Samples | WorkerError]) -> Samples | WorkerError | None:
+    """The one with the least median; if none has run, what ended the first."""
+    ran = [each for each in peers if isinstance(each, Samples)]
+    if ran:
+        return min(ran, key=lambda samples: samples.median)
+    return peers[0] if peers else None
+
+
+def paired(ours: list[float], peer: list[float], direction: str) -> list[float]:
+    """Ratios of neighbours in time; see the top of this file."""
+    pairs = zip(ours, peer, strict=True)
+    if direction == ">=":
+        return [theirs / own for own, theirs in pairs]
+    return [own / theirs for own, theirs in pairs]
+
+
+def value_of(seconds: float, bar: Mapping[str, Any]) -> float:
+    """Seconds of a unit in the row's own unit, which may be a rate."""
+    if bar["unit"].endswith("/s"):
+        return bar["scale"] / seconds
+    return bar["scale"] * seconds
+
+
+def verdict(value: float, bar: Mapping[str, Any]) -> str:
+    """Returns `met`, `missed`, or `no bar`."""
+    if math.isnan(bar["bar"]):
+        return "no bar"
+    return "met" if _MEETS[bar["direction"]](value, bar["bar"]) else "missed"
+
+
+def told(samples: Samples) -> str:
+    """Versions as text."""
+    return ", ".join(f"{name} {version}" for name, version in samples.about.items())
+
+
+def _spread(bar: Mapping[str, Any], ours: Samples) -> dict[str, float]:
+    values = [value_of(seconds, bar) for seconds in ours.seconds]
+    return {
+        "ours_median": statistics.median(values),
+        "ours_mean": statistics.mean(values),
+        "ours_std": statistics.stdev(values) if len(values) > 1 else math.nan,
+        "ours_worst": value_of(max(ours.seconds), bar),
+    }
+
+
+def write(name: str, rows: Sequence[Mapping[str, Any]], folder: pathlib.Path) -> None:
+    """Writes a table as CSV, and as Markdown with what all its rows share below it.
+
+    Args:
+        name: of the table and its files.
+        rows: from `judge`, with all else that is known.
+        folder: made where it is missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.csv"
+    frame = pd.DataFrame(list(rows)).reindex(columns=list(COLUMNS))
+    frame.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+    page = tables.to_markdown(tables.from_frame(name, readable(pd.read_csv(path))))
+    notes = [f"{row['id']} {row['reason']}" for row in rows if row.get("reason")]
+    for column in ("machine", "versions", "peer_version", "command", "commit"):
+        values = dict.fromkeys(str(row[column]) for row in rows if row.get(column))
+        notes += [f"{column.replace('_', ' ')}: {value}" for value in values]
+    lines = [page, *(f"- {note}" for note in notes), ""]
+    (folder / f"{name}.md").write_text("\n".join(lines))
+
+
+def readable(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns a table's columns for reading."""
+    rows = frame.to_dict("records")
+    text = frame.assign(
+        spread=[_between(row["ratio_low"], row["ratio_high"]) for row in rows],
+        wanted=[
+            tables.BLANK
+            if math.isnan(row["bar"])
+            else f"{row['direction']} {row['bar']:g}"
+            for row in rows
+        ],
+    )
+    return text[list(_SHOWN)].rename(columns=_SHOWN)
+
+
+def _between(low: float, high: float) -> str:
+    return tables.BLANK if math.isnan(low) else f"{low:.3g} to {high:.3g}"
+
+
+def plot(folder: pathlib.Path) -> pathlib.Path | None:
+    """Draws the ratios of all tables of a folder against their bars.
+
+    Everything is over its bar, or under it where the bar is a most: what lies to the
+    right of 1 is met.
+
+    Returns:
+        The file, or None where there is nothing to draw.
+    """
+    read_back = [pd.read_csv(path) for path in sorted(folder.glob("S[0-9]*.csv"))]
+    frame = pd.concat(read_back) if read_back else pd.DataFrame(columns=list(COLUMNS))
+    frame = frame.dropna(subset=["ratio", "bar"])
+    if frame.empty:
+        return None
+    rows = frame.to_dict("records")[::-1]
+    height_in = 1.2 + 0.26 * len(rows)
+    figure = Figure(figsize=(plots.WIDTH_IN, height_in), layout="constrained")
+    axes = figure.subplots()
+    for number, row in enumerate(rows):
+        ends = [_score(row, row[end]) for end in ("ratio_low", "ratio_high")]
+        color = plots.COLORS["end" if row["verdict"] == "met" else "edge"]
+        axes.plot(ends, [number] * 2, color=color)
+        axes.plot(_score(row, row["ratio"]), number, "o", color=color)
+        if not math.isnan(row["aim"]):
+            axes.plot(_score(row, row["aim"]), number, "|", color="k", markersize=9)
+    axes.axvline(1, color="k")
+    axes.set_xscale("log")
+    axes.set_yticks(
+        range(len(rows)), [f"{row['id']}: {row['ratio']:.3g}" for row in rows]
+    )
+    axes.tick_params(axis="y", labelsize="small")
+    axes.set_xlabel("ratio over its bar (ticks: aims)")
+    axes.set_title("Ratios against bars", fontsize="medium")
+    axes.grid(axis="x", color="#DDDDDD")
+    path = folder / "ratios.png"
+    figure.savefig(path, dpi=200)
+    return path
+
+
+def _score(row: Mapping[Any, Any], value: float) -> float:
+    return value / row["bar"] if row["direction"] == ">=" else row["bar"] / value

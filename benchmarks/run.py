@@ -1,0 +1,138 @@
+"""Times us beside our peers, and writes a table for each part and a plot.
+
+    python -m benchmarks.run [--only S1,S3a.fedjax] [--out benchmarks/results]
+
+Workers take turns, A B A B, each warmed up and compiled before; a row has medians and
+the median ratio of neighbours. Takes an hour or more on a quiet machine, and shows
+nothing on a busy one. Peers come from `python -m benchmarks.peers install`; one that is
+not there, or fails, is a row that says so. `--smoke` only tries that everything runs.
+"""
+
+import argparse
+import os
+import pathlib
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from benchmarks import conv, rows
+from benchmarks.cases import GROUPS, Group
+from benchmarks.workers import ROOT, Turns, take_turns
+from ecogen_jax.report import tables
+from papers_repro.energy.rows import commit
+
+SAMPLE_S, SMOKE_S = 1.0, 0.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; the exit code is 1 if some row has not run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default="", metavar="ID,ID", help="rows, or parts")
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=ROOT / "benchmarks" / "results"
+    )
+    parser.add_argument("--repeats", type=int, default=7, help="default: %(default)s")
+    parser.add_argument("--smoke", action="store_true", help="to a temporary folder")
+    options = parser.parse_args(arguments)
+    try:
+        bars = chosen(rows.read(), [id for id in options.only.split(",") if id])
+    except ValueError as error:
+        parser.error(str(error))
+    if not options.smoke:
+        return run(bars, options.out, options.repeats, SAMPLE_S)
+    with tempfile.TemporaryDirectory(prefix="benchmark-smoke-") as folder:
+        return run(bars, pathlib.Path(folder), 1, SMOKE_S)
+
+
+def chosen(bars: pd.DataFrame, only: Sequence[str]) -> pd.DataFrame:
+    """The tables that have a row of the given ids, or of whole parts of ids.
+
+    Raises:
+        ValueError: there is no such row.
+    """
+    if not only:
+        return bars
+    parts = {id: [id == o or id.startswith(f"{o}.") for o in only] for id in bars["id"]}
+    for position, name in enumerate(only):
+        if not any(found[position] for found in parts.values()):
+            raise ValueError(f"no rows {name!r}; there are {', '.join(bars['id'])}")
+    wanted = bars["group"][[any(parts[id]) for id in bars["id"]]]
+    return bars[bars["group"].isin(wanted)]
+
+
+def run(bars: pd.DataFrame, folder: pathlib.Path, repeats: int, sample_s: float) -> int:
+    """Times the groups of some bars one after another, and writes as it goes.
+
+    Args:
+        bars: rows of `rows.read`.
+        folder: for tables and plot; the other rows of a table stay as they are.
+        repeats: turns of each group, at most.
+        sample_s: wall seconds of a sample.
+    """
+    console, finished = Console(), True
+    for name in dict.fromkeys(bars["group"]):
+        group, asked = GROUPS[name], bars[bars["group"] == name]
+        turns = Turns(
+            repeats=min(repeats, group.most),
+            clock=group.clock,
+            cores=min(group.cores, len(os.sched_getaffinity(0))),
+            sample_s=sample_s,
+            logs=ROOT / ".cache" / "benchmarks" / "logs" / name,
+        )
+        with console.status(f"{name}: {', '.join(w.name for w in group.workers)}"):
+            found = take_turns(group.workers, turns)
+        about = _about(turns, group)
+        judged = [rows.judge(bar, found) | about for bar in asked.to_dict("records")]
+        finished &= all(row["verdict"] != "not run" for row in judged)
+        table = name.partition(".")[0]
+        rows.write(table, _merged(judged, folder / f"{table}.csv"), folder)
+        frame = pd.DataFrame(judged).reindex(columns=list(rows.COLUMNS))
+        console.print(tables.to_rich(tables.from_frame(name, _short(frame))))
+        for row in judged:
+            if row.get("reason"):
+                console.print(f"{row['id']} {row['reason']}", style="red", markup=False)
+    rows.plot(folder)
+    return int(not finished)
+
+
+def _about(turns: Turns, group: Group) -> dict[str, Any]:
+    """What all rows of a group share."""
+    cores = f"{turns.cores} core" + "s" * (turns.cores > 1)
+    lacking = "" if turns.cores == group.cores else f" of {group.cores} asked for"
+    return {
+        "clock": group.clock.removesuffix("_s"),
+        "cores": turns.cores,
+        "machine": f"{conv.processor()}, {cores}{lacking}",
+        "command": shlex.join(["python", "-m", "benchmarks.run", *sys.argv[1:]]),
+        "commit": commit(),
+    }
+
+
+def _merged(
+    judged: Sequence[dict[str, Any]], path: pathlib.Path
+) -> list[dict[Any, Any]]:
+    """The rows of a table once some have been timed anew, in the order of the bars."""
+    known: dict[str, dict[Any, Any]] = {}
+    if path.exists():
+        before = pd.read_csv(path).astype(object)
+        before = before.where(before.notna(), None)
+        known = {row["id"]: row for row in before.to_dict("records")}
+    known |= {row["id"]: row for row in judged}
+    return [known[id] for id in rows.read()["id"] if id in known]
+
+
+def _short(frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns for a terminal."""
+    text = rows.readable(frame)
+    return text[["id", "unit", "ours", "theirs", "ratio", "bar", "aim", "verdict"]]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

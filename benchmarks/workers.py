@@ -1,0 +1,221 @@
+"""The suite's side of the benchmark: starts workers and lets them take turns."""
+
+import contextlib
+import json
+import os
+import pathlib
+import select
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from benchmarks import peers
+from benchmarks.speaker import SAMPLE_S
+
+ROOT = pathlib.Path(__file__).parents[1]
+PATIENCE_S = 3600.0
+"""Nobody needs so long to start or for one sample; whoever does has failed."""
+
+_ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class Worker(NamedTuple):
+    """One thing to time, see `speaker`.
+
+    Attributes:
+        name: unique in its group.
+        command: module and arguments, such as `("benchmarks.ours.hop", "small")`.
+        python: the peer in whose environment it runs, or "" for this one.
+        starts: 0 for a worker that stays and gives sample after sample; else how many
+            are started anew for each sample, their seconds added up.
+        env: environment variables; "{scratch}" in a value is a folder of the group's.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    python: str = ""
+    starts: int = 0
+    env: tuple[tuple[str, str], ...] = ()
+
+
+class Samples(NamedTuple):
+    """What a worker took: seconds of one unit, an entry for each turn.
+
+    Attributes:
+        seconds: by the group's clock.
+        about: versions by package.
+    """
+
+    seconds: list[float]
+    about: dict[str, str]
+
+    @property
+    def median(self) -> float:
+        """The middle one."""
+        return statistics.median(self.seconds)
+
+
+class WorkerError(RuntimeError):
+    """A worker cannot be started, or has ended; the message says how."""
+
+
+class Turns(NamedTuple):
+    """How workers take turns.
+
+    Attributes:
+        repeats: samples of each.
+        clock: `cpu_s` or `wall_s`.
+        cores: how many they may use, all of them the same ones.
+        sample_s: see `speaker.SAMPLE_S`.
+        logs: the folder for what workers write to their standard error.
+    """
+
+    repeats: int
+    clock: str
+    cores: int
+    sample_s: float
+    logs: pathlib.Path
+
+
+def take_turns(
+    workers: Sequence[Worker], turns: Turns
+) -> dict[str, Samples | WorkerError]:
+    """Times workers in turn: A B C A B C.
+
+    Args:
+        workers: who; each is warmed up before the first turn.
+        turns: how.
+
+    Returns:
+        By worker, its samples; or what ended it, and the others go on without it.
+    """
+    found: dict[str, Samples | WorkerError] = {}
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
+        seats = {worker.name: _Seat(worker, turns, scratch) for worker in workers}
+        try:
+            for name, seat in seats.items():
+                found[name] = _or_error(seat, seat.start)
+            for _ in range(turns.repeats):
+                for name, seat in seats.items():
+                    samples = found[name]
+                    if isinstance(samples, Samples):
+                        found[name] = _or_error(seat, seat.sample, samples)
+        finally:
+            for seat in seats.values():
+                seat.stop()
+    return found
+
+
+def _or_error(
+    seat: "_Seat", act: Callable[..., Samples], *arguments: Samples
+) -> Samples | WorkerError:
+    try:
+        return act(*arguments)
+    except WorkerError as error:
+        seat.stop()
+        return error
+
+
+class _Seat:
+    """One worker and its process."""
+
+    def __init__(self, worker: Worker, turns: Turns, scratch: str) -> None:
+        self.worker, self.turns, self.scratch = worker, turns, scratch
+        self.log = turns.logs / f"{worker.name}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Samples:
+        """Starts the worker and waits for it; one that starts anew does so once."""
+        about = self._launch()
+        if self.worker.starts:
+            self._ask()
+            self.stop()
+        return Samples([], about)
+
+    def sample(self, samples: Samples) -> Samples:
+        """One more sample."""
+        clock = self.turns.clock
+        if not self.worker.starts:
+            seconds = self._ask()[clock]
+        else:
+            seconds = 0.0
+            for _ in range(self.worker.starts):
+                self._launch()
+                seconds += self._ask()[clock]
+                self.stop()
+        return samples._replace(seconds=[*samples.seconds, seconds])
+
+    def stop(self) -> None:
+        """Ends the worker with whatever it has started."""
+        process, self.process = self.process, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.close()  # no more questions: it ends by itself
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        with contextlib.suppress(ProcessLookupError):  # nobody is left
+            os.killpg(process.pid, signal.SIGTERM)
+        process.stdout.close()
+
+    def _launch(self) -> dict[str, str]:
+        python = peers.interpreter(self.worker.python) if self.worker.python else None
+        if self.worker.python and python is None:
+            raise WorkerError(f"{self.worker.python} is not installed")
+        env = {name: value.format(scratch=self.scratch) for name, value in self._env()}
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(python or sys.executable), "-m", *self.worker.command],
+                cwd=ROOT,
+                env=os.environ | env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                bufsize=0,
+                start_new_session=True,
+                preexec_fn=self._pin,
+            )
+        return self._hear()["about"]
+
+    def _env(self) -> list[tuple[str, str]]:
+        # Of a process of its own for each core, as peers have them, each has a thread.
+        threads = [(name, "1") for name in _ONE_THREAD]
+        sample_s = (SAMPLE_S, str(self.turns.sample_s))
+        return [*threads, sample_s, ("PYTHONPATH", str(ROOT)), *self.worker.env]
+
+    def _pin(self) -> None:
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[-self.turns.cores :])
+
+    def _ask(self) -> dict[str, float]:
+        assert self.process is not None
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(b"\n")
+        except BrokenPipeError as error:
+            raise self._failure() from error
+        return self._hear()
+
+    def _hear(self) -> dict[str, Any]:
+        """The next line of the worker."""
+        assert self.process is not None
+        assert self.process.stdout is not None
+        stdout = self.process.stdout
+        if not select.select([stdout], [], [], PATIENCE_S)[0]:
+            raise WorkerError(f"said nothing for {PATIENCE_S:.0f} s")
+        line = stdout.readline()
+        if not line:
+            raise self._failure()
+        return json.loads(line)
+
+    def _failure(self) -> WorkerError:
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return WorkerError(lines[-1].strip() if lines else "ended without a word")

@@ -1,0 +1,286 @@
+"""The benchmark's logic: turns, ratios and verdicts, and that the same work is timed."""
+
+import importlib.util
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks import hops, nets, rows, run, tasks, workers
+from benchmarks.cases import GROUPS
+from benchmarks.ours import federation, hop, rounds
+from benchmarks.peers import dense
+from benchmarks.plain import bare, fedgen_jax, fedgen_sizes
+from benchmarks.workers import Samples, Turns, Worker, WorkerError, take_turns
+from ecogen_jax import config as configs
+from ecogen_jax.config_presets import federated
+from ecogen_jax.energy import meter
+from ecogen_jax.nets.functional import Variables
+from ecogen_jax.run.build import build_nets
+from ecogen_jax.run.build_route import generation, route
+from ecogen_jax.types import PyTree
+
+BAR = {
+    "id": "S9.peer",
+    "group": "S9",
+    "ours": "ours",
+    "peers": "slow|fast",
+    "peer": "somebody",
+    "quantity": "work",
+    "unit": "ms",
+    "scale": 1000.0,
+    "direction": ">=",
+    "bar": 1.5,
+    "aim": math.nan,
+}
+
+
+def samples(*seconds):
+    return Samples(list(seconds), {"numpy": "1"})
+
+
+FOUND = {
+    "ours": samples(1.0, 2.0, 4.0),
+    "slow": samples(9.0, 9.0, 9.0),
+    "fast": samples(3.0, 3.0, 2.0),
+}
+
+
+def test_a_ratio_is_the_median_of_neighbours_with_the_best_way_of_the_peer():
+    row = rows.judge(BAR, FOUND)
+    assert row["ratio"] == 1.5  # of 3, 1.5 and 0.5; of the medians it is 1.5 too
+    assert (row["ratio_low"], row["ratio_high"]) == (0.5, 3.0)
+    assert (row["ours_median"], row["peer_median"]) == (2000.0, 3000.0)
+    assert row["ours_worst"] == 4000.0
+    assert row["verdict"] == "met"
+    assert rows.judge(BAR | {"bar": 1.51}, FOUND)["verdict"] == "missed"
+    assert rows.judge(BAR | {"bar": math.nan}, FOUND)["verdict"] == "no bar"
+
+
+def test_a_bar_from_above_is_ours_over_the_peer():
+    row = rows.judge(BAR | {"direction": "<=", "bar": 0.6}, FOUND)
+    assert row["ratio"] == pytest.approx(2 / 3)
+    assert row["verdict"] == "missed"
+    assert rows.judge(BAR | {"direction": "<=", "bar": 0.7}, FOUND)["verdict"] == "met"
+
+
+def test_a_rate_is_work_over_time():
+    row = rows.judge(BAR | {"unit": "steps/s", "scale": 10.0}, FOUND)
+    assert (row["ours_median"], row["ours_worst"]) == (5.0, 2.5)
+    assert row["ratio"] == 1.5
+
+
+def test_our_own_value_is_judged_where_there_is_no_peer():
+    alone = BAR | {"peers": "", "direction": "<=", "bar": 2000.0}
+    row = rows.judge(alone, FOUND)
+    assert (row["judged"], row["verdict"]) == ("ours", "met")
+    assert rows.judge(alone | {"bar": 1999.0}, FOUND)["verdict"] == "missed"
+
+
+def test_a_failure_is_a_row_that_says_how():
+    error = WorkerError("pfl is not installed")
+    for broken in ({"ours": error}, {"slow": error, "fast": error}):
+        row = rows.judge(BAR, FOUND | broken)
+        assert row["verdict"] == "not run"
+        assert row["reason"] == "failed: pfl is not installed"
+    # One of two ways is enough.
+    assert rows.judge(BAR, FOUND | {"slow": error})["verdict"] == "met"
+
+
+def test_tables_are_merged_by_row_and_printed_with_their_failures(tmp_path):
+    bars = rows.read().set_index("id", drop=False)
+    both = [bars.loc[id].to_dict() for id in ("S3a.fedjax", "S3a.pfl")]
+    error = WorkerError("pfl is not installed")
+    found = {"ours": samples(1.0), "fedjax": samples(5.0), "pfl": error}
+    rows.write("S3a", [rows.judge(bar, found) for bar in both], tmp_path)
+    again = found | {"fedjax": samples(3.0)}
+    path = tmp_path / "S3a.csv"
+    merged = run._merged([rows.judge(both[0], again)], path)
+    rows.write("S3a", merged, tmp_path)
+    table = pd.read_csv(path).set_index("id")
+    assert list(table["ratio"][:1]) == [3.0]
+    assert list(table["verdict"]) == ["missed", "not run"]
+    page = (tmp_path / "S3a.md").read_text()
+    assert "- S3a.pfl failed: pfl is not installed" in page
+    picture = rows.plot(tmp_path)
+    assert picture is not None
+    assert picture.stat().st_size > 0
+
+
+def test_every_row_names_workers_and_every_worker_is_there():
+    bars = rows.read()
+    assert set(bars["group"]) == set(GROUPS)
+    for bar in bars.to_dict("records"):
+        group = GROUPS[bar["group"]]
+        names = {worker.name for worker in group.workers}
+        wanted = {bar["ours"], *filter(None, bar["peers"].split("|"))}
+        assert wanted <= names, bar["id"]
+        assert bar["id"].startswith(bar["group"].partition(".")[0])
+    modules = {w.command[0] for group in GROUPS.values() for w in group.workers}
+    assert all(importlib.util.find_spec(module) for module in modules)
+
+
+def test_rows_are_chosen_by_id_or_by_part():
+    bars = rows.read()
+    assert set(run.chosen(bars, ["S2"])["group"]) == {"S2.small", "S2.ngf64"}
+    assert set(run.chosen(bars, ["S3a.flower"])["group"]) == {"S3a.two"}
+    with pytest.raises(ValueError, match="no rows 'S7'"):
+        run.chosen(bars, ["S7"])
+
+
+def worker(name, path, fails_after="", **others):
+    command = ("tests.benchmark_worker", name, str(path), fails_after)
+    return Worker(name, command, **others)
+
+
+def test_workers_take_turns_and_one_that_fails_leaves_the_others_alone(tmp_path):
+    path = tmp_path / "units"
+    turns = Turns(3, "wall_s", 1, 0.0, tmp_path / "logs")
+    party = [worker("A", path), worker("B", path), worker("C", path, "3")]
+    found = take_turns([*party, worker("D", path, python="nobody")], turns)
+    # Two of each to warm up, then in turn; the third unit of C is its last.
+    assert path.read_text() == "AABBCC" + "ABC" + "AB" + "AB"
+    for name in "AB":
+        assert isinstance(found[name], Samples)
+        assert len(found[name].seconds) == 3
+        assert found[name].about == {"numpy": np.__version__}
+    assert str(found["C"]) == "RuntimeError: out of paper"
+    assert str(found["D"]) == "nobody is not installed"
+
+
+def test_a_worker_that_starts_anew_does_its_work_once_each_time(tmp_path):
+    path = tmp_path / "units"
+    turns = Turns(2, "cpu_s", 1, 0.0, tmp_path / "logs")
+    found = take_turns([worker("A", path, "once", starts=2)], turns)
+    assert isinstance(found["A"], Samples)
+    assert len(found["A"].seconds) == 2
+    # Once to warm the machine up, then twice for each sample.
+    assert path.read_text() == "A" * 5
+
+
+def test_samples_are_of_one_unit_of_work(monkeypatch, tmp_path):
+    path = tmp_path / "units"
+    monkeypatch.setattr(workers, "SAMPLE_S", "ANOTHER_NAME")
+    turns = Turns(1, "wall_s", 1, 0.0, tmp_path / "logs")
+    found = take_turns([worker("A", path)], turns)
+    units = len(path.read_text()) - 2
+    assert units > 1  # of a second together, as is the default
+    assert found["A"].seconds[0] < 1.0 / units
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """A task whose one step takes all samples, so that their order is no matter."""
+    task = tasks.Task("mlp", 4, 6, 6, (4, 4, 1), 3)
+    monkeypatch.setitem(tasks.TASKS, "tiny", task)
+    return task
+
+
+def test_the_bare_scan_makes_the_update_of_our_round(tiny):
+    ours = rounds.Rounds(federation.of_task("tiny", num_devices=1), 1)
+    before = jax.tree.map(jnp.copy, ours.state.server.variables.params)
+    ours.one()
+    images, labels = map(jnp.asarray, tasks.data(tiny))
+    net, key = nets.of_task(tiny), jax.random.key(0)
+    after = bare.one_round(net, tiny, before, images, labels, key)
+    moved = jax.tree.map(jnp.subtract, after, before)
+    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(moved)) > 1e-3
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        ours.state.server.variables.params,
+        after,
+    )
+
+
+@pytest.mark.parametrize("net", ["logistic", "mlp"])
+def test_the_gradients_in_numpy_are_those_of_our_net(tiny, net):
+    task = tiny._replace(net=net)
+    images, labels = (each[0] for each in tasks.data(task))
+    x, params = tasks.as_floats(images), dense.first(task)
+    layers = ["hidden", "classifier"][-len(params) // 2 :]
+    named = {
+        layer: {"kernel": params[2 * i], "bias": params[2 * i + 1]}
+        for i, layer in enumerate(layers)
+    }
+
+    def loss(params: PyTree) -> jax.Array:
+        logits = nets.of_task(task).apply(Variables(params, {}), x, train=True).value
+        chosen = jax.nn.log_softmax(logits)
+        return -jnp.mean(chosen[np.arange(len(labels)), labels])
+
+    wanted = jax.grad(loss)(jax.tree.map(jnp.asarray, named))
+    found = dense.gradients(params, x.reshape(len(x), -1), labels)
+    for i, layer in enumerate(layers):
+        np.testing.assert_allclose(found[2 * i], wanted[layer]["kernel"], atol=1e-5)
+        np.testing.assert_allclose(found[2 * i + 1], wanted[layer]["bias"], atol=1e-5)
+
+
+def test_a_round_is_told_with_its_faults(tiny, tmp_path):
+    stage = federation.of_task("tiny", num_devices=1, faulty=True)
+    told = rounds.Told(stage, 1, tmp_path)
+    for _ in range(6):
+        told.one_told()
+    (file,) = tmp_path.glob("**/metrics.jsonl")
+    lines = pd.read_json(file, lines=True)
+    assert (lines["event"] == "round").sum() == 6
+    assert (lines["event"] == "fault").any()
+    assert (lines["end/energy_j"].dropna() > 0).all()
+
+
+def test_the_plain_fedgen_has_the_published_sizes_and_our_work():
+    config = federated("benchmark", "fedgen")
+    section, own = config.federated, config.federated.fedgen
+    assert (section.active, section.steps) == (fedgen_sizes.ACTIVE, fedgen_sizes.STEPS)
+    assert section.batch_size == fedgen_sizes.BATCH
+    assert section.learning_rate == fedgen_sizes.LEARNING_RATE
+    assert (own.steps, own.batch_size) == (
+        fedgen_sizes.GENERATOR_STEPS,
+        fedgen_sizes.GENERATOR_BATCH,
+    )
+    assert (own.noise_size, own.weight) == (fedgen_sizes.NOISE, fedgen_sizes.GUIDANCE)
+    shapes = build_nets(config, (28, 28, 1), fedgen_sizes.CLASSES)
+    ours = jax.eval_shape(shapes.cloud.init, jax.random.key(0)).params
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        params, stats, generator, _ = fedgen_jax.first(jax.random.PRNGKey(0))
+        assert count(params) == count(ours)
+        own_stats = jax.tree.map(lambda leaf: leaf[0], stats)
+        data = (jnp.asarray(each) for each in fedgen_sizes.data()[:2])
+        step = (params, own_stats, generator, *data, jnp.int32(0), 1.0, 0.1)
+        plain = meter.cost(fedgen_jax.local_step, *step, jax.random.PRNGKey(0))
+    stage = federation.fedgen(1)
+    assert stage.together is not None
+    cohort = stage.together.feed(0)
+    state = jax.eval_shape(lambda: stage.begin(None, jax.random.key(0))[0])
+    work = stage.together.flops(0, jax.tree.map(zeros, state), cohort)
+    steps = fedgen_sizes.ACTIVE * fedgen_sizes.STEPS
+    assert plain.flops * steps == pytest.approx(work["end"], rel=0.1)
+
+
+def count(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def zeros(leaf):
+    return jnp.zeros(leaf.shape, leaf.dtype)
+
+
+def test_the_small_hop_is_that_of_its_config():
+    config = configs.load("configs/hops/a2.py")
+    small, section = hops.HOPS["small"], config.down_cloud_edge
+    way = route(config, lambda name: np.zeros(0))
+    how, study = hop.sizes(small)
+    assert how == generation(config, way.legs[0], small.shape, hops.CLASSES)
+    assert study.steps == section.student_steps
+    assert study.total_steps == section.rounds * section.steps * study.steps
+    assert (study.learning_rate, study.temperature) == (
+        section.learning_rate,
+        section.temperature,
+    )
+    theirs = build_nets(config, small.shape, hops.CLASSES)
+    wanted = (theirs.cloud, theirs.edge, theirs.generator)
+    for ours, net in zip(hop.all_nets(small), wanted, strict=True):
+        shapes = [jax.eval_shape(one.init, jax.random.key(0)) for one in (ours, net)]
+        assert shapes[0] == shapes[1]

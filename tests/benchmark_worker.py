@@ -2,16 +2,18 @@
 
 import pathlib
 import sys
+import time
 
 from benchmarks.speaker import Speaker
 
 
-def main(name, path, fails_after):
+def main(name, path, fails_after, sleep_s):
     speaker = Speaker("numpy", work=2.0, warmup=0 if fails_after == "once" else 2)
     done = 0
     while True:
         with pathlib.Path(path).open("a") as file:
             file.write(name)
+        time.sleep(float(sleep_s))
         print("what a library prints is no answer")
         done += 1
         if str(done) == fails_after:

@@ -252,7 +252,7 @@ def test_the_plain_fedgen_has_the_published_sizes_and_our_work():
     stage = federation.fedgen(1)
     assert stage.together is not None
     cohort = stage.together.feed(0)
-    state = jax.eval_shape(lambda: stage.begin(None, jax.random.key(0))[0])
+    state = jax.eval_shape(lambda: stage.begin(federation.NOBODY, jax.random.key(0))[0])
     work = stage.together.flops(0, jax.tree.map(zeros, state), cohort)
     steps = fedgen_sizes.ACTIVE * fedgen_sizes.STEPS
     assert plain.flops * steps == pytest.approx(work["end"], rel=0.1)

@@ -7,8 +7,10 @@ from benchmarks import nets, tasks
 from ecogen_jax import config as config_lib
 from ecogen_jax.config_presets import federated as published
 from ecogen_jax.data import sources
+from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.learn import Data
-from ecogen_jax.relay.parties import Nets, Topology
+from ecogen_jax.relay.messages import GeneratorAndStudent
+from ecogen_jax.relay.parties import Nets, Parties, Topology
 from ecogen_jax.relay.protocols import PROTOCOLS
 from ecogen_jax.relay.settings import (
     Evidence,
@@ -24,6 +26,11 @@ from ecogen_jax.run.build_federated import federated
 
 ROUNDS = 500
 """Rounds of the schedule, which is gone through again and again."""
+
+_NOTHING = Variables({}, {})
+_NO_RELAY = GeneratorAndStudent(_NOTHING, _NOTHING, np.zeros((0, 0), np.int32))
+NOBODY = Parties(_NOTHING, _NOTHING, (), _NO_RELAY, _NO_RELAY)
+"""The parties before a stage that asks none of them."""
 
 
 def of_task(

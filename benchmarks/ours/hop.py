@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from benchmarks import nets
 from benchmarks.hops import CLASSES, HOPS, Hop
 from benchmarks.ours import products
+from benchmarks.ours.federation import NOBODY
 from benchmarks.speaker import Speaker
 from ecogen_jax import keys, mesh
 from ecogen_jax.nets.classifier import classifier
@@ -58,7 +59,7 @@ class Rounds:
         self.stage, self.number, self._devices = stage, 0, devices
         self._roots = [keys.root(seed) for seed in seeds]
         self._compiled = compile_round(stage, Mapping(mesh.resolve("auto"), devices))
-        each = [stage.begin(None, root) for root in self._roots]  # type: ignore[arg-type]  # `start` asks nobody
+        each = [stage.begin(NOBODY, root) for root in self._roots]
         joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *each)
         self.state, self._inputs = mesh.place(joined, num_devices=devices)
 

@@ -72,7 +72,8 @@ class Rounds:
         self._key = keys.root(0)
         mapping = Mapping(mesh.resolve("auto"), num_devices)
         self._compiled = compile_round(stage, mapping)
-        state, _ = stage.begin(None, keys.stream(self._key, "begin"))  # type: ignore[arg-type]  # a federation asks nobody
+        begin = keys.stream(self._key, "begin")
+        state, _ = stage.begin(federation.NOBODY, begin)
         self.state: PyTree = together.placed(stage, state, num_devices)
 
     def inputs(self) -> PyTree:

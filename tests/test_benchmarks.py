@@ -198,7 +198,7 @@ def test_the_bare_scan_makes_the_update_of_our_round(tiny):
 def test_the_gradients_in_numpy_are_those_of_our_net(tiny, net):
     task = tiny._replace(net=net)
     images, labels = (each[0] for each in tasks.data(task))
-    x, params = tasks.as_floats(images), dense.first(task)
+    x, params = jnp.asarray(tasks.as_floats(images)), dense.first(task)
     layers = ["hidden", "classifier"][-len(params) // 2 :]
     named = {
         layer: {"kernel": params[2 * i], "bias": params[2 * i + 1]}
@@ -211,7 +211,7 @@ def test_the_gradients_in_numpy_are_those_of_our_net(tiny, net):
         return -jnp.mean(chosen[np.arange(len(labels)), labels])
 
     wanted = jax.grad(loss)(jax.tree.map(jnp.asarray, named))
-    found = dense.gradients(params, x.reshape(len(x), -1), labels)
+    found = dense.gradients(params, np.asarray(x).reshape(len(x), -1), labels)
     for i, layer in enumerate(layers):
         np.testing.assert_allclose(found[2 * i], wanted[layer]["kernel"], atol=1e-5)
         np.testing.assert_allclose(found[2 * i + 1], wanted[layer]["bias"], atol=1e-5)
@@ -229,41 +229,45 @@ def test_a_round_is_told_with_its_faults(tiny, tmp_path):
     assert (lines["end/energy_j"].dropna() > 0).all()
 
 
-def test_the_plain_fedgen_has_the_published_sizes_and_our_work():
+def test_the_plain_fedgen_has_the_published_sizes():
     config = federated("benchmark", "fedgen")
     section, own = config.federated, config.federated.fedgen
-    assert (section.active, section.steps) == (fedgen_sizes.ACTIVE, fedgen_sizes.STEPS)
-    assert section.batch_size == fedgen_sizes.BATCH
-    assert section.learning_rate == fedgen_sizes.LEARNING_RATE
-    assert (own.steps, own.batch_size) == (
-        fedgen_sizes.GENERATOR_STEPS,
-        fedgen_sizes.GENERATOR_BATCH,
+    sizes = fedgen_sizes
+    devices = config.topology.num_edges * config.topology.devices_per_edge
+    assert (devices, section.active) == (sizes.DEVICES, sizes.ACTIVE)
+    assert (section.steps, section.batch_size) == (sizes.STEPS, sizes.BATCH)
+    assert section.learning_rate == sizes.LEARNING_RATE
+    assert section.decay == sizes.LEARNING_DECAY
+    assert (own.steps, own.batch_size) == (sizes.GENERATOR_STEPS, sizes.GENERATOR_BATCH)
+    assert (own.learning_rate, own.decay) == (
+        sizes.GENERATOR_RATE,
+        sizes.GENERATOR_DECAY,
     )
-    assert (own.noise_size, own.weight) == (fedgen_sizes.NOISE, fedgen_sizes.GUIDANCE)
-    shapes = build_nets(config, (28, 28, 1), fedgen_sizes.CLASSES)
+    assert own.weight_decay == sizes.WEIGHT_DECAY
+    assert (own.noise_size, own.weight) == (sizes.NOISE, sizes.GUIDANCE)
+    shapes = build_nets(config, (28, 28, 1), sizes.CLASSES)
     ours = jax.eval_shape(shapes.cloud.init, jax.random.key(0)).params
+    assert count(ours) == count(fedgen_jax.first(jax.random.PRNGKey(0))[0])
+
+
+@pytest.mark.slow
+def test_a_step_of_the_plain_fedgen_has_the_operations_of_ours():
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         params, stats, generator, _ = fedgen_jax.first(jax.random.PRNGKey(0))
-        assert count(params) == count(ours)
         own_stats = jax.tree.map(lambda leaf: leaf[0], stats)
         data = (jnp.asarray(each) for each in fedgen_sizes.data()[:2])
         step = (params, own_stats, generator, *data, jnp.int32(0), 1.0, 0.1)
         plain = meter.cost(fedgen_jax.local_step, *step, jax.random.PRNGKey(0))
     stage = federation.fedgen(1)
     assert stage.together is not None
-    cohort = stage.together.feed(0)
-    state = jax.eval_shape(lambda: stage.begin(federation.NOBODY, jax.random.key(0))[0])
-    work = stage.together.flops(0, jax.tree.map(zeros, state), cohort)
+    state, _ = stage.begin(federation.NOBODY, jax.random.key(0))
+    work = stage.together.flops(0, state, stage.together.feed(0))
     steps = fedgen_sizes.ACTIVE * fedgen_sizes.STEPS
     assert plain.flops * steps == pytest.approx(work["end"], rel=0.1)
 
 
 def count(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-def zeros(leaf):
-    return jnp.zeros(leaf.shape, leaf.dtype)
 
 
 def test_the_small_hop_is_that_of_its_config():

@@ -90,7 +90,8 @@ def show(rows: pd.DataFrame, console: Console, smoke: bool) -> None:
         console.print("[bold yellow]SMOKE OR SYNTHETIC: these numbers show nothing[/]")
     for table in (shown.membership(rows), shown.inversion(rows)):
         if table.rows:
-            console.print(tables.to_rich(table))
+            gap = 0 if len(table.header) > 6 else 1  # for 80 columns
+            console.print(tables.to_rich(table, gap=gap))
 
 
 if __name__ == "__main__":

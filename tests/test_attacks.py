@@ -146,7 +146,7 @@ def test_the_scores_are_losses_and_distances():
     flat = np.zeros((2, 3))
     lower = membership.lower_loss(scores, flat, labels)
     np.testing.assert_allclose(lower, np.log([1.5, 0.3]))
-    means = np.array([[3.0, 4.0, 0.0], [0.0, 0.0, 2.0]])
+    means = np.array([[3.0, 4.0, 0.0], [0.0, 0.0, 2.0], [9.0, 9.0, 9.0]])
     np.testing.assert_allclose(membership.near_mean(flat, labels, means), [-5.0, -2.0])
 
 

@@ -19,6 +19,7 @@ from ecogen_jax import config as configs
 from ecogen_jax.config_presets import federated
 from ecogen_jax.energy import meter
 from ecogen_jax.nets.functional import Variables
+from ecogen_jax.run import writer
 from ecogen_jax.run.build import build_nets
 from ecogen_jax.run.build_route import generation, route
 from ecogen_jax.types import PyTree
@@ -219,9 +220,10 @@ def test_the_gradients_in_numpy_are_those_of_our_net(tiny, net):
 
 def test_a_round_is_told_with_its_faults(tiny, tmp_path):
     stage = federation.of_task("tiny", num_devices=1, faulty=True)
-    told = rounds.Told(stage, 1, tmp_path)
-    for _ in range(6):
-        told.one_told()
+    with writer.open_run(tmp_path, "benchmark", 0, {}) as folder:
+        told = rounds.Told(stage, 1, folder)
+        for _ in range(6):
+            told.one_told()
     (file,) = tmp_path.glob("**/metrics.jsonl")
     lines = pd.read_json(file, lines=True)
     assert (lines["event"] == "round").sum() == 6

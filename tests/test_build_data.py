@@ -94,7 +94,7 @@ def test_what_no_division_can_give_is_refused_by_the_field_to_change(fields, fie
         ),
         ({"partition": "domain", "domains": ("fake", "fake")}, "data.domains", "diff"),
         ({"domains": ("cifar10",)}, "data.domains", "mnist, usps"),
-        ({"partition": "label"}, "data.partition", "dirichlet, iid"),
+        ({"partition": "label"}, "data.partition", "dirichlet, dirichlet_capped, iid"),
         ({"shards_per_client": 0}, "data.shards_per_client", "1 or more"),
     ],
 )

@@ -112,7 +112,7 @@ def test_the_summary_has_the_keys_of_the_contract(summary, config):
     assert set(summary) == {
         *("experiment", "seed", "dataset", "synthetic_data", "phases", "baselines"),
         *("hops", "ledger", "seconds", "raw_samples_on_links", "resumed"),
-        *("image_shape", "num_classes", "total", "sci", "host_energy"),
+        *("image_shape", "num_classes", "total", "sci", "privacy", "host_energy"),
     }
     assert summary["experiment"] == config.experiment == "relay_cycle_smoke"
     assert (summary["dataset"], summary["synthetic_data"]) == ("fake", True)

@@ -9,7 +9,6 @@ disk: all that a run does, but for evaluation and checkpoints.
 """
 
 import argparse
-import pathlib
 import tempfile
 from typing import Any
 
@@ -46,8 +45,11 @@ def main() -> None:
             edges=options.edges,
             faulty=options.told,
         )
-    with tempfile.TemporaryDirectory(prefix="benchmark-run-") as folder:
-        rounds = Told(stage, options.devices, pathlib.Path(folder))
+    with (
+        tempfile.TemporaryDirectory(prefix="benchmark-run-") as place,
+        writer.open_run(place, "benchmark", 0, {}) as folder,
+    ):
+        rounds = Told(stage, options.devices, folder)
         one = rounds.one_told if options.told else rounds.one
         speaker = Speaker("jax")
         while True:
@@ -95,9 +97,11 @@ class Rounds:
 class Told(Rounds):
     """Rounds with all that a run tells of them."""
 
-    def __init__(self, stage: Stage, num_devices: int, folder: pathlib.Path) -> None:
+    def __init__(
+        self, stage: Stage, num_devices: int, folder: writer.RunFolder
+    ) -> None:
         super().__init__(stage, num_devices)
-        self._folder = writer.open_run(folder, "benchmark", 0, {})
+        self._folder = folder
         self._auditor = together.Auditor(sources.outline("mnist"))
         self._rates = rates.rates(
             devices=dict.fromkeys(TIERS, "jetson_nano"),
@@ -118,7 +122,7 @@ class Told(Rounds):
             cycle=CYCLE,
             stage=stage,
             number=number + 1,
-            checkpoints=self._folder.path,
+            checkpoints=self._folder.path / "checkpoints",
         )
         line: dict[str, Any] = {"round": number + 1, "rounds": stage.rounds}
         for tier, done in flops.items():

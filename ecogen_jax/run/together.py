@@ -6,7 +6,7 @@ from typing import Any
 
 from ecogen_jax import mesh
 from ecogen_jax.data.sources import Dataset
-from ecogen_jax.relay.messages import Message, audit, fingerprints
+from ecogen_jax.relay.messages import audit, fingerprints
 from ecogen_jax.relay.stage import Stage
 from ecogen_jax.run.evaluate import to_host
 from ecogen_jax.types import PyTree
@@ -18,8 +18,12 @@ class Auditor:
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
 
-    def count(self, messages: Sequence[Message]) -> int:
-        """Raw samples in all of them; it must stay 0."""
+    def count(self, messages: Sequence[object]) -> int:
+        """Raw samples in all of them; it must stay 0.
+
+        Raises:
+          TypeError: one of them is not of `messages.MESSAGE_TYPES`.
+        """
         size = self._dataset.test_images[0].size
         return sum(audit(to_host(each), self._real, size) for each in messages)
 

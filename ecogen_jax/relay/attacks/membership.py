@@ -44,7 +44,9 @@ def lower_loss(logits: Logits, reference: Logits, labels: Labels) -> Score:
     return low_loss(logits, labels) - low_loss(reference, labels)
 
 
-def near_mean(logits: Logits, labels: Labels, means: Logits) -> Score:
+def near_mean(
+    logits: Logits, labels: Labels, means: Float[np.ndarray, "rows classes"]
+) -> Score:
     """Minus the distance of an image's logits to the mean that was sent for its class.
 
     Args:

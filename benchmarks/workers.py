@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks import peers
@@ -171,7 +171,7 @@ class _Seat:
             raise WorkerError(f"{self.worker.python} is not installed")
         env = {name: value.format(scratch=self.scratch) for name, value in self._env()}
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
+        with self.log.open("ab") as log, self._pinned():
             self.process = subprocess.Popen(
                 [str(python or sys.executable), "-m", *self.worker.command],
                 cwd=ROOT,
@@ -181,7 +181,6 @@ class _Seat:
                 stderr=log,
                 bufsize=0,
                 start_new_session=True,
-                preexec_fn=self._pin,
             )
         return self._hear()["about"]
 
@@ -191,9 +190,15 @@ class _Seat:
         sample_s = (SAMPLE_S, str(self.turns.sample_s))
         return [*threads, sample_s, ("PYTHONPATH", str(ROOT)), *self.worker.env]
 
-    def _pin(self) -> None:
+    @contextlib.contextmanager
+    def _pinned(self) -> Iterator[None]:
+        """Keeps this thread on the worker's cores, which a process inherits."""
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[-self.turns.cores :])
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, cores)
 
     def _ask(self) -> dict[str, float]:
         assert self.process is not None

@@ -47,7 +47,11 @@ def parse_args() -> argparse.Namespace:
         metavar="Z",
         help="and have added noise to, of deviation Z C",
     )
-    parser.add_argument("--smoke", action="store_true", help="tiny: shows nothing")
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="tiny: shows nothing, writes attacks_smoke/",
+    )
     return parser.parse_args()
 
 
@@ -62,11 +66,16 @@ def attack_one(path: Path, args: argparse.Namespace) -> pd.DataFrame:
     if args.clip:
         protections.append(attacks.Protection(args.clip, args.noise_multiplier))
     rows = attacks.attack(path, sizes=sizes, protections=protections)
-    folder = path / "attacks"
+    folder = output(path, args)
     folder.mkdir(exist_ok=True)
     rows.to_csv(folder / "attacks.csv", index=False)
     shown.draw(rows).savefig(folder / "attacks.png", dpi=200)
     return rows
+
+
+def output(path: Path, args: argparse.Namespace) -> Path:
+    """Where the results of a run go: what shows nothing overwrites nothing."""
+    return path / ("attacks_smoke" if args.smoke else "attacks")
 
 
 def main() -> int:
@@ -77,7 +86,7 @@ def main() -> int:
     try:
         for path in runs.find(args.run):
             show(attack_one(path, args), console, args.smoke)
-            console.print(f"{path / 'attacks'}", soft_wrap=True, highlight=False)
+            console.print(f"{output(path, args)}", soft_wrap=True, highlight=False)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -166,6 +166,20 @@ def test_faults_are_told_by_device_and_name():
     ]
 
 
+@pytest.mark.parametrize("device", [0, 1, 4])
+def test_a_device_takes_each_of_its_images_before_any_of_them_again(device):
+    # FedDistill tells how many images of each class went into the eight of a round.
+    place = ACTIVE.index(device)
+    silent = [other for other in range(len(ACTIVE)) if other != place]
+    states, _ = toy("feddistill").play(1, change=spoilt(DROP, *silent))
+    seen, own = states[1].server.known.counts, counts(mixed())[device]
+    passes, more = divmod(8, SIZES[device])
+    assert seen.sum() == 8
+    assert np.all(seen >= passes * own)
+    assert (seen - passes * own).sum() == more
+    assert np.all(seen <= (passes + 1) * own)
+
+
 def test_flipped_devices_train_on_reversed_labels_and_tell_their_counts():
     played = toy("fedavg", aggregator="trimmed_mean", faults__flip=0.2)
     flips, data = played.settings.federated.plan.flips, mixed()

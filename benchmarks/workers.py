@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import resource
 import select
 import signal
 import statistics
@@ -19,6 +20,9 @@ from benchmarks.speaker import SAMPLE_S
 ROOT = pathlib.Path(__file__).parents[1]
 PATIENCE_S = 3600.0
 """Nobody needs so long to start or for one sample; whoever does has failed."""
+
+MEMORY_SHARE = 0.75
+"""Of the machine's memory: a worker that takes more fails alone, not the machine."""
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -171,7 +175,7 @@ class _Seat:
             raise WorkerError(f"{self.worker.python} is not installed")
         env = {name: value.format(scratch=self.scratch) for name, value in self._env()}
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log, self._pinned():
+        with self.log.open("wb") as log, self._pinned():
             self.process = subprocess.Popen(
                 [str(python or sys.executable), "-m", *self.worker.command],
                 cwd=ROOT,
@@ -182,6 +186,10 @@ class _Seat:
                 bufsize=0,
                 start_new_session=True,
             )
+        most = int(
+            MEMORY_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
+        )
+        resource.prlimit(self.process.pid, resource.RLIMIT_DATA, (most, most))
         return self._hear()["about"]
 
     def _env(self) -> list[tuple[str, str]]:
@@ -222,5 +230,9 @@ class _Seat:
         return json.loads(line)
 
     def _failure(self) -> WorkerError:
+        assert self.process is not None
+        code = self.process.wait()
+        if code < 0:
+            return WorkerError(f"killed by {signal.Signals(-code).name}")
         lines = self.log.read_text(errors="replace").strip().splitlines()
-        return WorkerError(lines[-1].strip() if lines else "ended without a word")
+        return WorkerError(lines[-1].strip() if lines else f"ended with code {code}")

@@ -15,8 +15,8 @@ from ecogen_jax.relay.federated.fedgen import (
     diversity,
     generator_objective,
     shared_cross_entropy,
-    shares,
 )
+from ecogen_jax.relay.federated.received import normalised
 from ecogen_jax.relay.messages import num_bytes
 from tests.toy_federation import (
     ACTIVE,
@@ -123,7 +123,7 @@ def test_fedgen_weights_devices_by_their_share_of_the_class():
     logits = rng.normal(size=(3, 5, CLASSES)).astype(np.float32)
     labels = np.array([0, 2, 1, 1, 0], np.int32)
     told = np.array([[6.0, 0.0, 1.0], [2.0, 0.0, 1.0], [0.0, 0.0, 0.0]], np.float32)
-    share = shares(jnp.asarray(told))
+    share = normalised(jnp.asarray(told))
     assert share.tolist() == [[0.75, 0, 0.5], [0.25, 0, 0.5], [0, 0, 0]]
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     wanted = -np.mean(
@@ -143,7 +143,7 @@ def test_the_gradient_of_the_generator_by_finite_differences():
         lambda leaf: jax.random.normal(jax.random.key(1), (4, *leaf.shape)),
         {"classifier": params(played.first)["classifier"]},
     )
-    share = shares(jnp.asarray(counts(mixed())[HERE], jnp.float32))
+    share = normalised(jnp.asarray(counts(mixed())[HERE], jnp.float32))
 
     objective = generator_objective(
         latent_generator(features=5, num_classes=CLASSES, noise_size=3),

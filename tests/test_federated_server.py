@@ -24,7 +24,7 @@ from ecogen_jax.relay.federated.base import (
     Task,
 )
 from ecogen_jax.relay.federated.compression import compression
-from ecogen_jax.relay.federated.engine import Cohort, Privacy, federation
+from ecogen_jax.relay.federated.engine import Cohort, federation
 from ecogen_jax.relay.federated.ensemble_rounds import asked_anew
 from ecogen_jax.relay.federated.fedftg import asked, hard_terms
 from ecogen_jax.relay.federated.fedgen import Facts
@@ -83,7 +83,6 @@ def task(name, **changes):
         num_devices=DEVICES,
         active=ACTIVE,
         num_edges=1,
-        rounds=2,
         local=Local(2, 4, 0.1, 1.0, 0.0, stragglers=False),
         share="all",
         keeps_statistics=True,
@@ -107,7 +106,7 @@ class Run:
             FEDERATED[name](task(name, **changes)),
             num_devices=DEVICES,
             compression=compression("none", keep=1.0, like=()),
-            private=Privacy(0.0, 1.0),
+            clip=0.0,
             mapping=Mapping("vmap", 1),
         )
 

@@ -21,8 +21,8 @@ def dirichlet(labels=LABELS, seed=0, **changes):
     return made(kinds.dirichlet, labels, seed=seed, **{"alpha": 0.3, **changes})
 
 
-def capped(labels=LABELS, seed=0, **changes):
-    return made(kinds.dirichlet_capped, labels, seed=seed, **{"alpha": 0.3, **changes})
+def capped(**changes):
+    return dirichlet(**{"capped": True, **changes})
 
 
 def iid(seed=0, **changes):

@@ -46,6 +46,7 @@ def dirichlet(
     alpha: float,
     min_size: int,
     rng: np.random.Generator,
+    capped: bool = False,
 ) -> list[np.ndarray]:
     """Shares samples out with label skew: class by class, in Dirichlet proportions.
 
@@ -55,12 +56,18 @@ def dirichlet(
     Non-Identical Data Distribution", draw over classes for each client instead).
     The whole division is drawn anew until every client has `min_size` samples.
 
+    Capped, a client with twice an equal share gets no further class: classes come in
+    random order, and the proportions of such clients are set to zero. The published
+    code of FedGen (Zhu et al., ICML 2021) shares MNIST out so: 1,500 images of each
+    class over 20 users, up to 1,500 a user before the last class that it gets.
+
     Args:
         labels: class of each sample [n].
         num_clients: how many clients share the samples.
         alpha: concentration, > 0; small is skewed, large is uniform.
         min_size: fewest samples that a client may get.
         rng: source of randomness.
+        capped: whether there is a cap.
 
     Returns:
         For each client the sorted int64 positions into `labels`; each position is in
@@ -73,52 +80,12 @@ def dirichlet(
 
     def draw() -> np.ndarray:
         owner = np.empty(len(labels), np.int64)
-        for label in np.unique(labels):
-            members = rng.permutation(np.flatnonzero(labels == label))
-            owner[members] = _owners(len(members), num_clients, alpha, rng)
-        return owner
-
-    return _enough_for_all(draw, len(labels), num_clients, alpha, min_size)
-
-
-def dirichlet_capped(
-    labels: Int[np.ndarray, " n"],
-    *,
-    num_clients: int,
-    alpha: float,
-    min_size: int,
-    rng: np.random.Generator,
-) -> list[np.ndarray]:
-    """As `dirichlet`, but a client with twice an equal share gets no further class.
-
-    Class by class, in random order, the proportions of such clients are set to zero
-    and the others' scaled up. The published code of FedGen (Zhu et al., ICML 2021)
-    shares MNIST out so: 1,500 images of each class over 20 users, up to 1,500 a user
-    before the last class that it gets.
-
-    Args:
-        labels: class of each sample [n].
-        num_clients: how many clients share the samples.
-        alpha: concentration, > 0; small is skewed, large is uniform.
-        min_size: fewest samples that a client may get.
-        rng: source of randomness.
-
-    Returns:
-        For each client the sorted int64 positions into `labels`; each position is in
-        exactly one of them.
-
-    Raises:
-        ValueError: as `dirichlet`.
-    """
-    _check_clients(num_clients)
-    cap = 2 * len(labels) / num_clients
-
-    def draw() -> np.ndarray:
-        owner = np.empty(len(labels), np.int64)
         held = np.zeros(num_clients, np.int64)
-        for label in rng.permutation(np.unique(labels)):
+        classes = np.unique(labels)
+        for label in rng.permutation(classes) if capped else classes:
+            takes = held * num_clients < 2 * len(labels) if capped else None
             members = rng.permutation(np.flatnonzero(labels == label))
-            owner[members] = _owners(len(members), num_clients, alpha, rng, held < cap)
+            owner[members] = _owners(len(members), num_clients, alpha, rng, takes)
             held += np.bincount(owner[members], minlength=num_clients)
         return owner
 

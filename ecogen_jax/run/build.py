@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ecogen_jax import keys, mesh
+from ecogen_jax import keys
 from ecogen_jax.config import HOPS, ConfigError, check
 from ecogen_jax.data import sources
 from ecogen_jax.energy import constants, devices
@@ -22,7 +22,7 @@ from ecogen_jax.relay.settings import ReplaySettings, Settings
 from ecogen_jax.relay.stage import Mapping, Stage
 from ecogen_jax.run import build_data
 from ecogen_jax.run.build_data import Labelled, resized, share
-from ecogen_jax.run.build_federated import federated, schedule_arrays
+from ecogen_jax.run.build_federated import federated, mapping, schedule_arrays
 from ecogen_jax.run.build_route import hops, learning, route
 
 CHOICES = {
@@ -167,11 +167,7 @@ def _assemble(
         plan=[Plan(0, stage) for stage in start]
         + [Plan(number, stage) for number in range(1, cycles + 1) for stage in cycle],
         cycles=cycles,
-        mapping=Mapping(
-            mesh.resolve(config.mesh.backend),
-            config.mesh.num_devices,
-            config.mesh.chunk,
-        ),
+        mapping=mapping(config),
         rates=_rates(config),
         partition=shares.arrays | schedule_arrays(federation),
         label_counts=shares.evidence.private,

@@ -220,13 +220,14 @@ def _private_parts(
     """Positions of each device's images; where none train, they are for judging."""
     if not len(labels):
         return [np.zeros(0, np.int64)] * topology.num_devices
-    least = config.local.batch_size if devices_train(config) else 1
+    section = "federated" if config.protocol.name == "federated" else "local"
+    least = config[section].batch_size if devices_train(config) else 1
     if topology.num_devices * least > len(labels):
         raise ConfigError(
             "topology.devices_per_edge",
             topology.devices_per_edge,
             f"as many that {topology.num_devices} devices with {least} images each (a "
-            "local.batch_size where they train) need no more than the "
+            f"{section}.batch_size where they train) need no more than the "
             f"{len(labels)} private training images",
         )
     try:
@@ -273,10 +274,11 @@ def _parts_of_kind(
                 min_size=least,
                 rng=rng,
             )
-        case "dirichlet_capped":
-            return partition_kinds.dirichlet_capped(labels, alpha=alpha, **wanted)
-        case _:
-            return partition_kinds.dirichlet(labels, alpha=alpha, **wanted)
+        case kind:
+            capped = kind == "dirichlet_capped"
+            return partition_kinds.dirichlet(
+                labels, alpha=alpha, capped=capped, **wanted
+            )
 
 
 def _data(images: np.ndarray, labels: np.ndarray, sizes: np.ndarray) -> learn.Data:

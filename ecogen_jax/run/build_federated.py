@@ -20,7 +20,7 @@ from ecogen_jax.relay.federated.base import (
     Task,
 )
 from ecogen_jax.relay.federated.compression import Compression, compression
-from ecogen_jax.relay.federated.engine import Privacy, federation
+from ecogen_jax.relay.federated.engine import federation
 from ecogen_jax.relay.federated.schedule import Faults, Schedule, schedule
 from ecogen_jax.relay.learn import Data
 from ecogen_jax.relay.parties import Nets, Topology
@@ -60,12 +60,8 @@ def federated(
         method,
         num_devices=topology.num_devices,
         compression=_compression(config, method, task),
-        private=Privacy(section.privacy.clip, section.privacy.noise_multiplier),
-        mapping=Mapping(
-            mesh.resolve(config.mesh.backend),
-            config.mesh.num_devices,
-            config.mesh.chunk,
-        ),
+        clip=section.privacy.clip,
+        mapping=mapping(config),
     )
     return FederatedSettings(
         rounds=section.rounds,
@@ -75,6 +71,12 @@ def federated(
         engine=engine,
         plan=_plan(config, topology),
     )
+
+
+def mapping(config: ConfigDict) -> Mapping:
+    """How parties are mapped to the devices of the machine."""
+    section = config.mesh
+    return Mapping(mesh.resolve(section.backend), section.num_devices, section.chunk)
 
 
 def _task(
@@ -93,7 +95,6 @@ def _task(
         num_devices=topology.num_devices,
         active=section.active,
         num_edges=topology.num_edges,
-        rounds=section.rounds,
         local=_local(config),
         share=section.share,
         keeps_statistics=section.statistics == "own",

@@ -39,9 +39,11 @@ def mean(updates: PyTree, weights: Weights) -> PyTree:
     shares = weights / jnp.where(total > 0, total, 1.0)
 
     def leaf(values: jax.Array) -> jax.Array:
-        # No matrix product: accelerators would round its factors.
         present = jnp.where(over(weights > 0, values), values, 0.0)
-        return jnp.sum(over(shares, values) * present, axis=0)
+        # At the highest precision, or accelerators would round its factors. A product
+        # and a sum over clients take a CPU 70 times as long.
+        highest = jax.lax.Precision.HIGHEST
+        return jnp.tensordot(shares, present, axes=1, precision=highest)
 
     return jax.tree.map(leaf, updates)
 

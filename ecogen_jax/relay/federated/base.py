@@ -186,7 +186,6 @@ class Task(NamedTuple):
       num_devices: devices in all.
       active: devices sampled in a round.
       num_edges: edges between them and the cloud.
-      rounds: rounds in all.
       local: local training.
       share: `all` layers are shared, or the `head` alone: the last linear layer.
       keeps_statistics: whether running statistics of BatchNorm stay on the device.
@@ -205,7 +204,6 @@ class Task(NamedTuple):
     num_devices: int
     active: int
     num_edges: int
-    rounds: int
     local: Local
     share: str
     keeps_statistics: bool

@@ -31,18 +31,6 @@ from ecogen_jax.relay.stage import Mapping
 from ecogen_jax.types import Key, Leaf, PyTree
 
 
-class Privacy(NamedTuple):
-    """Client-level differential privacy, see `privacy`.
-
-    Attributes:
-      clip: largest L2 norm of a device's update; 0 turns privacy off.
-      noise_multiplier: standard deviation of the noise over `clip`.
-    """
-
-    clip: float
-    noise_multiplier: float
-
-
 @struct.dataclass
 class Federation:
     """The state between two rounds; checkpointed whole.
@@ -103,7 +91,7 @@ class _Setup(NamedTuple):
     method: Method
     num_devices: int
     compression: Compression
-    private: Privacy
+    clip: float
     mapping: Mapping
 
 
@@ -112,7 +100,7 @@ def federation(
     *,
     num_devices: int,
     compression: Compression,
-    private: Privacy,
+    clip: float,
     mapping: Mapping,
 ) -> Engine:
     """Builds the protocol of a method.
@@ -121,10 +109,11 @@ def federation(
       method: what server and devices do.
       num_devices: in all.
       compression: of the updates that devices send.
-      private: of the updates that the server averages.
+      clip: largest L2 norm of an update that the server averages, all devices alike,
+        for client-level differential privacy (see `privacy`); 0 for no privacy.
       mapping: how the devices of a round are mapped to those of the machine.
     """
-    setup = _Setup(method, num_devices, compression, private, mapping)
+    setup = _Setup(method, num_devices, compression, clip, mapping)
     return Engine(
         functools.partial(_init, setup),
         functools.partial(_round, setup),
@@ -176,13 +165,15 @@ def _round(
         chosen(taken, tuple(after), before),
     )
     shown = state.number % device.shape[0]
+    # A sum, since an index would bring every message to every device of the machine.
+    only = jnp.arange(device.shape[0]) == shown
     following = Federation(
         server=server,
         own=own,
         errors=errors,
         number=state.number + 1,
         last_down=ServerBroadcast(setup.method.send(state.server, members.edge[shown])),
-        last_up=jax.tree.map(lambda leaf: leaf[shown], messages),
+        last_up=jax.tree.map(lambda leaf: _one_of(leaf, only), messages),
         devices=device,
         verdicts=verdicts,
     )
@@ -236,19 +227,24 @@ def _merged(
 ) -> tuple[PyTree, Metrics]:
     """The server after the round; as it was, and metrics of 0, if nobody was taken."""
     weights = jnp.where(taken, members.data.size.astype(jnp.float32), 0.0)
-    if setup.private.clip:
-        bound = setup.private.clip
-        updates = jax.vmap(lambda update: privacy.clip(update, bound))(updates)
+    if setup.clip:
+        updates = jax.vmap(lambda update: privacy.clip(update, setup.clip))(updates)
         weights = taken.astype(jnp.float32)
     after, metrics = setup.method.merge(
         server,
         Arrived(replace(members, data=()), updates, facts, weights),
         keys.stream(key, "server"),
     )
-    if setup.private.clip:  # the noise has to come even if nobody did
+    if setup.clip:  # the noise has to come even if nobody did
         return after, metrics
     nothing = jax.tree.map(jnp.zeros_like, metrics)
     return chosen(jnp.any(taken), (after, metrics), (server, nothing))
+
+
+def _one_of(leaf: jax.Array, only: jax.Array) -> jax.Array:
+    """The entry of `[active, ...]` that `only`, bool `[active]`, marks."""
+    marked = jnp.where(over(only, leaf), leaf, jnp.zeros_like(leaf))
+    return jnp.sum(marked, axis=0, dtype=leaf.dtype)
 
 
 def _spoilt(messages: ClientUpdate, fault: jax.Array) -> ClientUpdate:

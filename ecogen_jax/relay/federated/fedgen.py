@@ -42,6 +42,7 @@ from ecogen_jax.relay.federated.base import (
 )
 from ecogen_jax.relay.federated.fedavg import Server, averaged, fedavg
 from ecogen_jax.relay.federated.local import Loss, LossFunction, local_training
+from ecogen_jax.relay.federated.received import Facts, nets_alone, shares, told
 from ecogen_jax.relay.federated.sharing import Kept, difference, sharing
 from ecogen_jax.relay.federated.trees import chosen
 from ecogen_jax.relay.optimizer import descend, stepwise_adam
@@ -62,19 +63,6 @@ class Guide:
 
     generator: Variables
     weight: Leaf
-
-
-@struct.dataclass
-class Facts:
-    """What goes up beside the change of the net.
-
-    Attributes:
-      stats: running statistics for the cloud's net, or {}.
-      counts: float32 `[classes]`, images of the device by class.
-    """
-
-    stats: Leaf
-    counts: Leaf
 
 
 @struct.dataclass
@@ -132,9 +120,9 @@ def fedgen(task: Task) -> Method:
             {HEAD: server.variables.params[HEAD]},
             {HEAD: changes},
         )
-        counts = jnp.where(taken[:, None], arrived.facts.counts, 0.0)
-        extra, metrics = learn(server.extra, heads, counts, key)
-        nets = replace(arrived, facts=arrived.facts.stats)
+        share = shares(arrived, told(arrived))
+        extra, metrics = learn(server.extra, heads, share, key)
+        nets = nets_alone(arrived)
         after = averaged(task, server, nets, keys.stream(key, "aggregate"))
         return replace(after, extra=extra), metrics
 
@@ -222,10 +210,8 @@ def _generator_training(
     )
 
     def learn(
-        learner: Learner, heads: PyTree, counts: jax.Array, key: Key
+        learner: Learner, heads: PyTree, share: jax.Array, key: Key
     ) -> tuple[Learner, Metrics]:
-        share = shares(counts)
-
         def step(state: Learner, key: Key) -> tuple[Learner, Metrics]:
             before = state.generator
             grads, (stats, terms) = jax.grad(objective, has_aux=True)(
@@ -240,15 +226,6 @@ def _generator_training(
         return learner, {name: each[None] for name, each in terms.items()}
 
     return learn
-
-
-def shares(counts: jax.Array) -> jax.Array:
-    """`w_k(y) = n_k(y) / sum_k n_k(y)`, 0 for a class that nobody has.
-
-    Args:
-      counts: `n_k(y)`, `[devices, classes]`, whole numbers.
-    """
-    return counts / jnp.maximum(counts.sum(axis=0, keepdims=True), 1.0)
 
 
 def shared_cross_entropy(

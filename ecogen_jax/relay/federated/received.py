@@ -10,17 +10,30 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jaxtyping import Array, Float
 
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.ensemble import Teachers
 from ecogen_jax.relay.federated.base import Arrived, Member, Method, Task, Trained
-from ecogen_jax.relay.federated.fedgen import Facts
 from ecogen_jax.relay.federated.sharing import Kept, sharing
 from ecogen_jax.relay.federated.trees import chosen, copies
-from ecogen_jax.types import Key, PyTree
+from ecogen_jax.types import Key, Leaf, PyTree
 
 Shares = Float[Array, "active classes"]
+
+
+@struct.dataclass
+class Facts:
+    """What goes up beside the change of the net.
+
+    Attributes:
+      stats: running statistics for the cloud's net, or {}.
+      counts: float32 `[classes]`, images of the device by class.
+    """
+
+    stats: Leaf
+    counts: Leaf
 
 
 def telling(method: Method) -> Method:
@@ -57,9 +70,13 @@ def shares(arrived: Arrived, said: Shares) -> Shares:
     Returns:
       Columns that sum to 1, or to 0 where nothing but 0 is said.
     """
-    kept = jnp.where((arrived.weights > 0)[:, None], said, 0.0)
-    total = jnp.sum(kept, axis=0, keepdims=True)
-    return kept / jnp.where(total > 0, total, 1.0)
+    return normalised(jnp.where((arrived.weights > 0)[:, None], said, 0.0))
+
+
+def normalised(said: Shares) -> Shares:
+    """Columns scaled to sum to 1; those of nothing but 0 stay."""
+    total = jnp.sum(said, axis=0, keepdims=True)
+    return said / jnp.where(total > 0, total, 1.0)
 
 
 def teachers(

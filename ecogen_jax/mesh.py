@@ -8,7 +8,7 @@ those arrays where the mapped function wants them.
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -126,19 +126,73 @@ def map_clients(
       A function of the other arguments with a leading client axis `[clients, ...]`
       on every leaf. All backends give the same numbers up to rounding.
     """
-    backend, one = resolve(backend), functools.partial(fn, *shared)
+
+    def alone(*arguments: PyTree) -> tuple[PyTree, tuple[()]]:
+        return fn(*arguments), ()
+
+    folded = fold_clients(
+        alone,
+        Fold((), lambda total, value: total),
+        backend=backend,
+        num_devices=num_devices,
+        chunk=chunk,
+        shared=shared,
+    )
+    return lambda *arguments: folded(*arguments)[0]
+
+
+class Fold(NamedTuple):
+    """How the values of many clients become one, while they are mapped.
+
+    Attributes:
+      start: the total before the first client: arrays or their shapes, taken as zeros.
+      add: `add(total, value) -> total`, one client after another.
+    """
+
+    start: PyTree
+    add: Callable[[PyTree, PyTree], PyTree]
+
+
+def fold_clients(
+    fn: Callable[..., Any],
+    fold: Fold,
+    *,
+    backend: str,
+    num_devices: int,
+    chunk: int = 0,
+    shared: tuple[PyTree, ...] = (),
+) -> Mapped:
+    """Maps as `map_clients` does, and folds what would be too much to keep.
+
+    Where clients come one after another, the values of all of them are never in memory
+    together: it takes what one client and one total take, however many there are.
+
+    Args:
+      fn: for one client, `fn(*shared, *own) -> (kept, value)`.
+      fold: of the values.
+      backend: see `map_clients`, as for the others.
+      num_devices: likewise.
+      chunk: likewise.
+      shared: likewise.
+
+    Returns:
+      A function of the other arguments that gives what is kept, `[clients, ...]`, and
+      one total of each device's share of the clients, `[shares, ...]`.
+    """
+    backend = resolve(backend)
     if backend == "loop":
-        return _loop(one)
-    if backend == "scan":
-        return _in_chunks(one, 1)
-    if backend == "vmap":
-        return _in_chunks(one, chunk)
-    size = chunk or int(jax.default_backend() == "cpu")
+        return _loop(functools.partial(fn, *shared), fold)
+    # By default side by side where that is fast: on accelerators.
+    sizes = {"scan": 1, "vmap": chunk}
+    size = sizes.get(backend, chunk or int(jax.default_backend() == "cpu"))
 
     def share(common: tuple[PyTree, ...], own: tuple[PyTree, ...]) -> PyTree:
-        return _in_chunks(functools.partial(fn, *common), size)(*own)
+        kept, total = _in_chunks(functools.partial(fn, *common), fold, own, size)
+        return kept, jax.tree.map(lambda leaf: leaf[None], total)
 
     def mapped(*arguments: PyTree) -> PyTree:
+        if backend in ("scan", "vmap"):
+            return share(shared, arguments)
         clients = jax.tree.leaves(arguments)[0].shape[0]
         mesh = client_mesh(clients, num_devices)
         if backend == "pmap":
@@ -158,18 +212,44 @@ def map_clients(
     return mapped
 
 
-def _in_chunks(fn: Mapped, chunk: int) -> Mapped:
-    """Maps on one device: `chunk` clients at once, 0 for all of them."""
+def _in_chunks(
+    fn: Mapped, fold: Fold, arguments: tuple[PyTree, ...], chunk: int
+) -> tuple[PyTree, PyTree]:
+    """Maps and folds on one device: `chunk` clients at once, 0 for all of them."""
+    clients = jax.tree.leaves(arguments)[0].shape[0]
+    start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), fold.start)
 
-    def mapped(*arguments: PyTree) -> PyTree:
-        clients = jax.tree.leaves(arguments)[0].shape[0]
-        if chunk != 1 and (chunk == 0 or chunk >= clients):
-            return jax.vmap(fn)(*arguments)
-        return jax.lax.map(
-            lambda one: fn(*one), arguments, batch_size=chunk if chunk > 1 else None
+    def one(total: PyTree, own: PyTree) -> tuple[PyTree, PyTree]:
+        kept, value = fn(*own)
+        return fold.add(total, value), kept
+
+    def several(total: PyTree, own: PyTree) -> tuple[PyTree, PyTree]:
+        kept, values = jax.vmap(fn)(*own)
+        count = jax.tree.leaves(own)[0].shape[0]
+        total, _ = jax.lax.scan(
+            lambda total, value: (fold.add(total, value), None),
+            total,
+            values,
+            length=count,
         )
+        return total, kept
 
-    return mapped
+    if chunk == 1:
+        total, kept = jax.lax.scan(one, start, arguments)
+        return kept, total
+    if chunk == 0 or chunk >= clients:
+        total, kept = several(start, arguments)
+        return kept, total
+    whole = clients - clients % chunk
+    split = jax.tree.map(
+        lambda a: a[:whole].reshape(-1, chunk, *a.shape[1:]), arguments
+    )
+    total, kept = jax.lax.scan(several, start, split)
+    kept = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), kept)
+    if whole < clients:
+        total, rest = several(total, jax.tree.map(lambda a: a[whole:], arguments))
+        kept = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), kept, rest)
+    return kept, total
 
 
 def _pmap(
@@ -184,16 +264,20 @@ def _pmap(
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), results)
 
 
-def _loop(fn: Callable[..., Any]) -> Mapped:
+def _loop(fn: Callable[..., Any], fold: Fold) -> Mapped:
     def mapped(*arguments: PyTree) -> PyTree:
         clients = jax.tree.leaves(arguments)[0].shape[0]
         results = []
+        total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), fold.start)
         for client in range(clients):
             one = jax.tree.map(lambda a, client=client: a[client], arguments)
             try:
-                results.append(fn(*one))
+                kept, value = fn(*one)
             except Exception as error:
                 raise ClientError(f"client {client} of {clients}: {error}") from error
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+            results.append(kept)
+            total = fold.add(total, value)
+        kept = jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+        return kept, jax.tree.map(lambda leaf: leaf[None], total)
 
     return mapped

@@ -107,6 +107,7 @@ class Run:
             num_devices=DEVICES,
             compression=compression("none", keep=1.0, like=()),
             clip=0.0,
+            linear=True,
             mapping=Mapping("vmap", 1),
         )
 

@@ -61,6 +61,7 @@ def federated(
         num_devices=topology.num_devices,
         compression=_compression(config, method, task),
         clip=section.privacy.clip,
+        linear=section.aggregator == "mean",
         mapping=mapping(config),
     )
     return FederatedSettings(

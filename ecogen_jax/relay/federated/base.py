@@ -82,17 +82,20 @@ class Trained:
 
 @struct.dataclass
 class Arrived:
-    """What the server has at the end of a round, an entry for each sampled device.
+    """What the server has at the end of a round, `[active, ...]`.
+
+    An entry for each sampled device; or, of a method with `pools`, one for each part of
+    them that was added up, which then stands for its weighted mean.
 
     Attributes:
-      members: who was sampled, `[active, ...]` (without their data).
-      updates: `[active, ...]`.
-      facts: `[active, ...]`.
-      weights: float32 `[active]`: images of the device, 0 where its message was
-        refused. Values with weight 0 may be anything.
+      edge: int32 `[active]`, the edge that it came through; of a single pool 0.
+      updates: what devices changed.
+      facts: what else they sent.
+      weights: float32 `[active]`: images behind it, 0 where the message was refused.
+        Values with weight 0 may be anything.
     """
 
-    members: PyTree
+    edge: Leaf
     updates: PyTree
     facts: PyTree
     weights: Leaf
@@ -127,6 +130,8 @@ class Method(NamedTuple):
       device: `device(received, own) -> Variables`: the net that a device has before
         it trains.
       has_cloud_net: whether what `cloud` gives has been taught anything.
+      pools: of how many weighted means of updates and facts `merge` can be made: 1, of
+        all devices; or one for each edge; 0 if it needs every device's own.
       visits: what crosses the link of cloud and edges; None where edges pass on what
         devices and server send each other.
     """
@@ -140,6 +145,7 @@ class Method(NamedTuple):
     edge: Callable[[PyTree, jax.Array], Variables]
     device: Callable[[PyTree, PyTree], Variables]
     has_cloud_net: bool = True
+    pools: int = 0
     visits: Visits | None = None
 
 

@@ -14,7 +14,6 @@ sent, or is spoilt on its way, and the server finds that out by itself.
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -22,12 +21,12 @@ import jax.numpy as jnp
 from flax import struct
 
 from ecogen_jax import keys, mesh
-from ecogen_jax.relay.federated import privacy, schedule
+from ecogen_jax.relay.federated import pools, privacy, schedule
 from ecogen_jax.relay.federated.base import Arrived, Member, Method, Metrics
 from ecogen_jax.relay.federated.compression import Compression, carried
 from ecogen_jax.relay.federated.trees import chosen, copies, over
 from ecogen_jax.relay.messages import ClientUpdate, ServerBroadcast
-from ecogen_jax.relay.stage import Mapping
+from ecogen_jax.relay.stage import Mapping, one_party
 from ecogen_jax.types import Key, Leaf, PyTree
 
 
@@ -92,6 +91,7 @@ class _Setup(NamedTuple):
     num_devices: int
     compression: Compression
     clip: float
+    pools: int
     mapping: Mapping
 
 
@@ -101,6 +101,7 @@ def federation(
     num_devices: int,
     compression: Compression,
     clip: float,
+    linear: bool,
     mapping: Mapping,
 ) -> Engine:
     """Builds the protocol of a method.
@@ -111,9 +112,12 @@ def federation(
       compression: of the updates that devices send.
       clip: largest L2 norm of an update that the server averages, all devices alike,
         for client-level differential privacy (see `privacy`); 0 for no privacy.
+      linear: whether the server's aggregate is a weighted mean, so that messages may be
+        added up as they arrive where the method needs no more of them.
       mapping: how the devices of a round are mapped to those of the machine.
     """
-    setup = _Setup(method, num_devices, compression, clip, mapping)
+    count = method.pools if linear else 0
+    setup = _Setup(method, num_devices, compression, clip, count, mapping)
     return Engine(
         functools.partial(_init, setup),
         functools.partial(_round, setup),
@@ -148,36 +152,25 @@ def _round(
 ) -> tuple[Federation, Metrics]:
     members, device = cohort.members, cohort.members.device
     before = jax.tree.map(lambda leaf: leaf[device], (state.own, state.errors))
-    messages, *after, metrics = _trained(setup, state.server, members, before, key)
-    arrived = _spoilt(messages, cohort.fault)
-    decode = jax.vmap(setup.compression.decode, axis_size=device.shape[0])
-    updates = decode(arrived.payload)  # of no leaves, if devices send no update
-    found = _found(arrived, updates, messages.size, state.number)
-    dropped = cohort.fault == schedule.DROP
-    verdicts = jnp.where(dropped, jnp.int32(schedule.DROP), found)
-    taken = verdicts == schedule.OK
-    server, server_metrics = _merged(
-        setup, state.server, members, updates, arrived.facts, taken, key
-    )
+    heard, shown, arrived = _heard_from(setup, state, cohort, before, key)
+    taken = heard.verdict == schedule.OK
+    server, server_metrics = _merged(setup, state.server, arrived, key)
     own, errors = jax.tree.map(
         lambda everybody, some: everybody.at[device].set(some),
         (state.own, state.errors),
-        chosen(taken, tuple(after), before),
+        (heard.own, heard.error),
     )
-    shown = state.number % device.shape[0]
-    # A sum, since an index would bring every message to every device of the machine.
-    only = jnp.arange(device.shape[0]) == shown
     following = Federation(
         server=server,
         own=own,
         errors=errors,
         number=state.number + 1,
-        last_down=ServerBroadcast(setup.method.send(state.server, members.edge[shown])),
-        last_up=jax.tree.map(lambda leaf: _one_of(leaf, only), messages),
+        last_down=ServerBroadcast(setup.method.send(state.server, members.edge[-1])),
+        last_up=shown,
         devices=device,
-        verdicts=verdicts,
+        verdicts=heard.verdict,
     )
-    means = _means(metrics, taken) | jax.tree.map(jnp.mean, server_metrics)
+    means = _means(heard.metrics, taken) | jax.tree.map(jnp.mean, server_metrics)
     return following, {name: each.reshape(1, 1) for name, each in means.items()}
 
 
@@ -196,87 +189,137 @@ def _one(
     return message, trained.own, error, trained.metrics
 
 
-def _trained(
-    setup: _Setup,
-    server: PyTree,
-    members: Member,
-    before: tuple[PyTree, PyTree],
-    key: Key,
-) -> tuple[ClientUpdate, PyTree, PyTree, Metrics]:
-    """`_one` of every device of the round, leaves `[active, ...]`."""
+@struct.dataclass
+class _Heard:
+    """What a round leaves of a device, beside what the server takes from it.
+
+    Attributes:
+      verdict: int32, `schedule.OK` or why its message was refused.
+      own: what it keeps; as before if its message was refused.
+      error: of its compression, likewise.
+      metrics: `[steps]` each.
+    """
+
+    verdict: Leaf
+    own: PyTree
+    error: PyTree
+    metrics: PyTree
+
+
+def _heard_from(
+    setup: _Setup, state: Federation, cohort: Cohort, before: PyTree, key: Key
+) -> tuple[_Heard, ClientUpdate, Arrived]:
+    """Every device's part of the round, the last one's message, and what arrived."""
     # A device's key depends on its number, not on who else was sampled.
-    each_key = jax.vmap(lambda i: keys.stream(key, "device", i))(members.device)
-    train = mesh.map_clients(
-        functools.partial(_one, setup),
+    each_key = jax.vmap(lambda i: keys.stream(key, "device", i))(cohort.members.device)
+    own = (cohort.members, cohort.fault, *before, each_key)
+    common = (state.server, state.number)
+    each, count = functools.partial(_told, setup), setup.pools
+    _, message, one = jax.eval_shape(each, *common, *one_party(own))
+
+    def told(*arguments: PyTree) -> tuple[PyTree, PyTree]:
+        heard, message, one = each(*arguments)
+        if count:
+            return (heard, ()), (message, one)
+        return (heard, one), (message, ())
+
+    def add(total: PyTree, value: PyTree) -> PyTree:
+        message, one = value
+        return message, pools.added(total[1], one) if count else ()
+
+    (heard, arrived), (messages, pooled) = mesh.fold_clients(
+        told,
+        mesh.Fold((message, pools.empty(one, count) if count else ()), add),
         backend=setup.mapping.backend,
         num_devices=setup.mapping.num_devices,
         chunk=setup.mapping.chunk,
-        shared=(server,),
+        shared=common,
+    )(*own)
+    return heard, _last(messages), pools.means(pooled) if count else arrived
+
+
+def _told(
+    setup: _Setup,
+    server: PyTree,
+    number: jax.Array,
+    member: Member,
+    fault: jax.Array,
+    own: PyTree,
+    error: PyTree,
+    key: Key,
+) -> tuple[_Heard, ClientUpdate, Arrived]:
+    """A device's part of round `number`: its message, and what becomes of it."""
+    message, *after, metrics = _one(setup, server, member, own, error, key)
+    arrived = _spoilt(message, fault)
+    update = setup.compression.decode(arrived.payload)
+    verdict = _verdict(arrived, update, message.size, number)
+    dropped = jnp.int32(schedule.DROP)
+    verdict = jnp.where(fault == dropped, dropped, verdict)
+    taken = verdict == schedule.OK
+    images = member.data.size.astype(jnp.float32)
+    if setup.clip:
+        update, images = privacy.clip(update, setup.clip), jnp.float32(1.0)
+    own, error = chosen(taken, tuple(after), (own, error))
+    weight = jnp.where(taken, images, 0.0)
+    return (
+        _Heard(verdict, own, error, metrics),
+        message,
+        Arrived(member.edge, update, arrived.facts, weight),
     )
-    return train(members, *before, each_key)
+
+
+def _last(messages: ClientUpdate) -> ClientUpdate:
+    """The last of `[shares, ...]`; by a sum, as an index would bring all to all."""
+
+    def leaf(each: jax.Array) -> jax.Array:
+        last = jnp.arange(each.shape[0]) == each.shape[0] - 1
+        kept = jnp.where(over(last, each), each, jnp.zeros_like(each))
+        return jnp.sum(kept, axis=0, dtype=each.dtype)
+
+    return jax.tree.map(leaf, messages)
 
 
 def _merged(
-    setup: _Setup,
-    server: PyTree,
-    members: Member,
-    updates: PyTree,
-    facts: PyTree,
-    taken: jax.Array,
-    key: Key,
+    setup: _Setup, server: PyTree, arrived: Arrived, key: Key
 ) -> tuple[PyTree, Metrics]:
     """The server after the round; as it was, and metrics of 0, if nobody was taken."""
-    weights = jnp.where(taken, members.data.size.astype(jnp.float32), 0.0)
-    if setup.clip:
-        updates = jax.vmap(lambda update: privacy.clip(update, setup.clip))(updates)
-        weights = taken.astype(jnp.float32)
-    after, metrics = setup.method.merge(
-        server,
-        Arrived(replace(members, data=()), updates, facts, weights),
-        keys.stream(key, "server"),
-    )
+    after, metrics = setup.method.merge(server, arrived, keys.stream(key, "server"))
     if setup.clip:  # the noise has to come even if nobody did
         return after, metrics
     nothing = jax.tree.map(jnp.zeros_like, metrics)
-    return chosen(jnp.any(taken), (after, metrics), (server, nothing))
+    return chosen(jnp.any(arrived.weights > 0), (after, metrics), (server, nothing))
 
 
-def _one_of(leaf: jax.Array, only: jax.Array) -> jax.Array:
-    """The entry of `[active, ...]` that `only`, bool `[active]`, marks."""
-    marked = jnp.where(over(only, leaf), leaf, jnp.zeros_like(leaf))
-    return jnp.sum(marked, axis=0, dtype=leaf.dtype)
-
-
-def _spoilt(messages: ClientUpdate, fault: jax.Array) -> ClientUpdate:
-    """The messages as they arrive, each with its fault."""
-    nan = fault == schedule.NAN
+def _spoilt(message: ClientUpdate, fault: jax.Array) -> ClientUpdate:
+    """A message as it arrives, with its fault."""
 
     def spoil(leaf: jax.Array) -> jax.Array:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             return leaf
-        return jnp.where(over(nan, leaf), jnp.asarray(jnp.nan, leaf.dtype), leaf)
+        nan = jnp.asarray(jnp.nan, leaf.dtype)
+        return jnp.where(fault == schedule.NAN, nan, leaf)
 
     return ClientUpdate(
-        number=messages.number - (fault == schedule.STALE).astype(jnp.int32),
-        size=messages.size - (fault == schedule.SHAPE).astype(jnp.int32),
-        payload=jax.tree.map(spoil, messages.payload),
-        facts=jax.tree.map(spoil, messages.facts),
+        number=message.number - (fault == schedule.STALE).astype(jnp.int32),
+        size=message.size - (fault == schedule.SHAPE).astype(jnp.int32),
+        payload=jax.tree.map(spoil, message.payload),
+        facts=jax.tree.map(spoil, message.facts),
     )
 
 
-def _found(
-    arrived: ClientUpdate, updates: PyTree, size: jax.Array, number: jax.Array
+def _verdict(
+    arrived: ClientUpdate, update: PyTree, size: jax.Array, number: jax.Array
 ) -> jax.Array:
-    """The fault that the server finds in each message, int32 `[active]`."""
+    """The fault that the server finds in a message, int32."""
     ok, nan, stale, shape = map(
         jnp.int32, (schedule.OK, schedule.NAN, schedule.STALE, schedule.SHAPE)
     )
-    verdicts = jnp.where(arrived.size != size, shape, ok)
-    verdicts = jnp.where(arrived.number != number, stale, verdicts)
-    finite = jnp.ones_like(arrived.size, dtype=bool)
-    for leaf in jax.tree.leaves((updates, arrived.facts)):
-        finite &= jnp.isfinite(leaf).all(axis=tuple(range(1, leaf.ndim)))
-    return jnp.where(finite, verdicts, nan)
+    verdict = jnp.where(arrived.size != size, shape, ok)
+    verdict = jnp.where(arrived.number != number, stale, verdict)
+    finite = jnp.bool_(True)
+    for leaf in jax.tree.leaves((update, arrived.facts)):
+        finite &= jnp.isfinite(leaf).all()
+    return jnp.where(finite, verdict, nan)
 
 
 def _means(metrics: Metrics, taken: jax.Array) -> Metrics:

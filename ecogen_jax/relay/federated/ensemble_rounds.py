@@ -95,7 +95,7 @@ def ensemble_rounds(task: Task) -> Method:
         metrics = {f"server_{name}": each for name, each in found.items()}
         return taught, metrics
 
-    return plain._replace(init=init, merge=merge)
+    return plain._replace(init=init, merge=merge, pools=0)
 
 
 def _kept(state: HopState) -> Memory:

@@ -88,6 +88,7 @@ def averaging(task: Task, train: LocalTraining) -> Method:
         device=part.joined,
         # Of a head alone the cloud makes no net.
         has_cloud_net=not part.head_only,
+        pools=1,
     )
 
 

@@ -49,7 +49,7 @@ def feddf(task: Task) -> Method:
         student, loss = study(after.variables, ensembled, keys.stream(key, "proxy"))
         return replace(after, variables=student), {"server_distillation": loss}
 
-    return plain._replace(merge=merge)
+    return plain._replace(merge=merge, pools=0)
 
 
 def _study(

@@ -78,7 +78,7 @@ def fedftg(task: Task) -> Method:
         )
         return replace(after, variables=student, extra=extra), metrics
 
-    return plain._replace(init=init, merge=merge)
+    return plain._replace(init=init, merge=merge, pools=0)
 
 
 def _tuning(

@@ -64,7 +64,7 @@ def hierarchical(task: Task) -> Method:
 
     def merge(server: Tiers, arrived: Arrived, key: Key) -> tuple[Tiers, Metrics]:
         numbers = jnp.arange(task.num_edges, dtype=jnp.int32)
-        below = arrived.members.edge[None] == numbers[:, None]
+        below = arrived.edge[None] == numbers[:, None]
         weights = jnp.where(below, arrived.weights[None], 0.0)
 
         def at_edge(edge: Server, weights: jax.Array) -> Server:
@@ -92,6 +92,7 @@ def hierarchical(task: Task) -> Method:
         merge=merge,
         cloud=lambda server: server.cloud.variables,
         edge=lambda server, index: of_edge(server, index).variables,
+        pools=task.num_edges,
         visits=Visits(
             down=lambda rounds: task.num_edges * math.ceil(rounds / period),
             up=lambda rounds: task.num_edges * (rounds // period),

@@ -106,6 +106,7 @@ def scaffold(task: Task) -> Method:
         train=device_train,
         merge=merge,
         device=lambda received, own: part.joined(received.net, own.kept),
+        pools=0,  # two means, with different weights
     )
 
 

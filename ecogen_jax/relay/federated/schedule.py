@@ -43,7 +43,8 @@ class Schedule(NamedTuple):
     """What happens in each round of a run.
 
     Attributes:
-      active: int32 `[rounds, active]`, the devices that take part, ascending.
+      active: int32 `[rounds, active]`, the devices that take part, in random order:
+        whoever is the last shows what is sent.
       edge: int32 `[rounds, active]`, the edge of each of them.
       fault: int8 `[rounds, active]`, codes of `FAULTS`.
       steps_share: float32 `[rounds, active]`, the share of the local steps that each
@@ -107,7 +108,7 @@ def _row(
     rng: np.random.Generator, num_devices: int, active: int, faults: Faults
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Devices, fault codes and shares of steps of one round, `[active]` each."""
-    devices = np.sort(rng.choice(num_devices, active, replace=False))
+    devices = rng.choice(num_devices, active, replace=False)
     drawn, slow = rng.random((2, active))
     bounds = np.cumsum([faults.drop, faults.nan, faults.stale, faults.shape])
     # Below the first bound is the first fault, and beyond the last there is none.

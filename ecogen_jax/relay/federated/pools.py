@@ -1,0 +1,76 @@
+"""Arrivals added up one by one, so that nobody has to keep them all.
+
+    mean_p = sum_k w_k x_k / sum_k w_k        over the devices k of pool p
+
+A server that needs no more than such means takes a cohort of any size in the memory
+of one net for each pool. The means then stand for the devices: a mean of means,
+weighted by their sums of weights, is the mean of all.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from ecogen_jax.relay.federated.base import Arrived
+from ecogen_jax.relay.federated.trees import over
+from ecogen_jax.types import Leaf, PyTree
+
+
+@struct.dataclass
+class Pools:
+    """Sums over devices.
+
+    Attributes:
+      values: updates and facts times their weights, `[pools, ...]`.
+      weights: float32 `[pools]`.
+    """
+
+    values: PyTree
+    weights: Leaf
+
+
+def empty(one: Arrived, count: int) -> Pools:
+    """Pools of nobody.
+
+    Args:
+      one: what arrives from one device, or its shapes; float32 leaves.
+      count: of pools.
+    """
+    values = jax.tree.map(
+        lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype),
+        (one.updates, one.facts),
+    )
+    return Pools(values, jnp.zeros(count))
+
+
+def added(pools: Pools, one: Arrived) -> Pools:
+    """The pools with one device more: in that of its edge, if there is one for each."""
+
+    def share(leaf: jax.Array) -> jax.Array:
+        # What has weight 0 may be NaN.
+        return jnp.where(one.weights > 0, one.weights * leaf, 0.0)
+
+    def add(total: jax.Array, value: jax.Array) -> jax.Array:
+        if total.shape[0] == 1:
+            return total + value[None]
+        return total.at[one.edge].add(value)
+
+    values = jax.tree.map(share, (one.updates, one.facts))
+    return jax.tree.map(add, pools, Pools(values, one.weights))
+
+
+def means(pools: Pools) -> Arrived:
+    """What is in the pools of several shares of the devices, as if each had sent it.
+
+    Args:
+      pools: `[shares, pools, ...]`.
+
+    Returns:
+      Entries `[shares * pools, ...]`; that of an empty pool is zero, with weight 0.
+    """
+    num_shares, count = pools.weights.shape
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), pools)
+    some = jnp.where(flat.weights > 0, flat.weights, 1.0)
+    updates, facts = jax.tree.map(lambda leaf: leaf / over(some, leaf), flat.values)
+    edge = jnp.tile(jnp.arange(count, dtype=jnp.int32), num_shares)
+    return Arrived(edge, updates, facts, flat.weights)

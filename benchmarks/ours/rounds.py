@@ -70,7 +70,6 @@ class Rounds:
         assert stage.together is not None
         self.stage, self.number = stage, 0
         self._num_devices = num_devices
-        self._feed = stage.together.feed
         self._key = keys.root(0)
         mapping = Mapping(mesh.resolve("auto"), num_devices)
         self._compiled = compile_round(stage, mapping)
@@ -80,7 +79,7 @@ class Rounds:
 
     def inputs(self) -> PyTree:
         """The devices of the next round, and their data."""
-        return mesh.place(self._feed(self.number), num_devices=self._num_devices)
+        return together.inputs(self.stage, self.number, self._num_devices)
 
     def one(self) -> dict[str, Any]:
         """Runs a round, and gives back its metrics."""

@@ -153,9 +153,13 @@ def compile_round(stage: Stage, mapping: Mapping) -> Callable[..., Any]:
     return jax.jit(mapped, donate_argnums=0)
 
 
+# Compiled, as it takes as long as a small round otherwise.
+_stream = jax.jit(keys.stream, static_argnums=1)
+
+
 def party_keys(stage: Stage, key: Key, cycle: int, number: int) -> jax.Array:
     """One key a party for round `number` of a cycle's stage, or one for all."""
-    base = keys.stream(key, stage.name, cycle, number)
+    base = _stream(key, stage.name, cycle, number)
     if stage.together:
         return base
     return jax.vmap(lambda party: keys.stream(base, "party", party))(

@@ -21,6 +21,7 @@ from ecogen_jax.relay.federated.base import (
 )
 from ecogen_jax.relay.federated.compression import Compression, compression
 from ecogen_jax.relay.federated.engine import federation
+from ecogen_jax.relay.federated.local import ordered
 from ecogen_jax.relay.federated.schedule import Faults, Schedule, schedule
 from ecogen_jax.relay.learn import Data
 from ecogen_jax.relay.parties import Nets, Topology
@@ -181,7 +182,8 @@ def _compression(config: ConfigDict, method: Method, task: Task) -> Compression:
         member = jax.tree.map(jnp.asarray, member)
         server = method.init(key)
         received = method.send(server, member.edge)
-        return method.train(received, method.own(key), member, key).update
+        own = method.own(key)
+        return method.train(received, own, ordered(member, key), key).update
 
     section = config.federated
     like = jax.eval_shape(update)

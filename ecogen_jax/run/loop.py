@@ -159,7 +159,7 @@ class _Run:
         if not stage.together:
             return inputs
         with self.clock("train"), self.stage_clock("train"):
-            return self._placed(stage.together.feed(self.journal.round))
+            return together.inputs(stage, self.journal.round, self._num_devices)
 
     def _flops(self, stage: Stage, state: PyTree, inputs: PyTree) -> dict[str, float]:
         """FLOPs of the next round by tier, which are added to those of the stage."""

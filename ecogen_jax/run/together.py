@@ -38,6 +38,19 @@ def placed(stage: Stage, state: PyTree, num_devices: int) -> PyTree:
     return mesh.replicate(state, num_clients=stage.num_parties, num_devices=num_devices)
 
 
+def inputs(stage: Stage, number: int, num_devices: int) -> PyTree:
+    """The parties of round `number`, from 0, and their data, for its program.
+
+    A program on one device takes arrays of the host as they are, in a fraction of the
+    time that it takes to place them first.
+    """
+    assert stage.together is not None
+    fed = stage.together.feed(number)
+    if mesh.num_shards(stage.num_parties, num_devices) == 1:
+        return fed
+    return mesh.place(fed, num_devices=num_devices)
+
+
 def lines(stage: Stage, state: PyTree, number: int) -> list[dict[str, Any]]:
     """What `metrics.jsonl` gets after a round: its bytes, and what went wrong.
 

@@ -52,6 +52,8 @@ class Member:
       counts: float32 `[classes]`, its images by class.
       share: float32 scalar, the share of the local steps that it does.
       number: int32 scalar, the round, from 0.
+      order: int32 `[length]`, its images in random order, the padding last; () until
+        the engine has drawn it.
     """
 
     device: Leaf
@@ -60,6 +62,7 @@ class Member:
     counts: Leaf
     share: Leaf
     number: Leaf
+    order: Leaf = ()
 
 
 @struct.dataclass

@@ -24,6 +24,7 @@ from ecogen_jax import keys, mesh
 from ecogen_jax.relay.federated import pools, privacy, schedule
 from ecogen_jax.relay.federated.base import Arrived, Member, Method, Metrics
 from ecogen_jax.relay.federated.compression import Compression, carried
+from ecogen_jax.relay.federated.local import ordered
 from ecogen_jax.relay.federated.trees import chosen, copies, over
 from ecogen_jax.relay.messages import ClientUpdate, ServerBroadcast
 from ecogen_jax.relay.stage import Mapping, one_party
@@ -121,7 +122,7 @@ def federation(
     return Engine(
         functools.partial(_init, setup),
         functools.partial(_round, setup),
-        functools.partial(_one, setup),
+        functools.partial(_alone, setup),
     )
 
 
@@ -131,10 +132,11 @@ def _init(setup: _Setup, key: Key, cohort: Cohort) -> Federation:
     sent = method.send(server, member.edge)
     error: PyTree = ()
     if setup.compression.feeds_back:
-        trained = jax.eval_shape(method.train, sent, own, member, key)
+        trained = jax.eval_shape(method.train, sent, own, ordered(member, key), key)
         error = jax.tree.map(jnp.zeros_like, trained.update)
-    one = functools.partial(_one, setup)
-    message, *_ = jax.eval_shape(one, server, member, own, error, key)
+    message, *_ = jax.eval_shape(
+        functools.partial(_alone, setup), server, member, own, error, key
+    )
     return Federation(
         server=server,
         own=copies(own, setup.num_devices),
@@ -174,6 +176,12 @@ def _round(
     return following, {name: each.reshape(1, 1) for name, each in means.items()}
 
 
+def _alone(
+    setup: _Setup, server: PyTree, member: Member, own: PyTree, error: PyTree, key: Key
+) -> tuple[ClientUpdate, PyTree, PyTree, Metrics]:
+    return _one(setup, server, ordered(member, key), own, error, key)
+
+
 def _one(
     setup: _Setup, server: PyTree, member: Member, own: PyTree, error: PyTree, key: Key
 ) -> tuple[ClientUpdate, PyTree, PyTree, Metrics]:
@@ -211,8 +219,10 @@ def _heard_from(
 ) -> tuple[_Heard, ClientUpdate, Arrived]:
     """Every device's part of the round, the last one's message, and what arrived."""
     # A device's key depends on its number, not on who else was sampled.
-    each_key = jax.vmap(lambda i: keys.stream(key, "device", i))(cohort.members.device)
-    own = (cohort.members, cohort.fault, *before, each_key)
+    numbers = cohort.members.device
+    each_key = jax.vmap(lambda i: keys.stream(key, "device", i))(numbers)
+    members = jax.vmap(ordered)(cohort.members, each_key)
+    own = (members, cohort.fault, *before, each_key)
     common = (state.server, state.number)
     each, count = functools.partial(_told, setup), setup.pools
     _, message, one = jax.eval_shape(each, *common, *one_party(own))

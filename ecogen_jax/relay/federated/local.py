@@ -1,6 +1,7 @@
 """Local training: the SGD steps that a device does in a round."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -84,7 +85,8 @@ def local_training(
       correct: changes the gradient of a step.
 
     Returns:
-      `train(variables, member, guide, key) -> LocalResult`.
+      `train(variables, member, guide, key) -> LocalResult`, of a member that is
+      `ordered`.
     """
     tx = sgd(local.momentum)
     step = _sgd_step(net, tx, loss, correct)
@@ -99,7 +101,7 @@ def local_training(
             state: tuple[Variables, PyTree], at: tuple[jax.Array, Key]
         ) -> tuple[tuple[Variables, PyTree], Loss]:
             number, key = at
-            batch = _batch(member, local, order, number)
+            batch = _batch(member, local, number)
             after, found = step(state, batch, guide, rate, key)
             if local.stragglers:
                 done = number.astype(jnp.float32) < num_steps
@@ -108,7 +110,6 @@ def local_training(
                 found = found._replace(seen=chosen(done, found.seen, nothing))
             return after, found
 
-        order = _order(member, keys.stream(key, "order"))
         numbers = jnp.arange(local.steps, dtype=jnp.int32)
         state = (variables, tx.init(variables.params))
         each_key = jax.random.split(key, local.steps)
@@ -150,19 +151,24 @@ def _sgd_step(
     return step
 
 
-def _order(member: Member, key: Key) -> jax.Array:
-    """A device's images in random order, int32 `[length]`; the padding comes last."""
+def ordered(member: Member, key: Key) -> Member:
+    """A device whose images come in a random order, drawn with its key of the round.
+
+    Apart from `train`, as random numbers cost little where those of all devices are
+    drawn together, and more than a small net's step where each device draws its own.
+    """
     length = member.data.labels.shape[0]
-    drawn = jax.random.uniform(key, (length,))
+    drawn = jax.random.uniform(keys.stream(key, "order"), (length,))
     own = jnp.arange(length, dtype=jnp.int32) < member.data.size
-    return jnp.argsort(jnp.where(own, drawn, 2.0)).astype(jnp.int32)
+    order = jnp.argsort(jnp.where(own, drawn, 2.0)).astype(jnp.int32)
+    return replace(member, order=order)
 
 
 def _batch(
-    member: Member, local: Local, order: jax.Array, number: jax.Array
+    member: Member, local: Local, number: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """The next images of the order, which begins anew at its end."""
     data, size = member.data, local.batch_size
     places = number * size + jnp.arange(size, dtype=jnp.int32)
-    index = order[places % data.size]
+    index = member.order[places % data.size]
     return data.images[index], data.labels[index]

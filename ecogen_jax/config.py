@@ -57,10 +57,11 @@ def default() -> ConfigDict:
                 "num_edges": 2,  # edge servers below the one cloud
                 "devices_per_edge": 5,  # end devices below each edge
             },
-            "nets": {  # the classifier of each tier
+            "nets": {  # the classifier of each tier, and how all nets compute
                 "cloud": "cnn_large",
                 "edge": "cnn_medium",
                 "end": "cnn_small",  # "cnn_medium,mlp": devices differ, in turn
+                "precision": "f32",  # of products; "bf16" is for GPUs and TPUs
             },
             "protocol": {
                 "name": "relay_cycle",  # what one cycle does

@@ -1,11 +1,13 @@
 """From a config to an experiment: what fits, and what is refused with its cure."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ecogen_jax import config as configs
 from ecogen_jax.config import ConfigError
+from ecogen_jax.energy import meter
 from ecogen_jax.relay.distillers import DISTILLERS
 from ecogen_jax.relay.ensemble import equal_weights
 from ecogen_jax.run import build as build_lib
@@ -148,6 +150,29 @@ def test_a_relay_cycle_needs_a_generator_to_replay(monkeypatch):
 def test_a_net_that_is_too_large_for_the_images_is_refused_by_its_tier():
     config = make(data__name="digits", nets__edge="lenet5")
     assert refused(config).field == "nets.edge"
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("f32", "float32"), ("bf16", "bfloat16")]
+)
+def test_all_nets_compute_at_the_precision_of_the_config(precision, dtype):
+    nets = outline(make(nets__precision=precision)).nets
+    image, noise = jnp.zeros((1, 28, 28, 1)), jnp.zeros((1, 8))
+    inputs = {net: (image,) for net in (nets.cloud, nets.edge, *nets.end)}
+    inputs[nets.generator] = (noise, jnp.zeros(1, jnp.int32))
+    for net, given in inputs.items():
+
+        def call(key, *given, net=net):
+            return net.apply(net.init(key), *given, train=True).value
+
+        counted = meter.cost(call, jax.random.key(0), *given).by_class_and_dtype
+        products = [key for key in counted if key[0] in ("conv", "matmul")]
+        assert {dtype for _, dtype in products} == {dtype}
+
+
+def test_an_unknown_precision_is_refused():
+    error = refused(make(nets__precision="fp16"))
+    assert (error.field, error.nearest) == ("nets.precision", "bf16")
 
 
 def test_devices_need_a_batch_of_images_only_if_they_train():

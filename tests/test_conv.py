@@ -1,5 +1,6 @@
 """The fast convolution is the plain one, value and gradients, wherever it stands."""
 
+import functools
 import re
 
 import jax
@@ -11,7 +12,8 @@ from jax.sharding import PartitionSpec
 
 from ecogen_jax import mesh
 from ecogen_jax.energy import meter
-from ecogen_jax.nets.conv import CHUNK, conv, upsample
+from ecogen_jax.nets.conv import CHUNK, conv, textbook, upsample
+from tests import toy_nets
 
 # height, width, kernel rows and columns, stride, padding, channels in, channels out
 GRID = [
@@ -45,6 +47,12 @@ def plain(x, kernel, stride, padding):
 
 def fast(x, kernel, stride, padding):
     return conv(x, kernel, stride=stride, padding=padding)
+
+
+def accelerated(x, kernel, stride, padding):
+    """What a GPU runs, and what is counted."""
+    with textbook(True):
+        return fast(x, kernel, stride, padding)
 
 
 def value_and_gradients(fn, case):
@@ -81,10 +89,33 @@ def assert_close(ours, theirs):
 @pytest.mark.parametrize("case", GRID, ids=str)
 def test_value_and_gradients_are_those_of_the_plain_convolution(case):
     @jax.jit
-    def both(*inputs):
-        return [value_and_gradients(fn, case)(*inputs) for fn in (fast, plain)]
+    def each(*inputs):
+        forms = (fast, accelerated, plain)
+        return [value_and_gradients(fn, case)(*inputs) for fn in forms]
 
-    assert_close(*both(*arrays(case)))
+    ours, on_gpu, theirs = each(*arrays(case))
+    assert_close(ours, theirs)
+    assert_close(on_gpu, theirs)
+
+
+def in_bf16(fn):
+    """A form of the convolution as a net in bf16 runs it."""
+
+    def convolve(x, kernel, stride, padding):
+        fixed = functools.partial(fn, stride=stride, padding=padding)
+        return toy_nets.at("bf16", fixed)(x, kernel)
+
+    return convolve
+
+
+@pytest.mark.parametrize("form", [fast, accelerated])
+@pytest.mark.parametrize("case", [*SOME, GRID[0], GRID[10]], ids=str)
+def test_in_bf16_only_the_operands_are_rounded(case, form):
+    inputs = arrays(case)
+    rounded = [a.astype(jnp.bfloat16).astype(jnp.float32) for a in inputs]
+    found = jax.jit(value_and_gradients(in_bf16(form), case))(*inputs)
+    assert {a.dtype for a in found} == {jnp.dtype("float32")}
+    assert_close(found, jax.jit(value_and_gradients(plain, case))(*rounded))
 
 
 @pytest.mark.parametrize("batch", [2 * CHUNK, CHUNK + 1])
@@ -126,8 +157,9 @@ def test_under_two_vmaps_each_client_of_each_seed_gets_what_it_gets_alone():
         assert_close([r[seed, client] for r in results], one(*own))
 
 
+@pytest.mark.parametrize("form", [fast, accelerated])
 @pytest.mark.parametrize("case", [SOME[0], SOME[2]], ids=str)
-def test_the_gradient_of_a_gradient_is_that_of_the_plain_convolution(case):
+def test_the_gradient_of_a_gradient_is_that_of_the_plain_convolution(case, form):
     x, kernel, weights = arrays(case)
 
     def second(fn):
@@ -140,7 +172,7 @@ def test_the_gradient_of_a_gradient_is_that_of_the_plain_convolution(case):
 
         return jax.jit(jax.grad(penalty, (0, 1)))(x, kernel)
 
-    assert_close(second(fast), second(plain))
+    assert_close(second(form), second(plain))
 
 
 @pytest.mark.parametrize("case", SOME, ids=str)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ecogen_jax.nets.functional import Net, Output, Variables
+from ecogen_jax.nets.precision import at_precision
 from ecogen_jax.relay.parties import Nets
 
 SHAPE, CLASSES, LATENT = (2, 2, 1), 3, 2
@@ -58,6 +59,24 @@ def generator() -> Net:
         return Output(jax.nn.sigmoid(x).reshape(-1, *SHAPE), {}, {}, ())
 
     return Net(init, apply)
+
+
+def at(precision, product):
+    """A function of images and a kernel, as a net at a precision runs it."""
+
+    def apply(variables, *inputs, train):
+        (images,) = inputs
+        return Output(product(images, variables.params["kernel"]), {}, {}, ())
+
+    def init(key):
+        return Variables({}, {})
+
+    net = at_precision(Net(init, apply), precision)
+
+    def call(images, kernel):
+        return net.apply(Variables({"kernel": kernel}, {}), images, train=True).value
+
+    return call
 
 
 GENERATOR_FLOATS = (CLASSES + LATENT) * PIXELS

@@ -17,7 +17,7 @@ from flax import nnx
 
 from ecogen_jax.nets.conv import conv
 from ecogen_jax.nets.functional import BatchNorm, Net, Recorder, functional
-from ecogen_jax.nets.layers import Conv
+from ecogen_jax.nets.layers import Conv, Linear
 from ecogen_jax.nets.pool import max_pool
 from ecogen_jax.nets.residual import RESIDUAL_NAMES, residual
 
@@ -69,9 +69,9 @@ class StridedCNN(nnx.Module):
         self.norm1 = BatchNorm(first)
         self.conv2 = Conv(first, second, stride=2, rngs=rngs)
         self.norm2 = BatchNorm(second)
-        self.dense = nnx.Linear(flat, hidden, use_bias=bottleneck, rngs=rngs)
+        self.dense = Linear(flat, hidden, use_bias=bottleneck, rngs=rngs)
         self.norm3 = None if bottleneck else BatchNorm(hidden)
-        self.classifier = nnx.Linear(hidden, num_classes, rngs=rngs)
+        self.classifier = Linear(hidden, num_classes, rngs=rngs)
 
     def __call__(
         self, images: jax.Array, *, train: bool
@@ -109,11 +109,11 @@ class LeNet(nnx.Module):
         self.recorder1 = Recorder(first)
         self.conv2 = ConvPool(first, second, padding="VALID", rngs=rngs)
         self.recorder2 = Recorder(second)
-        self.dense1 = nnx.Linear(flat, hidden[0], rngs=rngs)
+        self.dense1 = Linear(flat, hidden[0], rngs=rngs)
         self.recorder3 = Recorder(hidden[0])
-        self.dense2 = nnx.Linear(hidden[0], hidden[1], rngs=rngs)
+        self.dense2 = Linear(hidden[0], hidden[1], rngs=rngs)
         self.recorder4 = Recorder(hidden[1])
-        self.classifier = nnx.Linear(hidden[1], num_classes, rngs=rngs)
+        self.classifier = Linear(hidden[1], num_classes, rngs=rngs)
 
     def __call__(
         self, images: jax.Array, *, train: bool
@@ -151,9 +151,9 @@ class MLP(nnx.Module):
 
     def __init__(self, shape: Shape, num_classes: int, *, rngs: nnx.Rngs) -> None:
         height, width, channels = shape
-        self.dense1 = nnx.Linear(height * width * channels, 200, rngs=rngs)
-        self.dense2 = nnx.Linear(200, 200, rngs=rngs)
-        self.classifier = nnx.Linear(200, num_classes, rngs=rngs)
+        self.dense1 = Linear(height * width * channels, 200, rngs=rngs)
+        self.dense2 = Linear(200, 200, rngs=rngs)
+        self.classifier = Linear(200, num_classes, rngs=rngs)
 
     def __call__(
         self, images: jax.Array, *, train: bool

@@ -7,43 +7,36 @@ convolutions that `vmap` makes of a kernel for each client. Here the value and b
 gradients are written as what is fast, forward convolutions between many channels and
 matrix products, and what `vmap` maps runs one after another. Each of the three is
 linear in both arguments and the other two are its gradients, so gradients of any order
-are exact and fast. On GPU and TPU the plain `lax` convolution is used.
+are exact and fast. On GPU and TPU all three are plain `lax` convolutions.
+
+Either way operands have the dtype of the net's precision, and results are float32.
 """
 
 import functools
 import itertools
-from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 
+from ecogen_jax.nets.plain_conv import (
+    DIMENSIONS,
+    Bilinear,
+    Geometry,
+    kernel_gradient_pads,
+    linked,
+    plain,
+    plain_value,
+)
+from ecogen_jax.nets.precision import operand_dtype
+
 CHUNK = 16
 """Images at a time in the kernel gradient of a convolution from many channels."""
-
-_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 textbook = jax.make_user_context(False)
 """`with textbook(True):` traces plain convolutions, to count their operations: the
 matrix products that replace them on a CPU multiply by zeros as well."""
-
-
-class Geometry(NamedTuple):
-    """What a convolution is besides its two arrays.
-
-    Attributes:
-      stride: step of the window along both axes.
-      pads: pixels added before and after, rows then columns.
-      size: height and width of the images.
-      window: rows and columns of the kernel.
-    """
-
-    stride: int
-    pads: tuple[tuple[int, int], tuple[int, int]]
-    size: tuple[int, ...]
-    window: tuple[int, ...]
 
 
 def conv(
@@ -63,23 +56,11 @@ def conv(
     """
     size, window = x.shape[1:3], kernel.shape[:2]
     pads = lax.padtype_to_pads(size, window, (stride, stride), padding)
-    (top, bottom), (left, right) = [(int(low), int(high)) for low, high in pads]
-    geometry = Geometry(stride, ((top, bottom), (left, right)), size, window)
+    rows, columns = [(int(low), int(high)) for low, high in pads]
+    geometry = Geometry(stride, (rows, columns), size, window, operand_dtype())
     if jax.default_backend() != "cpu" or textbook.value:
-        return _plain(x, kernel, geometry)
-    return _convolve(geometry, x, kernel)
-
-
-def _plain(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    strides = (geometry.stride, geometry.stride)
-    return lax.conv_general_dilated(
-        x, kernel, strides, geometry.pads, dimension_numbers=_DIMENSIONS
-    )
-
-
-# Each is linear in both arrays: value (images, kernel), gradient of the images
-# (cotangent, kernel), gradient of the kernel (images, cotangent).
-Bilinear = Callable[[Geometry, jax.Array, jax.Array], jax.Array]
+        return plain(geometry, x, kernel)
+    return _fast(geometry, x, kernel)
 
 
 def _one_after_another(fn: Bilinear, *, joins: bool) -> Bilinear:
@@ -116,7 +97,7 @@ def _one_after_another(fn: Bilinear, *, joins: bool) -> Bilinear:
 
 def _value(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     if not _is_narrow(kernel):
-        return _plain(x, kernel, geometry)
+        return plain_value(geometry, x, kernel)
     # The product has side^2 outputs a row: the fewer the output channels, the larger
     # the tile that pays for the zeros in the matrix.
     side = 4 if geometry.stride == 1 and kernel.shape[3] < 8 else 2
@@ -143,74 +124,36 @@ def _input_gradient(
         for length, (low, high) in zip(geometry.window, geometry.pads, strict=True)
     ]
     size = cotangent.shape[1:3]
-    back = Geometry(1, (mirrored[0], mirrored[1]), size, geometry.window)
+    rows, columns = mirrored
+    back = Geometry(1, (rows, columns), size, geometry.window, geometry.dtype)
     return _value(back, cotangent, kernel[::-1, ::-1].swapaxes(2, 3))
 
 
 def _kernel_gradient(
     geometry: Geometry, x: jax.Array, cotangent: jax.Array
 ) -> jax.Array:
-    """The images correlated with the cotangent, batch and channels changing places.
-
-    The cotangent's pixels lie `stride` apart; pixels that no window reached are cut
-    off by the second pad, which is negative then.
-    """
+    """That of `plain_conv`, its axes moved to where XLA is fast."""
     batch, channels = x.shape[0], x.shape[3]
     if channels >= 128 and batch > CHUNK and batch % CHUNK == 0:
         # A whole batch does not fit into the caches: 1.3 to 1.7 times slower, measured.
         chunks = [a.reshape(-1, CHUNK, *a.shape[1:]) for a in (x, cotangent)]
         return jnp.sum(lax.map(lambda c: _kernel_gradient(geometry, *c), chunks), 0)
-    stride = geometry.stride
-    pads = [
-        (low, (positions - 1) * stride + length - size - low)
-        for size, length, positions, (low, _) in zip(
-            geometry.size,
-            geometry.window,
-            cotangent.shape[1:3],
-            geometry.pads,
-            strict=True,
-        )
-    ]
     gradient = lax.conv_general_dilated(
         x.transpose(3, 1, 2, 0),
         cotangent.transpose(1, 2, 0, 3),
         (1, 1),
-        pads,
-        rhs_dilation=(stride, stride),
-        dimension_numbers=_DIMENSIONS,
+        kernel_gradient_pads(geometry, cotangent),
+        rhs_dilation=(geometry.stride, geometry.stride),
+        dimension_numbers=DIMENSIONS,
+        preferred_element_type=jnp.float32,
     )
     return gradient.transpose(1, 2, 0, 3)
 
 
-_convolve = jax.custom_vjp(_one_after_another(_value, joins=True), (0,))
-_backward = jax.custom_vjp(_one_after_another(_input_gradient, joins=True), (0,))
-_correlate = jax.custom_vjp(_one_after_another(_kernel_gradient, joins=False), (0,))
-
-
-def _saving(fn: Bilinear) -> Callable[..., tuple[jax.Array, tuple[jax.Array, ...]]]:
-    return lambda geometry, *arrays: (fn(geometry, *arrays), arrays)
-
-
-_convolve.defvjp(
-    _saving(_convolve),
-    lambda geometry, arrays, out: (
-        _backward(geometry, out, arrays[1]),
-        _correlate(geometry, arrays[0], out),
-    ),
-)
-_backward.defvjp(
-    _saving(_backward),
-    lambda geometry, arrays, out: (
-        _convolve(geometry, out, arrays[1]),
-        _correlate(geometry, out, arrays[0]),
-    ),
-)
-_correlate.defvjp(
-    _saving(_correlate),
-    lambda geometry, arrays, out: (
-        _backward(geometry, arrays[1], out),
-        _convolve(geometry, arrays[0], out),
-    ),
+_fast = linked(
+    _one_after_another(_value, joins=True),
+    _one_after_another(_input_gradient, joins=True),
+    _one_after_another(_kernel_gradient, joins=False),
 )
 
 
@@ -249,7 +192,8 @@ def _tiled(x: jax.Array, kernel: jax.Array, geometry: Geometry, side: int) -> ja
         for j in range(reach + geometry.window[1])
     ]
     flat = jnp.concatenate(windows, -1).reshape(batch * tiles[0] * tiles[1], -1)
-    product = flat @ _toeplitz(kernel, geometry.stride, side)
+    matrix = _toeplitz(kernel, geometry.stride, side)
+    product = jnp.matmul(flat, matrix, preferred_element_type=jnp.float32)
     y = product.reshape(batch, *tiles, side, side, outputs).transpose(0, 1, 3, 2, 4, 5)
     y = y.reshape(batch, tiles[0] * side, tiles[1] * side, outputs)
     return y[:, : lengths[0], : lengths[1]]
@@ -260,9 +204,13 @@ def _overlap_add(
 ) -> jax.Array:
     """One matrix product gives all patches, each tap of which is added in its place."""
     batch, *positions, outputs = cotangent.shape
-    product = cotangent.reshape(-1, outputs) @ kernel.reshape(-1, outputs).T
+    product = jnp.matmul(
+        cotangent.reshape(-1, outputs),
+        kernel.reshape(-1, outputs).T,
+        preferred_element_type=jnp.float32,
+    )
     patches = product.reshape(batch, *positions, *geometry.window, -1)
-    blank = jnp.zeros((), cotangent.dtype)
+    blank = jnp.zeros((), patches.dtype)
 
     def placed(*tap: int) -> jax.Array:
         borders = []

@@ -4,6 +4,7 @@ import jax
 from flax import nnx
 
 from ecogen_jax.nets.functional import Net, functional
+from ecogen_jax.nets.layers import Linear
 
 HIDDEN = 256
 
@@ -15,8 +16,8 @@ class DenseEncoder(nnx.Module):
         self, shape: tuple[int, int, int], *, latent_size: int, rngs: nnx.Rngs
     ) -> None:
         height, width, channels = shape
-        self.dense = nnx.Linear(height * width * channels, HIDDEN, rngs=rngs)
-        self.code = nnx.Linear(HIDDEN, 2 * latent_size, rngs=rngs)
+        self.dense = Linear(height * width * channels, HIDDEN, rngs=rngs)
+        self.code = Linear(HIDDEN, 2 * latent_size, rngs=rngs)
 
     def __call__(
         self, images: jax.Array, *, train: bool

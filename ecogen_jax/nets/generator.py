@@ -13,7 +13,7 @@ from flax import nnx
 
 from ecogen_jax.nets.conv import upsample
 from ecogen_jax.nets.functional import BatchNorm, Net, functional
-from ecogen_jax.nets.layers import Conv
+from ecogen_jax.nets.layers import Conv, Linear
 
 
 class ConditionalGenerator(nnx.Module):
@@ -33,7 +33,7 @@ class ConditionalGenerator(nnx.Module):
         self.num_classes = num_classes
         self.base = (-(-height // 4), -(-columns // 4), 2 * width)
         size = self.base[0] * self.base[1] * self.base[2]
-        self.project = nnx.Linear(latent_size + num_classes, size, rngs=rngs)
+        self.project = Linear(latent_size + num_classes, size, rngs=rngs)
         self.norm0 = BatchNorm(2 * width)
         self.conv1 = Conv(2 * width, 2 * width, stride=1, rngs=rngs)
         self.norm1 = BatchNorm(2 * width)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ecogen_jax.nets.functional import BatchNorm, Net, functional
+from ecogen_jax.nets.layers import Linear
 from ecogen_jax.types import PyTree
 
 HIDDEN = 256
@@ -24,9 +25,9 @@ class LatentGenerator(nnx.Module):
         self, features: int, num_classes: int, *, noise_size: int, rngs: nnx.Rngs
     ) -> None:
         self.num_classes = num_classes
-        self.dense = nnx.Linear(noise_size + num_classes, HIDDEN, rngs=rngs)
+        self.dense = Linear(noise_size + num_classes, HIDDEN, rngs=rngs)
         self.norm = BatchNorm(HIDDEN)
-        self.represent = nnx.Linear(HIDDEN, features, rngs=rngs)
+        self.represent = Linear(HIDDEN, features, rngs=rngs)
 
     def __call__(
         self, noise: jax.Array, labels: jax.Array, *, train: bool

@@ -1,9 +1,10 @@
-"""The 3x3 convolution that classifiers and generators share."""
+"""The layers that classifiers and generators share, at the precision of their net."""
 
 import jax
 from flax import nnx
 
 from ecogen_jax.nets.conv import conv
+from ecogen_jax.nets.precision import matmul
 
 
 class Conv(nnx.Module):
@@ -17,3 +18,15 @@ class Conv(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Convolves `[batch, height, width, inputs]`."""
         return conv(x, self.kernel[...], stride=self.stride)
+
+
+class Linear(nnx.Linear):
+    """Matrix product, and a bias unless there is none; flax's parameters."""
+
+    # Flax's own can also be told how its result is laid out over devices.
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
+        """Maps `[..., in_features]`."""
+        y = matmul(x, self.kernel[...])
+        if self.bias is None:
+            return y
+        return y + self.bias[...].reshape((1,) * (y.ndim - 1) + (-1,))

@@ -13,7 +13,7 @@ import jax
 from flax import nnx
 
 from ecogen_jax.nets.functional import BatchNorm
-from ecogen_jax.nets.layers import Conv
+from ecogen_jax.nets.layers import Conv, Linear
 from ecogen_jax.nets.pool import global_average
 
 WIDE: dict[str, tuple[int, int]] = {
@@ -31,7 +31,7 @@ class Projection(nnx.Module):
     """1x1 convolution without bias: a matrix product over every `stride`-th pixel."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, rngs: nnx.Rngs):
-        self.linear = nnx.Linear(
+        self.linear = Linear(
             inputs,
             outputs,
             use_bias=False,
@@ -123,7 +123,7 @@ class Residual(nnx.Module):
             )
             stem = outputs
         self.blocks = nnx.Dict(blocks)
-        self.classifier = nnx.Linear(stages[-1], num_classes, rngs=rngs)
+        self.classifier = Linear(stages[-1], num_classes, rngs=rngs)
 
     def __call__(
         self, images: jax.Array, *, train: bool

@@ -15,6 +15,7 @@ from ecogen_jax.energy import rates as energy_rates
 from ecogen_jax.nets.classifier import CLASSIFIERS, classifier
 from ecogen_jax.nets.functional import Net
 from ecogen_jax.nets.generator import generator
+from ecogen_jax.nets.precision import PRECISIONS, at_precision
 from ecogen_jax.relay.distillers import DISTILLERS
 from ecogen_jax.relay.parties import Nets, Parties, Topology, initialise
 from ecogen_jax.relay.protocols import PROTOCOLS
@@ -31,6 +32,7 @@ CHOICES = {
     "nets.cloud": CLASSIFIERS,
     "nets.edge": CLASSIFIERS,
     "nets.end": CLASSIFIERS,
+    "nets.precision": PRECISIONS,
     "energy.cloud_device": constants.names("devices", devices.TRAINING),
     "energy.edge_device": constants.names("devices", devices.TRAINING),
     "energy.end_device": constants.names("devices", devices.TRAINING),
@@ -181,23 +183,27 @@ def build_nets(config: ConfigDict, shape: Shape, num_classes: int) -> Nets:
     Raises:
       ConfigError: a net cannot take such images.
     """
+    precision = config.nets.precision
 
     def net(tier: str, name: str) -> Net:
         try:
-            return classifier(name, shape=shape, num_classes=num_classes)
+            made = classifier(name, shape=shape, num_classes=num_classes)
         except ValueError as error:
             raise ConfigError(f"nets.{tier}", name, f"another net ({error})") from error
+        return at_precision(made, precision)
+
+    maker = generator(
+        shape=shape,
+        num_classes=num_classes,
+        latent_size=config.generator.latent_size,
+        width=config.generator.width,
+    )
 
     return Nets(
         cloud=net("cloud", config.nets.cloud),
         edge=net("edge", config.nets.edge),
         end=tuple(net("end", name) for name in config.nets.end.split(",")),
-        generator=generator(
-            shape=shape,
-            num_classes=num_classes,
-            latent_size=config.generator.latent_size,
-            width=config.generator.width,
-        ),
+        generator=at_precision(maker, precision),
     )
 
 

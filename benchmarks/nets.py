@@ -9,7 +9,7 @@ from flax import nnx
 from benchmarks import tasks
 from ecogen_jax.nets.conv import conv, upsample
 from ecogen_jax.nets.functional import BatchNorm, Net, functional
-from ecogen_jax.nets.layers import Conv
+from ecogen_jax.nets.layers import Conv, Linear
 from ecogen_jax.nets.pool import max_pool
 
 Shape = tuple[int, int, int]
@@ -21,8 +21,8 @@ class Dense(nnx.Module):
     def __init__(
         self, inputs: int, hidden: int | None, classes: int, *, rngs: nnx.Rngs
     ) -> None:
-        self.hidden = None if hidden is None else nnx.Linear(inputs, hidden, rngs=rngs)
-        self.classifier = nnx.Linear(hidden or inputs, classes, rngs=rngs)
+        self.hidden = None if hidden is None else Linear(inputs, hidden, rngs=rngs)
+        self.classifier = Linear(hidden or inputs, classes, rngs=rngs)
 
     def __call__(
         self, images: jax.Array, *, train: bool
@@ -56,8 +56,8 @@ class PflCNN(nnx.Module):
         side = (shape[0] - 4) // 2
         self.conv1 = Valid(shape[2], 32, rngs=rngs)
         self.conv2 = Valid(32, 64, rngs=rngs)
-        self.hidden = nnx.Linear(side * side * 64, 128, rngs=rngs)
-        self.classifier = nnx.Linear(128, classes, rngs=rngs)
+        self.hidden = Linear(side * side * 64, 128, rngs=rngs)
+        self.classifier = Linear(128, classes, rngs=rngs)
 
     def __call__(
         self, images: jax.Array, *, train: bool
@@ -83,7 +83,7 @@ class StandardGenerator(nnx.Module):
         self.base = (shape[0] // 4, shape[1] // 4, 2 * width)
         self.classes = classes
         size = self.base[0] * self.base[1] * self.base[2]
-        self.project = nnx.Linear(latent + classes, size, rngs=rngs)
+        self.project = Linear(latent + classes, size, rngs=rngs)
         self.norm0 = BatchNorm(2 * width)
         self.conv1 = Conv(2 * width, 2 * width, stride=1, rngs=rngs)
         self.norm1 = BatchNorm(2 * width)

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ecogen_jax.nets import dense
 from ecogen_jax.nets.functional import Net, Output, Variables
 
 OPERANDS = {"f32": jnp.float32, "bf16": jnp.bfloat16}
@@ -61,7 +62,7 @@ def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
       float32 `[..., outputs]`.
     """
     if operand_dtype() == jnp.float32:
-        return x @ kernel
+        return dense.matmul(x, kernel)
     product = _in_bf16(x.reshape(-1, x.shape[-1]), kernel)
     return product.reshape(*x.shape[:-1], kernel.shape[1])
 

@@ -23,7 +23,6 @@ METHODS = (
 ROUNDS = {
     "dense_rounds": "dense",
     "co_boosting_rounds": "co_boosting",
-    "relay_rounds": "relay",
 }
 """Those of them that take the hop of `up_end_cloud` in each round -> its distiller."""
 
@@ -87,14 +86,13 @@ def _methods() -> dict[str, Any]:
         },
         "hierarchical": {"period": 5},  # rounds between the cloud's visits
         "feddistill": {"weight": 0.1},  # of the divergence from the mean logits
-        "fedgen": {
-            "noise_size": 32,
-            "steps": 50,  # of the generator in a round
-            "batch_size": 32,  # generated features in a step, there and on devices
-            "learning_rate": 3e-4,  # of the generator
-            "weight_decay": 0.01,  # of the generator
-            "weight": 10.0,  # of both terms on devices
-            "decay": 0.98,  # of that weight and that rate, per round
+        "fedgen": _generator(),
+        "relay_rounds": {
+            **_generator(),
+            "ema": 0.7,  # weight of the past in the net that is served
+            "hop_steps": 50,  # of the server's last layer in a round
+            "hop_batch_size": 64,
+            "hop_learning_rate": 1e-3,  # falls by a cosine in each round
         },
         "feddf": {  # on real images: the public half, without labels; not data-free
             "steps": 50,  # of the student in a round
@@ -113,12 +111,26 @@ def _methods() -> dict[str, Any]:
     }
 
 
+def _generator() -> dict[str, float]:
+    """The generator of features, and what devices make of it."""
+    return {
+        "noise_size": 32,
+        "steps": 50,  # of the generator in a round
+        "batch_size": 32,  # generated features in a step, there and on devices
+        "learning_rate": 3e-4,  # of the generator
+        "weight_decay": 0.01,  # of the generator
+        "weight": 10.0,  # of both terms on devices
+        "decay": 0.98,  # of that weight and that rate, per round
+    }
+
+
 def smoke(config: ConfigDict) -> None:
     """Shrinks the federation of a config in place."""
     config.federated.update(rounds=2, steps=2, batch_size=8, evaluate_every=1)
     config.federated.active = min(config.federated.active, 2)
     config.federated.hierarchical.period = 1
     config.federated.fedgen.update(steps=2, batch_size=8)
+    config.federated.relay_rounds.update(steps=2, batch_size=8, hop_steps=2)
     config.federated.feddf.update(steps=2, batch_size=8)
     config.federated.fedftg.update(steps=2, student_steps=2, batch_size=8)
 
@@ -126,6 +138,16 @@ def smoke(config: ConfigDict) -> None:
 _CHANCE = Rule(lambda value: 0 <= value <= 1, "a number from 0 to 1")
 _SHARE = Rule(lambda value: 0 < value <= 1, "a number above 0, and 1 at most")
 _MOMENTUM = Rule(lambda value: 0 <= value < 1, "a number of 0 or more, below 1")
+
+_GENERATOR = {
+    "noise_size": COUNT,
+    "steps": COUNT,
+    "batch_size": COUNT,
+    "learning_rate": POSITIVE,
+    "weight_decay": NOT_NEGATIVE,
+    "weight": NOT_NEGATIVE,
+    "decay": _SHARE,
+}
 
 _RULES = {
     "rounds": COUNT,
@@ -158,13 +180,6 @@ _RULES = {
     "fedadam.tau": POSITIVE,
     "hierarchical.period": COUNT,
     "feddistill.weight": NOT_NEGATIVE,
-    "fedgen.noise_size": COUNT,
-    "fedgen.steps": COUNT,
-    "fedgen.batch_size": COUNT,
-    "fedgen.learning_rate": POSITIVE,
-    "fedgen.weight_decay": NOT_NEGATIVE,
-    "fedgen.weight": NOT_NEGATIVE,
-    "fedgen.decay": _SHARE,
     "feddf.steps": COUNT,
     "feddf.batch_size": COUNT,
     "feddf.learning_rate": POSITIVE,
@@ -175,6 +190,12 @@ _RULES = {
     "fedftg.generator_learning_rate": POSITIVE,
     "fedftg.cross_entropy": NOT_NEGATIVE,
     "fedftg.diversity": NOT_NEGATIVE,
+    **{f"fedgen.{name}": rule for name, rule in _GENERATOR.items()},
+    **{f"relay_rounds.{name}": rule for name, rule in _GENERATOR.items()},
+    "relay_rounds.ema": _MOMENTUM,
+    "relay_rounds.hop_steps": COUNT,
+    "relay_rounds.hop_batch_size": COUNT,
+    "relay_rounds.hop_learning_rate": POSITIVE,
 }
 RULES: dict[str, Rule] = {f"federated.{name}": rule for name, rule in _RULES.items()}
 
@@ -228,6 +249,9 @@ def check(config: ConfigDict) -> None:
 def _check_server(config: ConfigDict) -> None:
     """What a server needs that distils the nets of its devices."""
     name, hop = config.protocol.name, config.up_end_cloud
+    if name == "relay_rounds" and config.federated.aggregator != "mean":
+        allowed = f"'mean' in {name}, whose changes of several rounds are averaged"
+        raise ConfigError("federated.aggregator", config.federated.aggregator, allowed)
     if name not in ("feddf", "fedftg", *ROUNDS):
         return
     if config.federated.share != "all":

@@ -346,9 +346,6 @@ def test_rounds_keep_the_bank_and_the_optimiser(name):
         extra.bank.logits[overwritten : 2 * BATCH],
         first.server.extra.bank.logits[overwritten : 2 * BATCH],
     )
-    if name == "relay_rounds":
-        counts = [leaf for leaf in jax.tree.leaves(extra.optimizer) if leaf.ndim == 0]
-        assert counts == [4]
 
 
 @pytest.mark.parametrize("shift", [0, 1])

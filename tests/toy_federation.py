@@ -97,8 +97,10 @@ def config(name, **changes):
     made.federated.faults.update(straggler=0.5, straggler_share=0.5)
     made.federated.hierarchical.period = 1
     # Adam makes steps of the size of its rate out of rounding errors.
-    made.federated.fedgen.update(learning_rate=1e-7)
-    made.federated.fedgen.update(steps=2, batch_size=4, noise_size=3)
+    for method in ("fedgen", "relay_rounds"):
+        made.federated[method].update(learning_rate=1e-7)
+        made.federated[method].update(steps=2, batch_size=4, noise_size=3)
+    made.federated.relay_rounds.update(hop_steps=2, hop_learning_rate=1e-7)
     changes = {
         f"federated.{name.replace('__', '.')}": changes[name] for name in changes
     }

@@ -9,16 +9,11 @@ Expected: above `fedavg.py` and `dense.py`.
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg
-from ecogen_jax.config_presets import federated, for_skewed_teachers
+from ecogen_jax.config_presets import federated
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The config; `smoke` shrinks it to generated data and seconds."""
     config = federated("federated_relay_rounds", "relay_rounds")
-    config.generator.width = 8
-    for_skewed_teachers(config, "up_end_cloud")
-    hop = config.up_end_cloud
-    hop.update(rounds=1, steps=5, student_steps=4, batch_size=64, bank_size=4096)
-    hop.learning_rate = 5e-4  # a student that devices have trained
     parse_arg(config, arg)
     return config

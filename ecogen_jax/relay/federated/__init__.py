@@ -10,6 +10,7 @@ from ecogen_jax.relay.federated.fedgen import fedgen
 from ecogen_jax.relay.federated.fedopt import fedadam, fedavgm
 from ecogen_jax.relay.federated.fedprox import fedprox
 from ecogen_jax.relay.federated.hierarchical import hierarchical
+from ecogen_jax.relay.federated.relay_rounds import relay_rounds
 from ecogen_jax.relay.federated.scaffold import scaffold
 
 FEDERATED = {
@@ -25,6 +26,6 @@ FEDERATED = {
     "fedgen": fedgen,
     "fedprox": fedprox,
     "hierarchical": hierarchical,
-    "relay_rounds": ensemble_rounds,
+    "relay_rounds": relay_rounds,
     "scaffold": scaffold,
 }

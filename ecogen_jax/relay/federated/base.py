@@ -91,6 +91,7 @@ class Arrived:
     them that was added up, which then stands for its weighted mean.
 
     Attributes:
+      device: int32 `[active]`, who sent it; of a part of them -1.
       edge: int32 `[active]`, the edge that it came through; of a single pool 0.
       updates: what devices changed.
       facts: what else they sent.
@@ -98,6 +99,7 @@ class Arrived:
         Values with weight 0 may be anything.
     """
 
+    device: Leaf
     edge: Leaf
     updates: PyTree
     facts: PyTree

@@ -274,7 +274,7 @@ def _told(
     return (
         _Heard(verdict, own, error, metrics),
         message,
-        Arrived(member.edge, update, arrived.facts, weight),
+        Arrived(member.device, member.edge, update, arrived.facts, weight),
     )
 
 

@@ -112,14 +112,7 @@ def fedgen(task: Task) -> Method:
     learn = _generator_training(task, maker, tx)
 
     def merge(server: Server, arrived: Arrived, key: Key) -> tuple[Server, Metrics]:
-        taken = arrived.weights > 0
-        changes = arrived.updates.params[HEAD]
-        changes = chosen(taken, changes, jax.tree.map(jnp.zeros_like, changes))
-        heads = jax.tree.map(
-            lambda before, change: before[None] + change,
-            {HEAD: server.variables.params[HEAD]},
-            {HEAD: changes},
-        )
+        heads = heads_of(server, arrived)
         share = shares(arrived, told(arrived))
         extra, metrics = learn(server.extra, heads, share, key)
         nets = nets_alone(arrived)
@@ -133,6 +126,18 @@ def fedgen(task: Task) -> Method:
         merge=merge,
         device=lambda received, own: part.joined(received.net, own),
         pools=0,  # the generator learns from every device's last layer
+    )
+
+
+def heads_of(server: Server, arrived: Arrived) -> PyTree:
+    """The last layers of devices, `[active, ...]`; the server's own of the refused."""
+    changes = arrived.updates.params[HEAD]
+    nothing = jax.tree.map(jnp.zeros_like, changes)
+    changes = chosen(arrived.weights > 0, changes, nothing)
+    return jax.tree.map(
+        lambda before, change: before[None] + change,
+        {HEAD: server.variables.params[HEAD]},
+        {HEAD: changes},
     )
 
 

@@ -73,4 +73,4 @@ def means(pools: Pools) -> Arrived:
     some = jnp.where(flat.weights > 0, flat.weights, 1.0)
     updates, facts = jax.tree.map(lambda leaf: leaf / over(some, leaf), flat.values)
     edge = jnp.tile(jnp.arange(count, dtype=jnp.int32), num_shares)
-    return Arrived(edge, updates, facts, flat.weights)
+    return Arrived(jnp.full_like(edge, -1), edge, updates, facts, flat.weights)

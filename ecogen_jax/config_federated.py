@@ -111,7 +111,7 @@ def _methods() -> dict[str, Any]:
     }
 
 
-def _generator() -> dict[str, float]:
+def _generator() -> dict[str, Any]:
     """The generator of features, and what devices make of it."""
     return {
         "noise_size": 32,

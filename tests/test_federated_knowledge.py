@@ -57,7 +57,7 @@ def test_feddistill_averages_logits_by_the_images_behind_them():
     known = ByClass(
         np.full((CLASSES, CLASSES), 5.0, np.float32), np.ones(3, np.float32)
     )
-    arrived = Arrived(None, (), ByClass(rows, told), np.float32([8, 3, 0, 5]))
+    arrived = Arrived(None, None, (), ByClass(rows, told), np.float32([8, 3, 0, 5]))
     merge = toy("feddistill").method.merge
     found = merge(replace(server, known=known), arrived, jax.random.key(0))[0].known
     assert found.logits[0] == pytest.approx((3 * rows[0, 0] + rows[1, 0]) / 4)

@@ -196,7 +196,7 @@ def test_fedavgm_without_momentum_is_fedavg():
         lambda a: jnp.asarray(rng.normal(size=(4, *a.shape)), jnp.float32),
         first.last_up.payload,
     )
-    arrived = Arrived(None, updates, {}, jnp.array([3.0, 0.0, 1.0, 5.0]))
+    arrived = Arrived(None, None, updates, {}, jnp.array([3.0, 0.0, 1.0, 5.0]))
     played = toy("fedavgm", fedavgm__momentum=0.0)
     found, _ = played.method.merge(played.first.server, arrived, key)
     wanted, _ = toy("fedavg").method.merge(first.server, arrived, key)

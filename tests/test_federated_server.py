@@ -205,14 +205,21 @@ def test_a_server_that_does_not_step_is_fedavg(name):
     options = {**OPTIONS[name], "learning_rate": 0.0}
     still, _ = Run(name, options=options).rounds()
     average, _ = run("fedavg").rounds()
-    same(still.server.variables.params, average.server.variables.params)
+    close(still.server.variables.params, average.server.variables.params)
 
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - {"feddf"}))
 def test_generated_images_leave_the_averaged_statistics(name):
     state, _ = run(name).rounds(number=1)
     average, _ = run("fedavg").rounds(number=1)
-    same(state.server.variables.stats, average.server.variables.stats)
+    close(state.server.variables.stats, average.server.variables.stats)
+
+
+def close(one, other):
+    """To rounding: one server adds up what comes, the other keeps it for its hop."""
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, other
+    )
 
 
 def of(device, tree):
@@ -232,7 +239,7 @@ def arrived(given, weights=(2.0, 0.0, 1.0)):
     updates = jax.tree.map(made, shape)
     stats = jax.tree.map(made, sent.stats if keeps else {})
     counts = jnp.array([[3.0, 0, 1], [jnp.nan, 1, 1], [1, 0, 0]])
-    return sent, Arrived((), updates, Facts(stats, counts), jnp.array(weights))
+    return sent, Arrived((), (), updates, Facts(stats, counts), jnp.array(weights))
 
 
 @pytest.mark.parametrize("keeps_statistics", [True, False])

@@ -1,7 +1,9 @@
 """The layers that classifiers and generators share, at the precision of their net."""
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike
 
 from ecogen_jax.nets.conv import conv
 from ecogen_jax.nets.precision import matmul
@@ -24,9 +26,9 @@ class Linear(nnx.Linear):
     """Matrix product, and a bias unless there is none; flax's parameters."""
 
     # Flax's own can also be told how its result is laid out over devices.
-    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
+    def __call__(self, x: ArrayLike) -> jax.Array:  # type: ignore[override]
         """Maps `[..., in_features]`."""
-        y = matmul(x, self.kernel[...])
+        y = matmul(jnp.asarray(x), jnp.asarray(self.kernel[...]))
         if self.bias is None:
             return y
         return y + self.bias[...].reshape((1,) * (y.ndim - 1) + (-1,))

@@ -80,7 +80,7 @@ def default() -> ConfigDict:
             },
             "mesh": {
                 "backend": "auto",  # how clients are mapped: auto picks for the host
-                "num_devices": 2,  # simulated devices that share the clients
+                "num_devices": 2,  # devices of all processes that share the clients
                 "chunk": 0,  # clients that a device takes at once; 0: as many as suit
             },
             "energy": _energy(),

@@ -2,7 +2,8 @@
 
 Everything below this file is written for a single party. `map_clients` runs it for
 all parties of a tier, whose arrays carry a leading `client` axis, and `place` puts
-those arrays where the mapped function wants them.
+those arrays where the mapped function wants them. The devices are those of all
+processes (see `distributed`): each brings to its own what they hold, and no more.
 """
 
 import functools
@@ -12,6 +13,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ecogen_jax.types import PyTree
@@ -30,7 +33,8 @@ def start(num_devices: int) -> None:
 
     A CPU is split into `num_devices` simulated devices of one core each, compiled
     programs are kept on disk for the next start, and numbers are never promoted in
-    silence.
+    silence. Each of several processes makes all `num_devices`: XLA rounds by their
+    number, so the same config gives the same numbers in any number of processes.
 
     Raises:
       RuntimeError: JAX has already started its devices.
@@ -70,14 +74,31 @@ def num_shards(num_clients: int, num_devices: int) -> int:
 
 
 def client_mesh(num_clients: int, num_devices: int) -> Mesh:
-    """A one-axis mesh, `client`, for that many clients."""
+    """A one-axis mesh, `client`, for that many clients.
+
+    It has devices of every process. Where the clients do not go round, each process
+    has a mesh of its own devices instead, on which it does the same as the others:
+    that costs no more time, and nothing has to be sent.
+
+    Args:
+      num_clients: how many there are.
+      num_devices: devices to use at most, of all processes together.
+    """
+    processes, devices = jax.process_count(), _devices()
     shards = num_shards(num_clients, num_devices)
+    if shards < processes:
+        devices = jax.local_devices()
+        shards = num_shards(num_clients, min(num_devices, len(devices)))
     return jax.make_mesh(
-        (shards,),
-        ("client",),
-        axis_types=(AxisType.Auto,),
-        devices=jax.devices()[:shards],
+        (shards,), ("client",), axis_types=(AxisType.Auto,), devices=devices[:shards]
     )
+
+
+def _devices() -> list[jax.Device]:
+    """All devices: one of each process, then the second of each, and so on."""
+    processes = range(jax.process_count())
+    each = [[d for d in jax.devices() if d.process_index == p] for p in processes]
+    return [device for row in zip(*each, strict=True) for device in row]
 
 
 def place(tree: PyTree, *, num_devices: int) -> PyTree:
@@ -86,12 +107,41 @@ def place(tree: PyTree, *, num_devices: int) -> PyTree:
     if not leaves:
         return tree
     mesh = client_mesh(leaves[0].shape[0], num_devices)
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec("client")))
+    return _put(tree, NamedSharding(mesh, PartitionSpec("client")))
 
 
 def replicate(tree: PyTree, *, num_clients: int, num_devices: int) -> PyTree:
     """Puts arrays that all clients share onto every device that those clients use."""
-    return jax.device_put(tree, everywhere(num_clients, num_devices))
+    return _put(tree, everywhere(num_clients, num_devices))
+
+
+def _put(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    """Puts arrays that every process has whole; each brings its devices' part."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_callback(
+            leaf.shape, sharding, leaf.__getitem__
+        ),
+        tree,
+    )
+
+
+def to_host(tree: PyTree) -> PyTree:
+    """Copies arrays to the host, so that stages on different devices can share them.
+
+    Where processes have parts of an array, all of them have to call this, and each
+    gets the whole.
+    """
+
+    def copied(leaf: Any) -> np.ndarray:
+        if isinstance(leaf, jax.Array) and not (
+            leaf.is_fully_addressable or leaf.is_fully_replicated
+        ):
+            return multihost_utils.process_allgather(leaf, tiled=True)
+        return np.asarray(leaf)
+
+    return jax.tree.map(copied, tree)
 
 
 def everywhere(num_clients: int, num_devices: int) -> NamedSharding:

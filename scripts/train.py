@@ -6,6 +6,10 @@
 
 Any field of the schema (ecogen_jax/config.py: default) can be overridden with
 --config.FIELD=VALUE. The run is written to <run.workdir>/<experiment>/<time>-seed<k>/.
+
+Several processes, on one machine or many, make one run together (docs/scaling.md):
+
+  srun python scripts/train.py --distributed --config configs/federated/fedavg.py
 """
 
 import sys
@@ -14,15 +18,19 @@ from rich.console import Console
 from rich.markup import escape
 
 from ecogen_jax import config as configs
+from ecogen_jax import distributed
 from ecogen_jax.data.sources import DataUnavailableError
-from ecogen_jax.run.command import read_config
+from ecogen_jax.run.command import join_and_read_config
+
+EXPECTED = (configs.ConfigError, DataUnavailableError, distributed.JoinError)
+"""What the user can mend, and is told in one line."""
 
 
 def main() -> int:
     """Parses the command line and runs."""
     try:
-        return report(read_config(__doc__), Console())
-    except (configs.ConfigError, DataUnavailableError) as error:
+        return report(join_and_read_config(__doc__), Console())
+    except EXPECTED as error:
         show(error)
         return 2
 
@@ -38,6 +46,9 @@ def report(config: configs.ConfigDict, console: Console) -> int:
     except DivergedError as error:
         show(error)
         return 3
+    distributed.finish()
+    if not distributed.is_main():
+        return 0
     finished = runs.read(path)
     drawn = plots.write_all(finished)
     page = html.write(finished)

@@ -1,6 +1,5 @@
 """Scores of all parties, from nets whose answers are known."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -207,10 +206,3 @@ def test_the_rows_of_devices_alone_are_those_of_a_baseline():
     assert [row["party"] for row in rows] == [4, 7]
     everybody = Scores(np.array([1.0]), np.array([1.0]), ends)
     assert everybody.rows(0, "local_only")[-2:] == rows
-
-
-def test_to_host_leaves_numpy_arrays():
-    tree = evaluate.to_host({"a": jnp.ones(2), "b": (jnp.zeros(()), None)})
-    assert type(tree["a"]) is np.ndarray
-    assert type(tree["b"][0]) is np.ndarray
-    assert tree["b"][1] is None

@@ -19,7 +19,7 @@ CONFIGS = (
     "config_rules",
 )
 LAYERS = {
-    **dict.fromkeys(("types", "keys", "mesh"), 0),
+    **dict.fromkeys(("types", "keys", "distributed", "mesh"), 0),
     **dict.fromkeys(CONFIGS, 0),
     **dict.fromkeys(("nets", "losses", "metrics", "data", "energy"), 1),
     **dict.fromkeys(("relay", "serve"), 2),

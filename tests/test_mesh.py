@@ -187,6 +187,13 @@ def test_an_empty_tree_needs_no_place():
     assert mesh.place({}, num_devices=4) == {}
 
 
+def test_to_host_leaves_numpy_arrays():
+    tree = mesh.to_host({"a": jnp.ones(2), "b": (jnp.zeros(()), None)})
+    assert type(tree["a"]) is np.ndarray
+    assert type(tree["b"][0]) is np.ndarray
+    assert tree["b"][1] is None
+
+
 def test_loop_names_the_client_that_failed():
     def root(x):
         if float(x) < 0:

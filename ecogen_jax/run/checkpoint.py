@@ -1,7 +1,8 @@
 """Checkpoints of a whole run: the only file that knows orbax.
 
 A checkpoint is one pytree of arrays and one JSON value, committed together by a rename:
-a kill during a save leaves the checkpoint before it.
+a kill during a save leaves the checkpoint before it. Of arrays that lie on the devices
+of several processes each process writes its part; any number of them can read it back.
 """
 
 from pathlib import Path
@@ -59,7 +60,7 @@ class Checkpoints:
           arrays: pytree of arrays.
           host: JSON value.
         """
-        copied = jax.tree.map(np.asarray, arrays)
+        copied = jax.tree.map(_copied, arrays)
         # Without `force` a save is dropped while the one before it is under way.
         self._manager.wait()
         self._manager.save_async(step, copied, force=True, custom_metadata=host)
@@ -80,3 +81,10 @@ class Checkpoints:
         """
         template = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), abstract)
         return self._manager.load(step, template)
+
+
+def _copied(leaf: Any) -> Any:
+    """A numpy array, unless it is in parts; these orbax copies before it returns."""
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return leaf
+    return np.asarray(leaf)

@@ -1,13 +1,17 @@
 """The command line that scripts over one config share."""
 
 import argparse
+import json
 
+import jax
 from ml_collections import ConfigDict
 
 from ecogen_jax import config as configs
-from ecogen_jax import mesh
+from ecogen_jax import distributed, mesh
 
 PREFIX = "--config."
+BACKENDS = ("auto", "shard_map")
+"""Backends that know the devices of other processes."""
 
 
 def read_config(description: str | None) -> ConfigDict:
@@ -23,16 +27,68 @@ def read_config(description: str | None) -> ConfigDict:
       ConfigError: the file, a field or a value is wrong.
       SystemExit: after `--help`, or for an argument that is neither.
     """
+    config, _ = _read(_parser(description))
+    mesh.start(config.mesh.num_devices)
+    return config
+
+
+def join_and_read_config(description: str | None) -> ConfigDict:
+    """As `read_config`, with flags that join several processes in one run.
+
+    Raises:
+      ConfigError: also where the config does not suit the number of processes.
+      JoinError: the processes did not find each other, or differ in their configs.
+      SystemExit: as `read_config`.
+    """
+    parser = _parser(description)
+    group = parser.add_argument_group("several processes, see docs/scaling.md")
+    group.add_argument(
+        "--distributed",
+        action="store_true",
+        help="join the processes that Slurm, Open MPI or Kubernetes started",
+    )
+    group.add_argument("--coordinator_address", metavar="HOST:PORT")
+    group.add_argument("--num_processes", type=int, metavar="N")
+    group.add_argument("--process_id", type=int, metavar="I")
+    config, flags = _read(parser)
+    given = (flags.coordinator_address, flags.num_processes, flags.process_id)
+    if not flags.distributed and given == (None, None, None):
+        mesh.start(config.mesh.num_devices)
+        return config
+    distributed.start(*given)
+    mesh.start(config.mesh.num_devices)
+    _check_suits(config, jax.process_count())
+    own = json.dumps(configs.to_dict(config))
+    distributed.check_everywhere(
+        distributed.text_from_main(own) == own,
+        "the configs differ from that of process 0: start all processes with the same",
+    )
+    return config
+
+
+def _parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]")
+    return parser
+
+
+def _read(parser: argparse.ArgumentParser) -> tuple[ConfigDict, argparse.Namespace]:
     arguments, rest = parser.parse_known_args()
     unknown = [word for word in rest if not word.startswith(PREFIX)]
     if unknown:
         words = " ".join(unknown)
         parser.error(f"unknown: {words}; overrides are {PREFIX}FIELD=VALUE")
     overrides = [word.removeprefix(PREFIX) for word in rest]
-    config = configs.load(arguments.config, overrides)
-    mesh.start(config.mesh.num_devices)
-    return config
+    return configs.load(arguments.config, overrides), arguments
+
+
+def _check_suits(config: ConfigDict, num_processes: int) -> None:
+    section = config.mesh
+    if section.num_devices < num_processes:
+        allowed = f"{num_processes} or more, one for each process"
+        raise configs.ConfigError("mesh.num_devices", section.num_devices, allowed)
+    if num_processes > 1 and section.backend not in BACKENDS:
+        allowed = f"{' or '.join(BACKENDS)}, over several processes"
+        raise configs.ConfigError("mesh.backend", section.backend, allowed)

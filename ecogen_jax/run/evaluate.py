@@ -293,8 +293,3 @@ def _spread(
     spread = np.zeros((len(counts), num_domains, counts.shape[1]), counts.dtype)
     spread[np.arange(len(counts)), domains] = counts
     return spread.reshape(len(counts), -1)
-
-
-def to_host(tree: Any) -> Any:
-    """Copies arrays to the host, so that stages on different devices can share them."""
-    return jax.tree.map(np.asarray, tree)

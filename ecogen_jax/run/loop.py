@@ -10,13 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 from rich.progress import Progress
 
-from ecogen_jax import keys, mesh
-from ecogen_jax.config import to_dict
+from ecogen_jax import distributed, keys, mesh
+from ecogen_jax.config import ConfigError, to_dict
 from ecogen_jax.energy import ledger
 from ecogen_jax.relay.parties import Parties
 from ecogen_jax.relay.stage import Stage, compile_round, party_keys, round_flops
@@ -25,8 +24,8 @@ from ecogen_jax.run import journal as journals
 from ecogen_jax.run.build import Experiment, build
 from ecogen_jax.run.checkpoint import Checkpoints
 from ecogen_jax.run.clock import Clock
-from ecogen_jax.run.diverged import COLLAPSE, check_round
-from ecogen_jax.run.evaluate import Evaluator, to_host
+from ecogen_jax.run.diverged import COLLAPSE, DivergedError, check_round
+from ecogen_jax.run.evaluate import Evaluator
 from ecogen_jax.run.hops import hop_entry
 from ecogen_jax.run.progress import progress, stage_bar
 from ecogen_jax.run.samples import add_samples
@@ -47,6 +46,7 @@ def run(config: ConfigDict) -> Path:
       ConfigError: the config cannot be built.
       DataUnavailableError: no provider has the dataset.
       DivergedError: a loss is not finite, or a generator has collapsed.
+      JoinError: the processes of the run do not see the same folder.
     """
     experiment = build(config)
     workdir, name, seed = config.run.workdir, config.experiment, config.seed
@@ -54,6 +54,7 @@ def run(config: ConfigDict) -> Path:
         writer.open_run(workdir, name, seed, to_dict(config)) as folder,
         Checkpoints(folder.path / "checkpoints") as checkpoints,
         progress() as bars,
+        distributed.ending_at_once(ConfigError, DivergedError),
     ):
         with measure.host() as host:
             one = _Run(config, experiment, folder, checkpoints, bars)
@@ -64,7 +65,7 @@ def run(config: ConfigDict) -> Path:
 
 
 class _Run:
-    """One process's work on one run folder: the state between rounds.
+    """One process's work on one run: the state between rounds, alike in all processes.
 
     Attributes:
       parties: what everybody knows, on the host.
@@ -86,7 +87,7 @@ class _Run:
         self.rounds: dict[str, Any] = {}
         self.flops: dict[str, float] = {}
         self.auditor = together.Auditor(experiment.dataset)
-        self.parties: Parties = to_host(experiment.parties)
+        self.parties: Parties = mesh.to_host(experiment.parties)
         self.state: PyTree = None
         self.journal = journals.Journal()
         if checkpoints.latest() is None:
@@ -118,7 +119,9 @@ class _Run:
                 self._log(cycle, stage, metrics, accuracy, flops)
                 self._log_together(cycle, stage, state, scored=scored)
                 if last:
-                    self._end(cycle, stage, to_host(state))
+                    # What each process did by itself may differ in the last digit.
+                    whole = distributed.from_main(mesh.to_host(state))
+                    self._end(cycle, stage, whole)
                     self._save(None)
                     return
                 if scored:
@@ -184,7 +187,7 @@ class _Run:
             if not stage.together:
                 keys_ = self._placed(keys_)
             state, metrics = self.rounds[stage.name](state, inputs, keys_)
-            metrics = jax.device_get(metrics)
+            metrics = mesh.to_host(metrics)
         check_round(
             metrics,
             cycle=cycle,
@@ -196,7 +199,7 @@ class _Run:
 
     def _accuracy(self, stage: Stage, state: PyTree) -> float:
         with self.clock("evaluate"):
-            variables = to_host(stage.trained(state))
+            variables = mesh.to_host(stage.trained(state))
             return self.evaluator.mean(stage.student, variables, "progress", stage.kind)
 
     def _log(
@@ -234,7 +237,7 @@ class _Run:
         lines = together.lines(stage, state, number)
         if scored:
             with self.clock("evaluate"):
-                parties = to_host(stage.end(self.parties, state))
+                parties = mesh.to_host(stage.end(self.parties, state))
                 scores = self.evaluator.everybody(parties, "test").means()
             event = {"event": "scores", "round": number, "split": "test"}
             lines.append(event | scores)
@@ -246,7 +249,7 @@ class _Run:
         journal = self.journal
         flops = {**journal.flops}
         flops[stage.tier] += stage.setup_flops(self.parties)
-        self.parties = to_host(stage.end(self.parties, state))
+        self.parties = mesh.to_host(stage.end(self.parties, state))
         seconds = self.stage_clock.state()
         entries = journals.stage_entries(
             self.experiment, cycle, stage, flops=flops, host_s=sum(seconds.values())

@@ -12,13 +12,14 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from ecogen_jax import distributed
 from ecogen_jax.relay.stage import Stage
 
 
 @contextmanager
 def progress() -> Iterator[Progress]:
     """The bars of a run; on a terminal they move, in a file each stage is a line."""
-    console = Console()
+    console = Console(quiet=not distributed.is_main())
     columns = (
         TextColumn("{task.description:<34}"),
         BarColumn(bar_width=24),

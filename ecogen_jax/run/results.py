@@ -11,6 +11,7 @@ import pandas as pd
 from ml_collections import ConfigDict
 
 from ecogen_jax import config as configs
+from ecogen_jax import distributed
 from ecogen_jax.config_federated import is_federated
 from ecogen_jax.energy import ledger, uncertainty
 from ecogen_jax.energy.sci import sci
@@ -39,6 +40,7 @@ class LoadedRun(NamedTuple):
     summary: dict[str, Any]
 
 
+@distributed.main_only
 def first_files(
     config: ConfigDict,
     experiment: Experiment,
@@ -56,6 +58,7 @@ def first_files(
     np.savez_compressed(folder.path / "partition.npz", **arrays)
 
 
+@distributed.main_only
 def last_files(
     config: ConfigDict,
     experiment: Experiment,

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ecogen_jax import distributed
 from ecogen_jax.relay.distillers.base import HopState
 from ecogen_jax.types import PyTree
 
 PER_CLASS = 4
 
 
+@distributed.main_only
 def add_samples(folder: Path, cycle: int, name: str, state: PyTree) -> None:
     """Adds the newest images of a hop's first party to `samples.npz`.
 

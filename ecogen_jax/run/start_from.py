@@ -9,10 +9,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from ecogen_jax import mesh
 from ecogen_jax.config import ConfigError
 from ecogen_jax.config_hops import first_tier
 from ecogen_jax.relay.parties import Parties
-from ecogen_jax.run.evaluate import to_host
 from ecogen_jax.run.results import load_run
 from ecogen_jax.types import PyTree
 
@@ -68,7 +68,7 @@ def start(config: ConfigDict, parties: Parties) -> Start:
         ) from error
     tier = first_tier(config)
     _check_same(config, other.config, tier)
-    taken = to_host(getattr(other.parties, tier))
+    taken = mesh.to_host(getattr(other.parties, tier))
     baselines = {}
     if tier == "end" and "local_only" in other.summary["baselines"]:
         baselines["local_only"] = other.summary["baselines"]["local_only"]

@@ -8,7 +8,6 @@ from ecogen_jax import mesh
 from ecogen_jax.data.sources import Dataset
 from ecogen_jax.relay.messages import audit, fingerprints
 from ecogen_jax.relay.stage import Stage
-from ecogen_jax.run.evaluate import to_host
 from ecogen_jax.types import PyTree
 
 
@@ -25,7 +24,7 @@ class Auditor:
           TypeError: one of them is not of `messages.MESSAGE_TYPES`.
         """
         size = self._dataset.test_images[0].size
-        return sum(audit(to_host(each), self._real, size) for each in messages)
+        return sum(audit(mesh.to_host(each), self._real, size) for each in messages)
 
     @functools.cached_property
     def _real(self) -> set[bytes]:

@@ -19,6 +19,8 @@ from typing import IO, Any, NamedTuple
 
 import jax
 
+from ecogen_jax import distributed
+
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -31,7 +33,7 @@ PACKAGES = (
 
 
 class RunFolder(NamedTuple):
-    """A run folder that this process alone may write to.
+    """A run folder that this process, or process 0 of a run of many, may write to.
 
     The folder is free again at the end of a `with` block over it, and at the latest
     when the process ends, however it ends.
@@ -39,12 +41,12 @@ class RunFolder(NamedTuple):
     Attributes:
         path: the folder.
         resumed: whether an unfinished run was taken up again.
-        lock: the open lock file.
+        lock: the open lock file; None where process 0 holds it.
     """
 
     path: Path
     resumed: bool
-    lock: IO[str]
+    lock: IO[str] | None
 
     def __enter__(self) -> "RunFolder":
         """Returns the folder, which is locked since it was opened."""
@@ -52,7 +54,8 @@ class RunFolder(NamedTuple):
 
     def __exit__(self, *error: object) -> None:
         """Lets the folder go."""
-        self.lock.close()
+        if self.lock:
+            self.lock.close()
 
 
 def open_run(
@@ -68,7 +71,25 @@ def open_run(
 
     Returns:
         The locked folder. A run that another process is writing is left alone.
+
+    Raises:
+        JoinError: the processes of the run do not all see the folder.
     """
+    run = _open(workdir, experiment, seed, config) if distributed.is_main() else None
+    found = [str(run.path), run.resumed] if run else []
+    path, resumed = json.loads(distributed.text_from_main(json.dumps(found)))
+    distributed.check_everywhere(
+        Path(path).is_dir(),
+        f"the run folder {path} is not seen by all processes: give them one file "
+        "system and, if run.workdir is relative, one working directory",
+    )
+    return run or RunFolder(Path(path), resumed, None)
+
+
+def _open(
+    workdir: str | Path, experiment: str, seed: int, config: Mapping[str, Any]
+) -> RunFolder:
+    """`open_run` in the process that writes."""
     for path in find_runs(workdir, experiment, seed, config, finished=False):
         lock = _lock(path)
         if lock is None:
@@ -131,6 +152,7 @@ def write_json(path: Path, obj: Any) -> None:
     _replace(path, _dumps(obj, indent=2) + "\n")
 
 
+@distributed.main_only
 def append_metrics(run: RunFolder, record: Mapping[str, Any]) -> None:
     """Adds one line to `metrics.jsonl`; it is on disk when this returns.
 
@@ -149,6 +171,7 @@ def count_lines(run: RunFolder) -> int:
     return len(_whole_lines(run))
 
 
+@distributed.main_only
 def truncate_metrics(run: RunFolder, num_lines: int) -> None:
     """Keeps the first lines of `metrics.jsonl`: a resume writes the others again.
 
@@ -179,7 +202,8 @@ def manifest(seed: int, command: list[str], synthetic_data: bool) -> dict[str, A
 
     Returns:
         Git commit and dirty flag of the source (None where it is not a checkout),
-        versions, platform, devices, seed, the command line and the time (UTC).
+        versions, platform, number of processes, devices of all of them, seed, the
+        command line and the time (UTC).
     """
     commit, dirty = _git_state()
     return {
@@ -188,6 +212,7 @@ def manifest(seed: int, command: list[str], synthetic_data: bool) -> dict[str, A
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "processes": jax.process_count(),
         "devices": [f"{device} ({device.device_kind})" for device in jax.devices()],
         "seed": seed,
         "command": shlex.join(["python", *command]),

@@ -54,7 +54,7 @@ def inference(net: Net, *, backend: str, num_devices: int) -> Hits:
     ) -> np.ndarray:
         variables = mesh.place(variables, num_devices=num_devices)
         total = [chunk_hits(variables, *some) for some in _chunks(images, labels)]
-        return np.sum([np.asarray(part) for part in total], axis=0)
+        return np.sum(mesh.to_host(total), axis=0)
 
     return hits
 
@@ -83,11 +83,11 @@ def ensemble(nets: Sequence[Net], *, backend: str, num_devices: int) -> Ensemble
         total = []
         for some, answers in _chunks(images, labels):
             each = [
-                np.asarray(logits(group, some))
+                mesh.to_host(logits(group, some))
                 for logits, group in zip(sums, placed, strict=True)
             ]
             total.append(right(np.sum(each, axis=0), answers))
-        return np.sum([np.asarray(part) for part in total], axis=0)
+        return np.sum(mesh.to_host(total), axis=0)
 
     return hits
 

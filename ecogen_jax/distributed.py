@@ -1,0 +1,153 @@
+"""Several processes that act as one, here or on many machines: `jax.distributed`.
+
+All of them run the same script on the same config and hold the same host values; they
+differ in the devices that they have (`mesh` spreads the clients over those of all), and
+in that process 0 alone writes. Without `start` there is one process, which is the main
+one, and nothing below exchanges anything.
+"""
+
+import contextlib
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from typing import ParamSpec
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from ecogen_jax.types import PyTree
+
+PATIENCE_S = 30
+"""Seconds of silence after which JAX takes a process for lost and ends the others, and
+for which a process that ends waits for the others to end too."""
+
+P = ParamSpec("P")
+
+
+class JoinError(RuntimeError):
+    """The processes did not find each other, or do not fit together."""
+
+
+def start(
+    coordinator_address: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    """Joins the processes of a run; call once, before JAX is used.
+
+    Args:
+      coordinator_address: `host:port` at which process 0 is reached by all.
+      num_processes: how many there are.
+      process_id: which one this is. What is None is asked of Slurm, Open MPI or
+        Kubernetes, whichever started the process.
+
+    Raises:
+      JoinError: nothing started the process that JAX knows, or not all have come.
+    """
+    # The service would catch SIGTERM and leave the process running. A run is saved
+    # as it goes, so it may simply be ended.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            coordinator_address,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=PATIENCE_S,
+            shutdown_timeout_seconds=PATIENCE_S,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise JoinError(
+            f"the processes of the run could not be joined: {error} Start all of them "
+            "by Slurm, Open MPI or Kubernetes, or give each --coordinator_address, "
+            "--num_processes and --process_id"
+        ) from error
+
+
+def finish() -> None:
+    """Waits until all processes have come here, and parts them."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("the end of the run")
+        jax.distributed.shutdown()
+
+
+def is_main() -> bool:
+    """Whether this is process 0, which alone writes and prints."""
+    return jax.process_index() == 0
+
+
+def main_only(write: Callable[P, None]) -> Callable[P, None]:
+    """Makes a function that writes do so in process 0, and nothing in the others."""
+
+    @functools.wraps(write)
+    def wrapped(*arguments: P.args, **options: P.kwargs) -> None:
+        if is_main():
+            write(*arguments, **options)
+
+    return wrapped
+
+
+def from_main(tree: PyTree) -> PyTree:
+    """The numpy arrays of process 0 in all processes, which have the same shapes."""
+    if jax.process_count() == 1:
+        return tree
+    return multihost_utils.broadcast_one_to_all(tree)
+
+
+def text_from_main(text: str) -> str:
+    """The text of process 0 in all processes; that of the others does not count."""
+    told = np.frombuffer(text.encode(), np.uint8)
+    size = int(from_main(np.int32(told.size)))
+    padded = np.resize(told, size)
+    return from_main(padded).tobytes().decode()
+
+
+def check_everywhere(fits: bool, message: str) -> None:
+    """Stops all processes if something does not fit in one of them.
+
+    Args:
+      fits: whether it does in this process.
+      message: what is wrong and what to do.
+
+    Raises:
+      JoinError: with the message and the processes, in each process.
+    """
+    each = multihost_utils.process_allgather(np.array([fits]), tiled=True)
+    if not each.all():
+        numbers = ", ".join(map(str, np.flatnonzero(~each)))
+        raise JoinError(f"{message} (process {numbers} of {each.size})")
+
+
+@contextlib.contextmanager
+def ending_at_once(*foreseen: type[Exception]) -> Iterator[None]:
+    """Ends this process when an error stops it while others may be waiting for it.
+
+    An orderly end would wait for them, and they wait in an exchange of which this
+    process is no part any more. JAX ends them when they miss it.
+
+    Args:
+      *foreseen: errors that come up in all processes alike and pass.
+
+    Yields:
+      Nothing.
+    """
+    try:
+        yield
+    except Exception as error:
+        if jax.process_count() == 1 or isinstance(error, foreseen):
+            raise
+        _end(error)
+
+
+def _end(error: Exception) -> None:
+    traceback.print_exc()
+    print(
+        f"error: process {jax.process_index()} of {jax.process_count()} stopped: "
+        f"{error}\nIf it lost the connection, another process has died, and its own "
+        "output says of what. The same command takes the run up at its last "
+        "checkpoint.",
+        file=sys.stderr,
+    )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)

@@ -1,11 +1,11 @@
-"""Our data-free hop in a federation: from the devices' ensemble to their average.
+"""Our relay in a federation: a generator of features carries knowledge both ways.
 
-Question: what does the hop add to `fedavg.py` at the same bytes?
+Question: what is gained over `fedgen.py` by what the server does with the same bytes?
 
     python scripts/train.py --config configs/federated/relay_rounds.py
     python scripts/sweep.py --config configs/federated/relay_rounds.py --seeds 0,1,2
 
-Expected: above `fedavg.py` and `dense.py`.
+Expected: above `fedgen.py`, and less dependent on who was sampled last.
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

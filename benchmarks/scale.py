@@ -1,0 +1,157 @@
+"""Time and memory of rounds with up to 100,000 devices, on generated arrays.
+
+    python -m benchmarks.scale [--out benchmarks/results]
+
+FedAvg with logistic regression 784-10, 20 samples a device in one batch, two simulated
+devices of the machine. A cell is a process: its first round compiles, then the median
+of five counts, each with the bringing of its data. Memory is the most that the process
+ever had. Writes `scale.csv` and `scale.png`.
+"""
+
+import argparse
+import json
+import pathlib
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from benchmarks import conv, nets, tasks
+from benchmarks.workers import ROOT
+from ecogen_jax import config as config_lib
+from ecogen_jax import mesh
+from ecogen_jax.relay.federated.base import Member
+from ecogen_jax.relay.federated.engine import Cohort
+from ecogen_jax.relay.learn import Data
+from ecogen_jax.relay.parties import Nets, Topology
+from ecogen_jax.run.build_federated import federated
+from papers_repro.energy.rows import commit
+
+CELLS = (
+    *((size, 1000) for size in (1000, 10_000, 100_000)),
+    *((100_000, cohort) for cohort in (2000, 5000, 10_000, 20_000, 50_000, 100_000)),
+)
+"""Devices in all, and in a round."""
+
+CORES = 2
+REPEATS = 5
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=ROOT / "benchmarks" / "results"
+    )
+    parser.add_argument("--cell", type=int, nargs=2, metavar=("DEVICES", "COHORT"))
+    options = parser.parse_args()
+    if options.cell:
+        print(json.dumps(measured(*options.cell)))
+        return
+    rows = []
+    for devices, cohort in CELLS:
+        command = [sys.executable, "-m", "benchmarks.scale", "--cell"]
+        done = subprocess.run(
+            [*command, str(devices), str(cohort)],
+            cwd=ROOT,
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        rows.append(json.loads(done.stdout))
+        print(rows[-1])
+    frame = pd.DataFrame(rows)
+    frame["machine"] = f"{conv.processor()}, {CORES} cores"
+    frame["commit"] = commit()
+    options.out.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(options.out / "scale.csv", index=False)
+    plot(frame, options.out / "scale.png")
+
+
+def measured(devices: int, cohort: int) -> dict[str, float]:
+    """Seconds of a round and gigabytes of this process."""
+    mesh.start(CORES)
+    task = tasks.TASKS["many"]._replace(clients=cohort)
+    net = nets.of_task(task)
+    config = config_lib.default()
+    config.protocol.name = "fedavg"
+    config.topology.update(num_edges=1, devices_per_edge=devices)
+    config.federated.update(rounds=1, active=cohort, steps=task.steps)
+    config.federated.update(batch_size=task.batch, learning_rate=tasks.LEARNING_RATE)
+    config.mesh.num_devices = CORES
+    made = federated(
+        config,
+        Nets(net, net, (net,), generator=net),  # never called: there is none
+        Topology(1, devices),
+        public=np.zeros((1, *task.shape), np.uint8),
+        num_classes=task.classes,
+    )
+    fed = brought(task, made.plan.active[0])
+    shared = mesh.everywhere(cohort, CORES)
+    run = jax.jit(made.engine.round, donate_argnums=0, out_shardings=(shared, None))
+    state = jax.jit(made.engine.init, out_shardings=shared)(jax.random.key(0), fed)
+    taken = []
+    for number in range(1 + REPEATS):
+        started = time.perf_counter()
+        placed = mesh.place(fed, num_devices=CORES)
+        state, metrics = run(state, placed, jax.random.key(number))
+        jax.device_get(metrics)
+        taken.append(time.perf_counter() - started)
+        # What is timed is the work of a round, so the same one comes again.
+        state = replace(state, number=jnp.zeros_like(state.number))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "devices": devices,
+        "cohort": cohort,
+        "round_s": float(np.median(taken[1:])),
+        "memory_gb": memory * 1024 / 1e9,
+    }
+
+
+def brought(task: tasks.Task, device: np.ndarray) -> Cohort:
+    """A cohort on noise; there are no data of those who are not sampled."""
+    images, labels = tasks.data(task)
+    size = len(device)
+    return Cohort(
+        members=Member(
+            device=device,
+            edge=np.zeros(size, np.int32),
+            data=Data(images, labels, np.full(size, task.samples, np.int32)),
+            counts=np.zeros((size, task.classes), np.float32),
+            share=np.ones(size, np.float32),
+            number=np.zeros(size, np.int32),
+        ),
+        fault=np.zeros(size, np.int32),
+    )
+
+
+def plot(frame: pd.DataFrame, path: pathlib.Path) -> None:
+    """Draws both against the cohort, and the memory against the federation."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    time_axes, memory_axes, federation_axes = figure.subplots(1, 3)
+    largest = frame[frame["devices"] == frame["devices"].max()].sort_values("cohort")
+    fixed = frame[frame["cohort"] == frame["cohort"].min()].sort_values("devices")
+    for axes, table, x, y, label in (
+        (time_axes, largest, "cohort", "round_s", "seconds a round"),
+        (memory_axes, largest, "cohort", "memory_gb", "GB"),
+        (federation_axes, fixed, "devices", "memory_gb", "GB"),
+    ):
+        axes.plot(table[x], table[y], marker="o")
+        axes.set(xscale="log", ylabel=label, ylim=(0, None))
+        axes.set_xlabel("devices in a round" if x == "cohort" else "devices in all")
+    time_axes.set(yscale="log", ylim=(None, None))
+    figure.suptitle("FedAvg, logistic regression 784-10, generated images", fontsize=9)
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()

@@ -95,6 +95,7 @@ def measured(devices: int, cohort: int) -> dict[str, float]:
         public=np.zeros((1, *task.shape), np.uint8),
         num_classes=task.classes,
     )
+    assert made is not None
     fed = brought(task, made.plan.active[0])
     shared = mesh.everywhere(cohort, CORES)
     run = jax.jit(made.engine.round, donate_argnums=0, out_shardings=(shared, None))

@@ -13,7 +13,8 @@ from ecogen_jax.energy import ledger
 from ecogen_jax.relay.federated.schedule import DROP, FAULTS, OK
 from ecogen_jax.run import loop, writer
 from ecogen_jax.run.preflight import forecast
-from tests.test_resume import assert_same, finish, flat, killed, log, standing
+from tests.equal_runs import assert_same, flat, log
+from tests.test_resume import finish, killed, standing
 
 SPEC = "configs/federated/fedavg.py:smoke"
 ROUNDS, EVERY = 5, 2

@@ -17,8 +17,10 @@ Scalar = Float[Array, ""]
 
 def cross_entropy(logits: Logits, labels: Labels) -> Scalar:
     """`-mean_i log softmax(logits_i)[labels_i]`."""
-    asked = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    return -jnp.mean(jnp.sum(asked * jax.nn.log_softmax(logits), axis=-1))
+    # No index, whose gradient is a scatter; and no product, as a logit may be -inf.
+    asked = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    log_q = jnp.where(asked, jax.nn.log_softmax(logits), 0.0)
+    return -jnp.mean(jnp.sum(log_q, axis=-1))
 
 
 def hard_cross_entropy(logits: Logits, labels: Labels) -> Scalar:

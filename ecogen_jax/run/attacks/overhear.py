@@ -23,7 +23,8 @@ from ecogen_jax.relay.federated import schedule
 from ecogen_jax.relay.federated.base import Member, Method
 from ecogen_jax.relay.federated.compression import compression
 from ecogen_jax.relay.federated.engine import Engine, Federation
-from ecogen_jax.relay.federated.fedgen import Facts
+from ecogen_jax.relay.federated.local import ordered
+from ecogen_jax.relay.federated.received import Facts
 from ecogen_jax.relay.federated.scaffold import Sent
 from ecogen_jax.relay.federated.schedule import Schedule
 from ecogen_jax.relay.federated.sharing import Sharing
@@ -275,6 +276,7 @@ def _decoder(
 ) -> Callable[[PyTree], PyTree]:
     """What undoes the compression of the run's updates."""
     section = run.config.federated
+    member = ordered(member, key)
     like = jax.eval_shape(run.method.train, received, own, member, key).update
     return compression(section.compression, keep=section.keep, like=like).decode
 

@@ -5,7 +5,7 @@ are written out here, since JAX's own gradient of a convolution with a result wi
 its operands multiplies in the wider dtype.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -105,13 +105,7 @@ def _input_gradient(
     stride = geometry.stride
     pads = [
         (length - 1 - low, size - 1 + low - (positions - 1) * stride)
-        for size, length, positions, (low, _) in zip(
-            geometry.size,
-            geometry.window,
-            cotangent.shape[1:3],
-            geometry.pads,
-            strict=True,
-        )
+        for size, length, positions, low in _axes(geometry, cotangent)
     ]
     return lax.conv_general_dilated(
         cotangent,
@@ -148,14 +142,16 @@ def kernel_gradient_pads(
     """
     return [
         (low, (positions - 1) * geometry.stride + length - size - low)
-        for size, length, positions, (low, _) in zip(
-            geometry.size,
-            geometry.window,
-            cotangent.shape[1:3],
-            geometry.pads,
-            strict=True,
-        )
+        for size, length, positions, low in _axes(geometry, cotangent)
     ]
+
+
+def _axes(
+    geometry: Geometry, cotangent: jax.Array
+) -> Iterator[tuple[int, int, int, int]]:
+    """Of rows and columns: pixels, window, positions of the window, first pad."""
+    first = [low for low, _ in geometry.pads]
+    return zip(geometry.size, geometry.window, cotangent.shape[1:3], first, strict=True)
 
 
 plain = linked(plain_value, _input_gradient, _kernel_gradient)

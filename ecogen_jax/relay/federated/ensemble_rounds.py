@@ -8,8 +8,8 @@ average and takes a hop from their ensemble to it, with one of `relay.distillers
 | `dense_rounds` | `dense`: Zhang et al., NeurIPS 2022, its multi-round form |
 | `co_boosting_rounds` | `co_boosting`: Dai et al., ICLR 2024, published for one shot |
 
-The hop of this project between federated rounds is in `relay_rounds`: one that makes
-images, as these do, lost half of the average's accuracy at so few steps a round.
+The relay of this project between federated rounds makes features instead: see
+`relay_rounds`.
 
 From round to round the server keeps the generator, its optimiser and the bank of
 images. What belongs to the teachers begins anew, as they are others each time: moments,

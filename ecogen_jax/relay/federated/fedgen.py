@@ -76,11 +76,7 @@ class Learner:
 def fedgen(task: Task) -> Method:
     """Builds FedGen; its options are those of the config's section `fedgen`."""
     plain, part, options = fedavg(task), sharing(task), task.options
-    maker = latent_generator(
-        features=num_features(task.net, task.shape),
-        num_classes=task.num_classes,
-        noise_size=int(options["noise_size"]),
-    )
+    maker = feature_maker(task)
     tx = stepwise_adam(
         options["learning_rate"],
         decay=options["decay"],
@@ -126,6 +122,15 @@ def fedgen(task: Task) -> Method:
         merge=merge,
         device=lambda received, own: part.joined(received.net, own),
         pools=0,  # the generator learns from every device's last layer
+    )
+
+
+def feature_maker(task: Task) -> Net:
+    """The generator of what the last layer of the task's net takes in."""
+    return latent_generator(
+        features=num_features(task.net, task.shape),
+        num_classes=task.num_classes,
+        noise_size=int(task.options["noise_size"]),
     )
 
 

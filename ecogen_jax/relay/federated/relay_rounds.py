@@ -31,11 +31,11 @@ from flax import struct
 
 from ecogen_jax import keys
 from ecogen_jax.nets.functional import Variables
-from ecogen_jax.nets.latent import HEAD, head, latent_generator, num_features
+from ecogen_jax.nets.latent import HEAD, head
 from ecogen_jax.relay.federated.aggregate import mean
 from ecogen_jax.relay.federated.base import Arrived, Method, Metrics, Task
 from ecogen_jax.relay.federated.fedavg import Server
-from ecogen_jax.relay.federated.fedgen import Learner, fedgen, heads_of
+from ecogen_jax.relay.federated.fedgen import Learner, feature_maker, fedgen, heads_of
 from ecogen_jax.relay.federated.fedgen import Sent as Lesson
 from ecogen_jax.relay.federated.received import shares, told
 from ecogen_jax.relay.federated.sharing import sharing
@@ -92,7 +92,7 @@ class Memory:
 
 def relay_rounds(task: Task) -> Method:
     """Builds the rounds; the options are those of the config's section."""
-    plain, part, teach = fedgen(task), sharing(task), _hop(task)
+    plain, part, teach = fedgen(task), sharing(task), last_layer_hop(task)
 
     def bare(server: Server) -> Server:
         return replace(server, extra=server.extra.learner)
@@ -163,17 +163,18 @@ def _blended(share: jax.Array, old: PyTree, new: PyTree) -> PyTree:
     return jax.tree.map(lambda a, b: share * a + (1.0 - share) * b, old, new)
 
 
-def _hop(task: Task) -> Callable[..., tuple[PyTree, jax.Array]]:
-    """`teach(last, heads, share, generator, key) -> (last, losses [steps])`."""
+def last_layer_hop(task: Task) -> Callable[..., tuple[PyTree, jax.Array]]:
+    """The hop from the devices' last layers to the server's, on generated features.
+
+    Returns:
+      `teach(last, heads, share, generator, key) -> (last, L [steps])`, with the heads
+      `[devices, ...]` and their `shares` `[devices, classes]`.
+    """
     options, classes = task.options, task.num_classes
     steps, size = int(options["hop_steps"]), int(options["hop_batch_size"])
     noise_size = int(options["noise_size"])
     tx = adam(options["hop_learning_rate"], total_steps=steps)
-    maker = latent_generator(
-        features=num_features(task.net, task.shape),
-        num_classes=classes,
-        noise_size=noise_size,
-    )
+    maker = feature_maker(task)
 
     def objective(
         last: PyTree, heads: PyTree, share: jax.Array, generator: Variables, key: Key

@@ -1,0 +1,115 @@
+"""What the server of `relay_rounds` remembers, teaches and serves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ecogen_jax.nets.latent import HEAD, head
+from ecogen_jax.relay.federated.base import Arrived
+from ecogen_jax.relay.federated.fedgen import feature_maker
+from ecogen_jax.relay.federated.relay_rounds import (
+    SETTLING,
+    Changes,
+    last_layer_hop,
+    remembered,
+)
+from tests.test_federated_server import task
+from tests.toy_federation import CLASSES, SHAPE, net, toy
+
+OPTIONS = {
+    "noise_size": 3,
+    "hop_steps": 200,
+    "hop_batch_size": 32,
+    "hop_learning_rate": 0.05,
+}
+KEY = jax.random.key(3)
+DEVICES = 3
+
+
+def close(one, other):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, other
+    )
+
+
+def test_the_last_change_of_each_device_is_kept_and_that_of_a_refused_is_not():
+    before = Changes({"w": jnp.arange(5.0)[:, None]}, jnp.array([0.0, 1, 2, 0, 4]))
+    sent = {"w": jnp.array([[10.0], [jnp.nan], [30.0]])}
+    device, weights = jnp.array([3, 1, 2], jnp.int32), jnp.array([7.0, 0, 9])
+    after = remembered(before, Arrived(device, device, sent, (), weights))
+    assert after.values["w"].ravel().tolist() == [0, 1, 30, 10, 4]
+    assert after.weights.tolist() == [0, 1, 9, 7, 4]
+
+
+def taught(share, seed=0):
+    """A last layer before and after the hop, and how far it is from the devices'."""
+    sizes = {"shape": SHAPE, "num_classes": CLASSES, "active": DEVICES}
+    given = task("relay_rounds", net=net(), options=OPTIONS, **sizes)
+    maker = feature_maker(given)
+    generator = maker.init(KEY)
+    start = given.net.init(KEY).params[HEAD]
+    heads = jax.tree.map(
+        lambda leaf: jax.random.normal(jax.random.key(seed), (DEVICES, *leaf.shape)),
+        {HEAD: start},
+    )
+    last, losses = jax.jit(last_layer_hop(given))(start, heads, share, generator, KEY)
+    return start, last, heads, losses, (maker, generator)
+
+
+def test_the_last_layer_learns_what_the_devices_answer_on_their_classes():
+    # Each device is asked about classes of its own.
+    owner = np.arange(CLASSES) % DEVICES
+    share = jnp.asarray(np.eye(DEVICES, dtype=np.float32)[owner].T)
+    start, last, heads, losses, (maker, generator) = taught(share)
+    labels = jnp.arange(CLASSES * 20, dtype=jnp.int32) % CLASSES
+    noise = jax.random.uniform(jax.random.key(9), (len(labels), OPTIONS["noise_size"]))
+    features = maker.apply(generator, noise, labels, train=False).value
+    answers = jax.nn.softmax(jax.vmap(lambda one: head(one, features))(heads))
+    target = answers[owner[np.asarray(labels)], np.arange(len(labels))]
+
+    def apart(one):
+        return float(
+            jnp.abs(jax.nn.softmax(head({HEAD: one}, features)) - target).mean()
+        )
+
+    assert losses.shape == (OPTIONS["hop_steps"],)
+    assert losses[-20:].mean() < losses[:20].mean()
+    assert apart(last) < 0.5 * apart(start)
+
+
+def test_nobody_teaches_where_nobody_has_a_class():
+    start, last, *_ = taught(jnp.zeros((DEVICES, CLASSES)))
+    close(start, last)
+
+
+def test_the_first_round_is_that_of_fedgen_and_is_served_as_it_is():
+    # Nothing is past yet; the toy's hop steps are as small as rounding.
+    ours, theirs = toy("relay_rounds").play(1)[0][-1], toy("fedgen").play(1)[0][-1]
+    close(ours.server.variables.params, theirs.server.variables.params)
+    close(ours.server.extra.served.params, ours.server.variables.params)
+    assert np.count_nonzero(ours.server.extra.changes.weights) > 0
+
+
+def test_later_rounds_lean_on_the_past_by_their_number():
+    played = toy("relay_rounds", relay_rounds__ema=0.5)
+    _, first, second = played.play(2)[0]
+    past = 1.0 / (1.0 + SETTLING)
+    wanted = jax.tree.map(
+        lambda old, new: 0.5 * past * old + (1 - 0.5 * past) * new,
+        first.server.extra.served.params,
+        second.server.variables.params,
+    )
+    close(second.server.extra.served.params, wanted)
+
+
+@pytest.mark.parametrize("tier", ["cloud", "device"])
+def test_all_answer_with_the_average_and_train_from_the_net(tier):
+    played = toy("relay_rounds", relay_rounds__ema=0.9)
+    state = played.play(3)[0][-1]
+    server, method = state.server, played.method
+    sent = method.send(server, jnp.int32(0))
+    close(sent.lesson.net.params, server.variables.params)
+    own = jax.tree.map(lambda leaf: leaf[0], state.own)
+    answers = method.cloud(server) if tier == "cloud" else method.device(sent, own)
+    close(answers.params, server.extra.served.params)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ecogen_jax.config_federated import defaults
 from ecogen_jax.nets.latent import HEAD, head
 from ecogen_jax.relay.federated.base import Arrived
 from ecogen_jax.relay.federated.fedgen import feature_maker
@@ -92,11 +93,12 @@ def test_the_first_round_is_that_of_fedgen_and_is_served_as_it_is():
 
 
 def test_later_rounds_lean_on_the_past_by_their_number():
-    played = toy("relay_rounds", relay_rounds__ema=0.5)
+    played = toy("relay_rounds")
     _, first, second = played.play(2)[0]
-    past = 1.0 / (1.0 + SETTLING)
+    ema = defaults()["relay_rounds"]["ema"]
+    past = ema / (1.0 + SETTLING)
     wanted = jax.tree.map(
-        lambda old, new: 0.5 * past * old + (1 - 0.5 * past) * new,
+        lambda old, new: past * old + (1 - past) * new,
         first.server.extra.served.params,
         second.server.variables.params,
     )
@@ -105,7 +107,7 @@ def test_later_rounds_lean_on_the_past_by_their_number():
 
 @pytest.mark.parametrize("tier", ["cloud", "device"])
 def test_all_answer_with_the_average_and_train_from_the_net(tier):
-    played = toy("relay_rounds", relay_rounds__ema=0.9)
+    played = toy("relay_rounds")
     state = played.play(3)[0][-1]
     server, method = state.server, played.method
     sent = method.send(server, jnp.int32(0))

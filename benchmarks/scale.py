@@ -147,9 +147,11 @@ def plot(frame: pd.DataFrame, path: pathlib.Path) -> None:
         (federation_axes, fixed, "devices", "memory_gb", "GB"),
     ):
         axes.plot(table[x], table[y], marker="o")
-        axes.set(xscale="log", ylabel=label, ylim=(0, None))
+        axes.set(xscale="log", ylabel=label)
         axes.set_xlabel("devices in a round" if x == "cohort" else "devices in all")
-    time_axes.set(yscale="log", ylim=(None, None))
+    time_axes.set(yscale="log")
+    memory_axes.set(ylim=(0, None))
+    federation_axes.set(ylim=(0, None))
     figure.suptitle("FedAvg, logistic regression 784-10, generated images", fontsize=9)
     figure.savefig(path, dpi=150)
 

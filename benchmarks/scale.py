@@ -150,8 +150,8 @@ def plot(frame: pd.DataFrame, path: pathlib.Path) -> None:
         axes.set(xscale="log", ylabel=label)
         axes.set_xlabel("devices in a round" if x == "cohort" else "devices in all")
     time_axes.set(yscale="log")
-    memory_axes.set(ylim=(0, None))
-    federation_axes.set(ylim=(0, None))
+    for axes in (memory_axes, federation_axes):
+        axes.set(ylim=(0, 1.05 * frame["memory_gb"].max()))
     figure.suptitle("FedAvg, logistic regression 784-10, generated images", fontsize=9)
     figure.savefig(path, dpi=150)
 

@@ -212,7 +212,8 @@ def plot(folder: pathlib.Path) -> pathlib.Path | None:
         if not math.isnan(row["aim"]):
             axes.plot(_score(row, row["aim"]), number, "|", color="k", markersize=9)
     axes.axvline(1, color="k")
-    axes.set_xscale("log")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_yticks(
         range(len(rows)), [f"{row['id']}: {row['ratio']:.3g}" for row in rows]
     )

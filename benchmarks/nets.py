@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from benchmarks import tasks
-from ecogen_jax.nets.conv import conv, upsample
+from ecogen_jax.nets.conv import conv
 from ecogen_jax.nets.functional import BatchNorm, Net, functional
 from ecogen_jax.nets.layers import Conv, Linear
 from ecogen_jax.nets.pool import max_pool
@@ -85,11 +85,11 @@ class StandardGenerator(nnx.Module):
         size = self.base[0] * self.base[1] * self.base[2]
         self.project = Linear(latent + classes, size, rngs=rngs)
         self.norm0 = BatchNorm(2 * width)
-        self.conv1 = Conv(2 * width, 2 * width, stride=1, rngs=rngs)
+        self.conv1 = Conv(2 * width, 2 * width, upsampled=True, rngs=rngs)
         self.norm1 = BatchNorm(2 * width)
-        self.conv2 = Conv(2 * width, width, stride=1, rngs=rngs)
+        self.conv2 = Conv(2 * width, width, upsampled=True, rngs=rngs)
         self.norm2 = BatchNorm(width)
-        self.conv3 = Conv(width, shape[2], stride=1, rngs=rngs)
+        self.conv3 = Conv(width, shape[2], rngs=rngs)
         self.norm3 = BatchNorm(shape[2])
 
     def __call__(
@@ -99,9 +99,9 @@ class StandardGenerator(nnx.Module):
         code = jax.nn.one_hot(labels, self.classes, dtype=latent.dtype)
         x = self.project(jnp.concatenate([latent, code], axis=-1))
         x = self.norm0(x.reshape(x.shape[0], *self.base), train=train)
-        x = self.conv1(upsample(x))
+        x = self.conv1(x)
         x = jax.nn.leaky_relu(self.norm1(x, train=train), 0.2)
-        x = self.conv2(upsample(x))
+        x = self.conv2(x)
         x = jax.nn.leaky_relu(self.norm2(x, train=train), 0.2)
         return jax.nn.sigmoid(self.norm3(self.conv3(x), train=train)), ()
 

@@ -36,10 +36,10 @@ def kill_at_rename(ending: str) -> None:
 def kill_after_line(number: int) -> None:
     append, lines = writer.append_metrics, []
 
-    def counted(run, record):
-        append(run, record)
-        lines.append(record)
-        if len(lines) == number:
+    def counted(run, records):
+        append(run, records)
+        lines.extend(records)
+        if len(lines) >= number:
             kill()
 
     mock.patch.object(writer, "append_metrics", counted).start()

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 
 from ecogen_jax import mesh
 from ecogen_jax.energy import meter
-from ecogen_jax.nets.conv import CHUNK, conv, textbook, upsample
+from ecogen_jax.nets.conv import CHUNK, conv, textbook
 from tests import toy_nets
 
 # height, width, kernel rows and columns, stride, padding, channels in, channels out
@@ -35,6 +35,8 @@ GRID = [
     (7, 8, 2, 2, 3, "VALID", 16, 2),
     (6, 7, 1, 1, 2, "SAME", 4, 1),
     (1, 3, 3, 3, 2, "SAME", 2, 2),
+    (5, 6, 2, 2, 1, ((1, 0), (0, 1)), 2, 3),
+    (6, 4, 2, 3, 2, ((0, 1), (2, 0)), 16, 4),
 ]
 SOME = [GRID[7], GRID[3], GRID[11]]
 
@@ -292,10 +294,3 @@ def test_operations_are_counted_as_in_the_textbook():
     # value and the gradient of the images.
     compiled = jax.make_jaxpr(program)(*arrays(case))
     assert len(list(convolutions(compiled.jaxpr))) == 1
-
-
-def test_upsampling_repeats_every_pixel():
-    x = jnp.arange(4.0).reshape(1, 2, 2, 1)
-    rows = [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
-    np.testing.assert_array_equal(upsample(x)[0, :, :, 0], rows)
-    assert upsample(jnp.zeros((2, 3, 1, 4)), factor=3).shape == (2, 9, 3, 4)

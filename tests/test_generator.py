@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ecogen_jax.nets.functional import Variables, num_params
-from ecogen_jax.nets.generator import depth_to_space, generator
+from ecogen_jax.nets.generator import generator
 
 LATENT = 6
 
@@ -58,18 +58,6 @@ def test_a_generator_shows_no_activations(tiny):
         jnp.zeros(2, jnp.int32),
     )
     assert output.activations == ()
-
-
-def test_depth_to_space_puts_four_channels_into_a_block():
-    x = np.arange(2 * 3 * 2 * 8).reshape(2, 3, 2, 8)
-    out = np.asarray(depth_to_space(jnp.asarray(x)))
-    assert out.shape == (2, 6, 4, 2)
-    for row in range(2):
-        for column in range(2):
-            block = 2 * (2 * row + column)
-            np.testing.assert_array_equal(
-                out[:, row::2, column::2], x[..., block : block + 2]
-            )
 
 
 def test_the_label_changes_its_own_image_and_no_other(tiny):

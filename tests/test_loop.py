@@ -11,7 +11,7 @@ from ecogen_jax import config as configs
 from ecogen_jax import mesh
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.stage import Stage, no_messages, repeat
-from ecogen_jax.run import loop
+from ecogen_jax.run import loop, writer
 from ecogen_jax.run.checkpoint import Checkpoints
 from ecogen_jax.run.diverged import COLLAPSE_STEPS, CollapsedError, DivergedError
 from tests.toy_experiment import always, experiment
@@ -199,6 +199,26 @@ def test_metrics_leave_the_device_once_a_round(play, monkeypatch):
     fetched = [tree for tree in every if isinstance(tree, dict) and "a" in tree]
     assert [set(tree) for tree in fetched] == [{"a", "b"}] * ROUNDS
     assert fetched[0]["a"].shape == (2, STEPS)
+
+
+def test_lines_are_on_the_disk_before_the_checkpoint_that_counts_them(
+    play, monkeypatch
+):
+    events, sync, save = [], writer.sync_metrics, Checkpoints.save
+
+    def synced(run):
+        sync(run)
+        events.append(writer.count_lines(run))
+
+    def saved(self, number, state, host):
+        events.append(host["lines"])
+        save(self, number, state, host)
+
+    monkeypatch.setattr(writer, "sync_metrics", synced)
+    monkeypatch.setattr(Checkpoints, "save", saved)
+    path = play((1, stage("down", "edge", metrics=diverging_never, parties=2)))
+    assert events[0::2] == events[1::2]
+    assert events[-1] == len(log(path)) >= ROUNDS
 
 
 def diverging_never(done, party):

@@ -107,17 +107,17 @@ def test_truncated_metrics_hold_no_line_twice(tmp_path):
     with open_run(tmp_path) as run:
         assert writer.count_lines(run) == 0
         for number in range(4):
-            writer.append_metrics(run, {"round": number})
+            writer.append_metrics(run, [{"round": number}])
         assert writer.count_lines(run) == 4
         writer.truncate_metrics(run, 2)
-        writer.append_metrics(run, {"round": 2})
+        writer.append_metrics(run, [{"round": 2}])
         lines = (run.path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["round"] for line in lines] == [0, 1, 2]
 
 
 def test_a_torn_last_line_is_dropped(tmp_path):
     with open_run(tmp_path) as run:
-        writer.append_metrics(run, {"round": 0})
+        writer.append_metrics(run, [{"round": 0}])
         with (run.path / "metrics.jsonl").open("a") as file:
             file.write('{"rou')
         assert writer.count_lines(run) == 1
@@ -127,7 +127,7 @@ def test_a_torn_last_line_is_dropped(tmp_path):
 
 def test_lost_metrics_are_an_error(tmp_path):
     with open_run(tmp_path) as run:
-        writer.append_metrics(run, {"round": 0})
+        writer.append_metrics(run, [{"round": 0}])
         with pytest.raises(ValueError, match=r"has 1 lines, but .* after 5"):
             writer.truncate_metrics(run, 5)
 

@@ -4,8 +4,8 @@
 
 A round is what a run makes of it: the data of its devices are brought, one compiled
 program runs, and its metrics are fetched. With `--told`, faults happen in it, its
-operations enter the ledger, its messages are audited, and its lines are written to the
-disk: all that a run does, but for evaluation and checkpoints.
+operations enter the ledger, its messages are audited, and its lines are written: all
+that a run does, but for evaluation and checkpoints.
 """
 
 import argparse
@@ -130,9 +130,10 @@ class Told(Rounds):
         for name, each in metrics.items():
             line[f"end/{name}_loss"] = float(each.mean())
         self._auditor.count(stage.together.messages(self.state))
-        for each in (line, *together.lines(stage, self.state, number + 1)):
-            record = {"cycle": CYCLE, "phase": stage.phase, "stage": stage.name}
-            writer.append_metrics(self._folder, record | each)
+        place = {"cycle": CYCLE, "phase": stage.phase, "stage": stage.name}
+        lines = [line], together.lines(stage, self.state, number + 1)
+        for some in lines:
+            writer.append_metrics(self._folder, [place | each for each in some])
 
     def _joules(self, tier: str, flops: float) -> float:
         entry = ledger.compute_entry(

@@ -39,8 +39,17 @@ textbook = jax.make_user_context(False)
 matrix products that replace them on a CPU multiply by zeros as well."""
 
 
+def is_plain() -> bool:
+    """Whether convolutions are traced as `lax` has them."""
+    return jax.default_backend() != "cpu" or textbook.value
+
+
 def conv(
-    x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: str = "SAME"
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    stride: int = 1,
+    padding: str | tuple[tuple[int, int], tuple[int, int]] = "SAME",
 ) -> jax.Array:
     """Two-dimensional convolution (cross-correlation) with exact gradients.
 
@@ -49,16 +58,20 @@ def conv(
       kernel: `[rows, columns, channels_in, channels_out]`.
       stride: step of the window along both axes.
       padding: `SAME` keeps ceil(size / stride) positions, `VALID` only those where
-        the window lies within the image.
+        the window lies within the image; else the rows of zeros before and after, and
+        the columns.
 
     Returns:
       `[batch, height_out, width_out, channels_out]`.
     """
     size, window = x.shape[1:3], kernel.shape[:2]
-    pads = lax.padtype_to_pads(size, window, (stride, stride), padding)
-    rows, columns = [(int(low), int(high)) for low, high in pads]
+    if isinstance(padding, str):
+        pads = lax.padtype_to_pads(size, window, (stride, stride), padding)
+        rows, columns = [(int(low), int(high)) for low, high in pads]
+    else:
+        rows, columns = padding
     geometry = Geometry(stride, (rows, columns), size, window, operand_dtype())
-    if jax.default_backend() != "cpu" or textbook.value:
+    if is_plain():
         return plain(geometry, x, kernel)
     return _fast(geometry, x, kernel)
 
@@ -245,8 +258,3 @@ def _toeplitz(kernel: jax.Array, stride: int, side: int) -> jax.Array:
     ]
     pixels = (reach + rows) * (reach + columns) * channels
     return jnp.stack(placed, axis=3).reshape(pixels, side * side * outputs)
-
-
-def upsample(x: jax.Array, *, factor: int = 2) -> jax.Array:
-    """Nearest-neighbour upsampling, `[batch, h, w, c]` to `[batch, f h, f w, c]`."""
-    return jnp.repeat(jnp.repeat(x, factor, axis=1), factor, axis=2)

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ecogen_jax.nets.conv import upsample
 from ecogen_jax.nets.functional import BatchNorm, Net, functional
 from ecogen_jax.nets.layers import Conv, Linear
+from ecogen_jax.nets.upsample import interleave
 
 
 class ConditionalGenerator(nnx.Module):
@@ -35,11 +35,11 @@ class ConditionalGenerator(nnx.Module):
         size = self.base[0] * self.base[1] * self.base[2]
         self.project = Linear(latent_size + num_classes, size, rngs=rngs)
         self.norm0 = BatchNorm(2 * width)
-        self.conv1 = Conv(2 * width, 2 * width, stride=1, rngs=rngs)
+        self.conv1 = Conv(2 * width, 2 * width, upsampled=True, rngs=rngs)
         self.norm1 = BatchNorm(2 * width)
-        self.conv2 = Conv(2 * width, width, stride=1, rngs=rngs)
+        self.conv2 = Conv(2 * width, width, rngs=rngs)
         self.norm2 = BatchNorm(width // 4)
-        self.conv3 = Conv(width // 4, channels, stride=1, rngs=rngs)
+        self.conv3 = Conv(width // 4, channels, rngs=rngs)
         self.norm3 = BatchNorm(channels)
 
     def __call__(
@@ -49,20 +49,12 @@ class ConditionalGenerator(nnx.Module):
         code = jax.nn.one_hot(labels, self.num_classes, dtype=latent.dtype)
         x = self.project(jnp.concatenate([latent, code], axis=-1))
         x = self.norm0(x.reshape(x.shape[0], *self.base), train=train)
-        x = self.conv1(upsample(x))
+        x = self.conv1(x)
         x = jax.nn.leaky_relu(self.norm1(x, train=train), 0.2)
-        x = depth_to_space(self.conv2(x))
+        x = interleave(self.conv2(x))
         x = jax.nn.leaky_relu(self.norm2(x, train=train), 0.2)
         x = self.norm3(self.conv3(x), train=train)
         return jax.nn.sigmoid(x[:, : self.shape[0], : self.shape[1]]), ()
-
-
-def depth_to_space(x: jax.Array) -> jax.Array:
-    """Moves four channels into each 2x2 block: `[b, h, w, 4c]` to `[b, 2h, 2w, c]`."""
-    batch, height, width, channels = x.shape
-    blocks = x.reshape(batch, height, width, 2, 2, channels // 4)
-    blocks = blocks.transpose(0, 1, 3, 2, 4, 5)
-    return blocks.reshape(batch, 2 * height, 2 * width, channels // 4)
 
 
 def generator(

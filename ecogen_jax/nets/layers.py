@@ -7,18 +7,32 @@ from jax.typing import ArrayLike
 
 from ecogen_jax.nets.conv import conv
 from ecogen_jax.nets.precision import matmul
+from ecogen_jax.nets.upsample import conv_upsampled
 
 
 class Conv(nnx.Module):
-    """3x3 convolution without bias (a BatchNorm follows), He-normal kernel."""
+    """3x3 convolution without bias (a BatchNorm follows), He-normal kernel.
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int, rngs: nnx.Rngs):
+    With `upsampled`, of images that are made twice as high and as wide before.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        stride: int = 1,
+        upsampled: bool = False,
+        rngs: nnx.Rngs,
+    ) -> None:
         init = nnx.initializers.he_normal()
         self.kernel = nnx.Param(init(rngs.params(), (3, 3, inputs, outputs)))
-        self.stride = stride
+        self.stride, self.upsampled = stride, upsampled
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Convolves `[batch, height, width, inputs]`."""
+        if self.upsampled:
+            return conv_upsampled(x, self.kernel[...])
         return conv(x, self.kernel[...], stride=self.stride)
 
 

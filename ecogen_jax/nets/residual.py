@@ -51,7 +51,7 @@ class PlainBlock(nnx.Module):
     def __init__(self, inputs: int, outputs: int, *, stride: int, rngs: nnx.Rngs):
         self.conv1 = Conv(inputs, outputs, stride=stride, rngs=rngs)
         self.norm1 = BatchNorm(outputs)
-        self.conv2 = Conv(outputs, outputs, stride=1, rngs=rngs)
+        self.conv2 = Conv(outputs, outputs, rngs=rngs)
         self.norm2 = BatchNorm(outputs)
         self.projects = inputs != outputs
         if self.projects:
@@ -77,7 +77,7 @@ class WideBlock(nnx.Module):
         self.norm1 = BatchNorm(inputs)
         self.conv1 = Conv(inputs, outputs, stride=stride, rngs=rngs)
         self.norm2 = BatchNorm(outputs)
-        self.conv2 = Conv(outputs, outputs, stride=1, rngs=rngs)
+        self.conv2 = Conv(outputs, outputs, rngs=rngs)
         self.projects = inputs != outputs
         if self.projects:
             self.shortcut = Projection(inputs, outputs, stride=stride, rngs=rngs)
@@ -112,7 +112,7 @@ class Residual(nnx.Module):
         stem, *stages = channels
         self.is_wide = block is WideBlock
         self.num_blocks = num_blocks
-        self.conv = Conv(inputs, stem, stride=1, rngs=rngs)
+        self.conv = Conv(inputs, stem, rngs=rngs)
         self.norm = BatchNorm(stages[-1] if self.is_wide else stem)
         blocks = {}
         for stage, number in self._positions():

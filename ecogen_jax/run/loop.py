@@ -241,8 +241,7 @@ class _Run:
                 scores = self.evaluator.everybody(parties, "test").means()
             event = {"event": "scores", "round": number, "split": "test"}
             lines.append(event | scores)
-        for line in lines:
-            self._append(cycle, stage, line)
+        self._append(cycle, stage, *lines)
 
     def _end(self, cycle: int, stage: Stage, state: PyTree) -> None:
         """Ends a stage: parties, messages, ledger, samples, test accuracy."""
@@ -341,15 +340,16 @@ class _Run:
         )
         self.journal.parties += scores.rows(cycle, phase)
 
-    def _append(self, cycle: int, stage: Stage, values: dict[str, Any]) -> None:
-        record = {"cycle": cycle, "phase": stage.phase, "stage": stage.name}
-        writer.append_metrics(self.folder, record | values)
-        self.journal.lines += 1
+    def _append(self, cycle: int, stage: Stage, *lines: dict[str, Any]) -> None:
+        place = {"cycle": cycle, "phase": stage.phase, "stage": stage.name}
+        writer.append_metrics(self.folder, [place | line for line in lines])
+        self.journal.lines += len(lines)
 
     def _save(self, state: PyTree) -> None:
         self.journal.saves += 1
         self.journal.clock = self.clock.state()
         self.journal.stage_clock = self.stage_clock.state()
+        writer.sync_metrics(self.folder)
         host = dataclasses.asdict(self.journal)
         self.checkpoints.save(self.journal.saves, (self.parties, state), host)
 

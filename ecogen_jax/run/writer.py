@@ -13,7 +13,7 @@ import os
 import platform
 import shlex
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -153,16 +153,27 @@ def write_json(path: Path, obj: Any) -> None:
 
 
 @distributed.main_only
-def append_metrics(run: RunFolder, record: Mapping[str, Any]) -> None:
-    """Adds one line to `metrics.jsonl`; it is on disk when this returns.
+def append_metrics(run: RunFolder, records: Sequence[Mapping[str, Any]]) -> None:
+    """Adds lines to `metrics.jsonl`; the end of this process does not lose them.
+
+    The end of the machine may, until `sync_metrics`.
 
     Args:
         run: the run folder.
-        record: JSON-able; NumPy and JAX scalars are written as plain numbers.
+        records: JSON-able; NumPy and JAX scalars are written as plain numbers.
     """
     with _metrics(run).open("a") as file:
-        file.write(_dumps(record) + "\n")
-        file.flush()
+        file.writelines(_dumps(record) + "\n" for record in records)
+
+
+@distributed.main_only
+def sync_metrics(run: RunFolder) -> None:
+    """Forces the lines of `metrics.jsonl` to the disk, for a checkpoint after them.
+
+    What comes after the last checkpoint is written anew by a resume, and a disk takes
+    longer than a small round.
+    """
+    with _metrics(run).open("a") as file:
         os.fsync(file.fileno())
 
 

@@ -326,9 +326,10 @@ def _verdict(
     )
     verdict = jnp.where(arrived.size != size, shape, ok)
     verdict = jnp.where(arrived.number != number, stale, verdict)
-    finite = jnp.bool_(True)
-    for leaf in jax.tree.leaves((update, arrived.facts)):
-        finite &= jnp.isfinite(leaf).all()
+    # Zero times what is not finite is NaN; a product is faster than a reduction.
+    leaves = [jnp.ravel(leaf) for leaf in jax.tree.leaves((update, arrived.facts))]
+    zeros = [jnp.vdot(leaf, 0 * leaf) for leaf in leaves]
+    finite = jnp.stack(zeros).sum() == 0 if zeros else jnp.bool_(True)
     return jnp.where(finite, verdict, nan)
 
 

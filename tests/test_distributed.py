@@ -113,6 +113,7 @@ def test_processes_tell_each_other_what_they_have_to(tmp_path):
     succeed(tmp_path, [("tests.joined", address, str(me)) for me in range(2)])
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_run_of_one(straight, tmp_path):
     path, (main, other) = train(tmp_path, 2, FEDAVG, 4)
     assert_same_run(path, straight, times_resumed=0)

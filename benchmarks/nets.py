@@ -9,7 +9,7 @@ from flax import nnx
 from benchmarks import tasks
 from ecogen_jax.nets.conv import conv
 from ecogen_jax.nets.functional import BatchNorm, Net, functional
-from ecogen_jax.nets.layers import Conv, Linear
+from ecogen_jax.nets.layers import Conv, Linear, UpsampledConv
 from ecogen_jax.nets.pool import max_pool
 
 Shape = tuple[int, int, int]
@@ -85,9 +85,9 @@ class StandardGenerator(nnx.Module):
         size = self.base[0] * self.base[1] * self.base[2]
         self.project = Linear(latent + classes, size, rngs=rngs)
         self.norm0 = BatchNorm(2 * width)
-        self.conv1 = Conv(2 * width, 2 * width, upsampled=True, rngs=rngs)
+        self.conv1 = UpsampledConv(2 * width, 2 * width, rngs=rngs)
         self.norm1 = BatchNorm(2 * width)
-        self.conv2 = Conv(2 * width, width, upsampled=True, rngs=rngs)
+        self.conv2 = UpsampledConv(2 * width, width, rngs=rngs)
         self.norm2 = BatchNorm(width)
         self.conv3 = Conv(width, shape[2], rngs=rngs)
         self.norm3 = BatchNorm(shape[2])

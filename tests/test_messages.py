@@ -1,5 +1,6 @@
 """Sizes of messages by hand, and the audit for raw samples."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -140,3 +141,26 @@ def test_nothing_but_a_message_may_cross(payload):
         TypeError, match=f"a {name} may not cross a link; allowed: {allowed}"
     ):
         messages.audit(payload, set(), SIZE)
+
+
+MIXED = {
+    "float": jnp.array([[1.0, -2.0], [0.0, 3e38]], jnp.float32),
+    "half": jnp.array([1.0, -3e38], jnp.bfloat16),
+    "int": jnp.array([7, -(2**31)], jnp.int32),
+    "empty": jnp.zeros((0, 3), jnp.float32),
+    "scalar": jnp.float32(1e-40),
+}
+
+
+def test_every_finite_number_passes():
+    assert messages.all_finite(MIXED)
+    assert messages.all_finite({})
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
+@pytest.mark.parametrize("name", ["float", "half"])
+def test_one_number_that_is_not_finite_is_found(bad, name):
+    leaf = MIXED[name]
+    spoilt = MIXED | {name: leaf.at[(1,) * leaf.ndim].set(jnp.asarray(bad, leaf.dtype))}
+    assert not messages.all_finite(spoilt)
+    assert not jax.jit(messages.all_finite)(spoilt)

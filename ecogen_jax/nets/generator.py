@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ecogen_jax.nets.functional import BatchNorm, Net, functional
-from ecogen_jax.nets.layers import Conv, Linear
+from ecogen_jax.nets.layers import Conv, Linear, UpsampledConv
 from ecogen_jax.nets.upsample import interleave
 
 
@@ -35,7 +35,7 @@ class ConditionalGenerator(nnx.Module):
         size = self.base[0] * self.base[1] * self.base[2]
         self.project = Linear(latent_size + num_classes, size, rngs=rngs)
         self.norm0 = BatchNorm(2 * width)
-        self.conv1 = Conv(2 * width, 2 * width, upsampled=True, rngs=rngs)
+        self.conv1 = UpsampledConv(2 * width, 2 * width, rngs=rngs)
         self.norm1 = BatchNorm(2 * width)
         self.conv2 = Conv(2 * width, width, rngs=rngs)
         self.norm2 = BatchNorm(width // 4)

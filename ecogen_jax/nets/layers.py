@@ -11,29 +11,27 @@ from ecogen_jax.nets.upsample import conv_upsampled
 
 
 class Conv(nnx.Module):
-    """3x3 convolution without bias (a BatchNorm follows), He-normal kernel.
+    """3x3 convolution without bias (a BatchNorm follows), He-normal kernel."""
 
-    With `upsampled`, of images that are made twice as high and as wide before.
-    """
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        *,
-        stride: int = 1,
-        upsampled: bool = False,
-        rngs: nnx.Rngs,
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, rngs: nnx.Rngs):
         init = nnx.initializers.he_normal()
         self.kernel = nnx.Param(init(rngs.params(), (3, 3, inputs, outputs)))
-        self.stride, self.upsampled = stride, upsampled
+        self.stride = stride
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Convolves `[batch, height, width, inputs]`."""
-        if self.upsampled:
-            return conv_upsampled(x, self.kernel[...])
         return conv(x, self.kernel[...], stride=self.stride)
+
+
+class UpsampledConv(Conv):
+    """The same, of images that are made twice as high and as wide before."""
+
+    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+        super().__init__(inputs, outputs, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[batch, h, w, inputs]` to `[batch, 2 h, 2 w, outputs]`."""
+        return conv_upsampled(x, self.kernel[...])
 
 
 class Linear(nnx.Linear):

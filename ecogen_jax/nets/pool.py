@@ -35,8 +35,8 @@ def _to_largest(
     """The gradient, written by pixel.
 
     That of the slices is a sum of arrays with gaps, into which XLA draws whatever makes
-    the cotangent, and does it anew for each of them: 1.5 times slower for all of a hop
-    between LeNets.
+    the cotangent, and does it anew for each of them: S2.small of the benchmarks makes
+    8.4 steps a second with it, and 13.0 with this.
     """
     x, y = saved
     equal = [(corner == y).astype(y.dtype) for corner in _corners(x, size)]
@@ -44,6 +44,7 @@ def _to_largest(
     ends = [length % size for length in x.shape[1:3]]
 
     def spread(each: jax.Array) -> jax.Array:
+        """Entries over their blocks, and zeros over what was cut off."""
         wide = upsample(each, factor=size)
         return jnp.pad(wide, ((0, 0), (0, ends[0]), (0, ends[1]), (0, 0)))
 

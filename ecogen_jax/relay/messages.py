@@ -9,6 +9,7 @@ from collections.abc import Iterable, Set
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
@@ -151,6 +152,19 @@ def _as_bytes(array: np.ndarray) -> np.ndarray:
         return np.clip(array, 0, 255).astype(np.uint8)
     scaled = np.clip(array.astype(np.float32), 0, 1) * 255
     return np.round(scaled).astype(np.uint8)
+
+
+def all_finite(message: PyTree) -> jax.Array:
+    """Whether a payload has neither NaN nor infinity in it, bool of shape `[]`.
+
+    Zero times what is not finite is NaN; on a CPU a product is faster than a reduction
+    of `isfinite`.
+    """
+    finite = jnp.bool_(True)
+    for leaf in jax.tree.leaves(message):
+        flat = jnp.ravel(leaf)
+        finite &= jnp.vdot(flat, 0 * flat) == 0
+    return finite
 
 
 def bytes_by_link(deliveries: Iterable[Delivery]) -> dict[str, tuple[int, int]]:

@@ -26,7 +26,7 @@ from ecogen_jax.relay.federated.base import Arrived, Member, Method, Metrics
 from ecogen_jax.relay.federated.compression import Compression, carried
 from ecogen_jax.relay.federated.local import ordered
 from ecogen_jax.relay.federated.trees import chosen, copies, over
-from ecogen_jax.relay.messages import ClientUpdate, ServerBroadcast
+from ecogen_jax.relay.messages import ClientUpdate, ServerBroadcast, all_finite
 from ecogen_jax.relay.stage import Mapping, one_party
 from ecogen_jax.types import Key, Leaf, PyTree
 
@@ -326,10 +326,7 @@ def _verdict(
     )
     verdict = jnp.where(arrived.size != size, shape, ok)
     verdict = jnp.where(arrived.number != number, stale, verdict)
-    # Zero times what is not finite is NaN; a product is faster than a reduction.
-    leaves = [jnp.ravel(leaf) for leaf in jax.tree.leaves((update, arrived.facts))]
-    zeros = [jnp.vdot(leaf, 0 * leaf) for leaf in leaves]
-    finite = jnp.stack(zeros).sum() == 0 if zeros else jnp.bool_(True)
+    finite = all_finite((update, arrived.facts))
     return jnp.where(finite, verdict, nan)
 
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ecogen_jax import mesh
 from ecogen_jax.energy import meter
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.federated import schedule
@@ -146,7 +147,7 @@ def _feed(settings: Settings, own: FederatedSettings) -> Feed:
 
     def feed(number: int) -> Cohort:
         device = plan.active[number]
-        data = jax.tree.map(lambda leaf: leaf[device], private)
+        data = jax.tree.map(lambda leaf: mesh.rows(leaf, device), private)
         flips = plan.flips[device][:, None]
         labels = np.where(flips, last - data.labels, data.labels)
         told = np.where(flips, counts[device][:, ::-1], counts[device])

@@ -69,6 +69,9 @@ def default() -> ConfigDict:
                 "route": (),  # of hops: one pass, such as ("cloud>edge", "edge>end")
                 "baselines": (),  # of hops: what the first is compared with
                 "start_from": "",  # of hops: a finished run with the first senders
+                # Of hops: who trains goes on from the generator that it holds, its own
+                # or one that it was sent (in a relay cycle always).
+                "hand_on_generators": False,
             },
             "pretrain": _pretrain(),
             "local": _local(),

@@ -64,8 +64,12 @@ def _hop() -> dict[str, Any]:
         "student_steps": 4,  # per generator step
         "batch_size": 128,
         "bank_size": 4096,  # generated images kept for the student
+        "bank_policy": "newest",  # which are kept; "reservoir": any, with equal chance
         "learning_rate": 2e-3,  # of the student
         "generator_learning_rate": 2e-2,
+        # Decay of the generator's moving average, which is sent in its place and makes
+        # half of a student's fresh images; 0 keeps none.
+        "generator_average": 0.0,
         "inner_steps": 1,  # per step, where a batch is optimised before it is used
         "batchnorm_momentum": 1.0,  # of the newest batch's moments; 1 keeps no history
         "shift": 0,  # largest random shift of a student's images, in pixels
@@ -117,6 +121,10 @@ _HOP_RULES = TRAINING | {
     "generator_learning_rate": POSITIVE,
     "student_steps": COUNT,
     "bank_size": COUNT,
+    "bank_policy": one_of(("newest", "reservoir")),
+    "generator_average": Rule(
+        lambda value: 0 <= value < 1, "a number of 0 or more, and below 1"
+    ),
     "inner_steps": COUNT,
     "batchnorm_momentum": Rule(
         lambda value: 0 < value <= 1, "a number above 0, and 1 at most"
@@ -181,7 +189,10 @@ def check(config: ConfigDict) -> None:
 
 def _check_relay_cycle(config: ConfigDict) -> None:
     protocol, whose = config.protocol, "in a relay_cycle; protocol.name = 'hops' has it"
-    for field, empty in (("route", ()), ("baselines", ()), ("start_from", "")):
+    for field, empty in (
+        *(("route", ()), ("baselines", ()), ("start_from", "")),
+        ("hand_on_generators", False),
+    ):
         if protocol[field]:
             raise ConfigError(
                 f"protocol.{field}", protocol[field], f"only {empty!r} {whose}"

@@ -21,6 +21,7 @@ BEST = "best"
 """In the column `against`: the best of the experiment's family."""
 
 _SMOKE = "_smoke"
+_BAR = ("experiment", "dataset", "quantity", "unit", "direction", "bar", "judged")
 _SHOWN = {
     "id": "id",
     "quantity": "quantity",
@@ -168,6 +169,39 @@ class Paper:
         table = bars.judge(frame, found)
         table["command"] = f"{self.command} --only " + table["id"]
         return table
+
+    def kept(
+        self, name: str, table: pd.DataFrame, folder: pathlib.Path
+    ) -> pd.DataFrame:
+        """Puts back what an earlier call has printed of runs that are not at hand.
+
+        A row stands for itself, and keeps its commit. Where a table ranks (it has
+        `cell`), the rows of a comparison stand together: all are put back, or none.
+
+        Args:
+            name: of the table.
+            table: as judged now.
+            folder: where `write` has put it before, or not yet.
+
+        Returns:
+            The table; a row whose bar has changed since is not put back.
+        """
+        path = folder / f"{name}.csv"
+        if not path.exists():
+            return table
+        before = read(path).reindex(columns=table.columns)
+        before = before[before["ours_mean"].notna()]
+        asked = self.bars[name].set_index("id").reindex(before["id"])[list(_BAR)]
+        had = before[list(_BAR)].set_axis(asked.index)
+        alike = (asked == had) | (asked.isna() & had.isna())
+        before = before[alike.all(axis=1).to_numpy()]
+        by = "cell" if "cell" in table else "id"
+        made = set(table.loc[table["ours_mean"].notna(), by])
+        parts = []
+        for key in dict.fromkeys([*table[by], *before[by]]):
+            new, old = table[table[by] == key], before[before[by] == key]
+            parts += [new] if key in made else [old, new[~new["id"].isin(old["id"])]]
+        return pd.concat([part for part in parts if len(part)], ignore_index=True)
 
     def write(
         self,

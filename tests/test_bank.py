@@ -116,3 +116,41 @@ def test_a_bank_can_be_abstract_or_copied_to_the_host():
 def test_a_batch_larger_than_the_bank_is_refused():
     with pytest.raises(ValueError, match=r"bank_size is 2 but a batch of 3.*at least"):
         filled(2, (1, 2, 3))
+
+
+def reservoir(seed, size=5, batches=((0, 1, 2), (3, 4, 5), (6, 7, 8))):
+    """A reservoir after some batches of three, each with a key of its own."""
+    bank = banks.empty(size, SHAPE, CLASSES)
+    for key, labels in zip(jax.random.split(seed, len(batches)), batches, strict=True):
+        bank = banks.write(bank, *batch(*labels), key=key)
+    return bank
+
+
+def test_a_reservoir_takes_everything_until_it_is_full():
+    bank = reservoir(jax.random.key(0), size=10)
+    np.testing.assert_array_equal(bank.labels, [*range(9), 0])
+    assert int(bank.written) == 9
+
+
+def test_a_reservoir_keeps_every_image_with_the_same_chance():
+    draws = 4000
+    labels = jax.vmap(lambda key: reservoir(key).labels)(
+        jax.random.split(jax.random.key(1), draws)
+    )
+    kept = np.array([(labels == label).any(axis=1).mean() for label in range(9)])
+    # Five of nine are kept; 0.025 is three standard deviations of a share.
+    np.testing.assert_allclose(kept, 5 / 9, atol=0.025)
+
+
+def test_a_reservoir_never_holds_an_image_twice():
+    labels = jax.vmap(lambda key: reservoir(key).labels)(
+        jax.random.split(jax.random.key(2), 500)
+    )
+    assert all(len(set(row)) == 5 for row in np.asarray(labels).tolist())
+
+
+def test_image_label_and_logits_of_a_reservoir_belong_together():
+    bank = reservoir(jax.random.key(3))
+    np.testing.assert_array_equal(bank.images[:, 0, 0, 0], bank.labels)
+    np.testing.assert_array_equal(bank.logits[:, 0] * 4, bank.labels)
+    assert not np.array_equal(bank.labels, filled(5, (0, 1, 2), (3, 4, 5)).labels)

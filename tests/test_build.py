@@ -59,6 +59,33 @@ def names(config):
     return [stage.name for _, stage in outline(config).plan]
 
 
+def test_who_trains_goes_on_from_the_generator_that_it_holds_if_asked():
+    way = ("end>edge", "edge>cloud", "cloud>edge", "edge>end")
+    assert [leg.generator for leg in legs(*way)] == ["", "", "", ""]
+    handed = legs(*way, protocol__hand_on_generators=True)
+    # Nothing but weights goes up; down, the edge was sent the cloud's newest.
+    assert [leg.generator for leg in handed] == ["", "", "cloud", "cloud"]
+    none = legs(
+        *("cloud>edge", "edge>end"),
+        protocol__hand_on_generators=True,
+        down_cloud_edge__distiller="deep_inversion",
+        down_cloud_edge__weights__balance=0.0,
+    )
+    assert [leg.generator for leg in none] == ["", ""]
+
+
+def test_a_moving_average_needs_a_generator_that_lives_on():
+    with pytest.raises(ConfigError, match=r"generator_average = 0\.9.*relay"):
+        outline(
+            make(
+                "cloud>edge",
+                down_cloud_edge__distiller="nayer",
+                down_cloud_edge__generator_average=0.9,
+                down_cloud_edge__weights__balance=0.0,
+            )
+        )
+
+
 def test_a_route_gives_its_stages_in_order():
     config = make(
         *("cloud>edge", "edge>end"),

@@ -126,6 +126,7 @@ def test_a_route_that_cannot_be_taken_is_refused(fields, refused, allowed):
         ("protocol.route", ("cloud>edge",)),
         ("protocol.baselines", ("kd",)),
         ("protocol.start_from", "runs/other"),
+        ("protocol.hand_on_generators", True),
         ("nets.end", KINDS),
         ("data.public_fraction", 0.0),
         ("data.public_fraction", 1.0),

@@ -2,7 +2,8 @@
 
 Each is built twice. `usual` has all its terms, and as teachers two nets of one kind,
 of which one alone knows some class; `mixed` has two teachers of different kinds without
-BatchNorm, moving averages, shifted images, and a student that keeps its statistics.
+BatchNorm, moving averages of moments and of the generator, a reservoir for a bank,
+shifted images, and a student that keeps its statistics.
 """
 
 import functools
@@ -98,7 +99,10 @@ def usual(name):
 
 @functools.cache
 def mixed(name):
-    how = {"batchnorm_momentum": 0.5, "shift": 1, "keep_statistics": True}
+    how: dict[str, Any] = {"batchnorm_momentum": 0.5, "bank_policy": "reservoir"}
+    how |= {"shift": 1, "keep_statistics": True}
+    if DISTILLERS[name].one_generator:
+        how["average"] = 0.9
     return case(build(name, MIXED, **how), toy_maps.teachers(*MIXED))
 
 

@@ -263,3 +263,22 @@ def test_shifted_images_are_put_to_the_teachers_anew():
     assert value == 0.0
     moved = engine.shifted(images, jax.random.key(3), 2)
     assert loss(answer(images), mirror.apply(state.student, moved, train=True)) > 0.1
+
+
+def test_half_of_the_fresh_images_come_from_the_moving_average():
+    received = toy_hop.teachers()
+    hop = toy_hop.hop(WEIGHTS["dfq"], average=0.9)
+    distiller = build("dfq", WEIGHTS["dfq"], average=0.9)
+    state = begin(distiller, received)
+    for seed in range(3):
+        state, *_ = one_step(distiller, state, received, seed)
+    assert not equal(state.average, state.generator)
+    key, half = jax.random.key(4), toy_hop.BATCH // 2
+    mixed = live.images(hop, state, received, key)
+    plain = state.replace(average=None)
+    newest = live.images(hop, plain, received, key)
+    averaged = plain.replace(generator=state.average)
+    np.testing.assert_allclose(mixed[:half], newest[:half], rtol=1e-6)
+    older = live.images(hop, averaged, received, key)
+    np.testing.assert_allclose(mixed[half:], older[half:], rtol=1e-6)
+    assert not np.allclose(mixed[half:], newest[half:])

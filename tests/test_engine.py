@@ -1,6 +1,7 @@
 """The parts that distillers are put together from, each against a few lines by hand."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +36,7 @@ def begin(of, teachers):
 RNG = np.random.default_rng(0)
 IMAGES = jnp.asarray(RNG.random((BATCH, *SHAPE)), jnp.float32)
 LABELS = jnp.asarray([0, 2, 2, 0, 2, 0])
+KEY = jax.random.key(0)
 TEACHERS = toy_maps.teachers(TEACHER)
 
 
@@ -287,10 +289,10 @@ TWO_CLASSES = np.concatenate([ONE_CLASS[:-1], [[4.0, 3.0, 1.0]]])
 
 def test_remember_counts_the_steps_of_one_class_and_starts_again_after_another():
     state, counts = begin(hop(), TEACHERS), []
-    remember = jax.jit(engine.remember)
+    remember = jax.jit(partial(engine.remember, hop()))
     other = np.roll(ONE_CLASS, 1, axis=1)  # another class, but again one alone
     for logits in (TWO_CLASSES, ONE_CLASS, other, ONE_CLASS, TWO_CLASSES, ONE_CLASS):
-        state = remember(state, TEACHERS, made(logits))
+        state = remember(state, TEACHERS, made(logits), KEY)
         counts.append(int(state.one_class_steps))
     assert counts == [0, 1, 2, 3, 0, 1]
     assert state.one_class_steps.dtype == jnp.int32
@@ -303,18 +305,57 @@ def test_remember_counts_the_steps_of_one_class_and_starts_again_after_another()
 def test_one_class_is_no_collapse_where_the_teachers_know_no_other():
     weights = jnp.asarray(TEACHERS.weights) * jnp.asarray([[0.0, 1.0, 0.0]])
     received = replace(TEACHERS, weights=weights)
-    state = engine.remember(begin(hop(), received), received, made(ONE_CLASS))
+    state = begin(hop(), received)
+    state = engine.remember(hop(), state, received, made(ONE_CLASS), KEY)
     assert int(state.one_class_steps) == 0
 
 
 def test_remember_writes_images_labels_and_answers_round_the_ring():
     state = begin(hop(), TEACHERS)
-    remember = jax.jit(engine.remember)
+    remember = jax.jit(partial(engine.remember, hop()))
     for step in range(3):  # 18 images into 16 places
         images = jnp.full((BATCH, *SHAPE), step / 2)
-        state = remember(state, TEACHERS, made(TWO_CLASSES + step, images))
+        state = remember(state, TEACHERS, made(TWO_CLASSES + step, images), KEY)
     assert int(state.bank.written) == 18
     shown = np.asarray(state.bank.images)[:, 0, 0, 0]
     assert shown.tolist() == [255] * 2 + [0] * 4 + [128] * 6 + [255] * 4
     np.testing.assert_array_equal(state.bank.labels[:2], LABELS[4:])
     np.testing.assert_array_equal(state.bank.logits[:2], TWO_CLASSES[4:] + 2)
+
+
+def test_a_bank_that_is_a_reservoir_draws_whom_it_keeps_from_the_key():
+    of, images = hop(bank_policy="reservoir"), jnp.ones((BATCH, *SHAPE))
+    remember, kept = jax.jit(partial(engine.remember, of)), []
+    for key in (jax.random.key(1), jax.random.key(2)):
+        state = begin(of, TEACHERS)
+        for step in range(9):  # 54 images into 16 places
+            one = jax.random.fold_in(key, step)
+            batch = made(TWO_CLASSES + step, images * step / 8)
+            state = remember(state, TEACHERS, batch, one)
+        assert int(state.bank.written) == 54
+        kept.append(np.unique(np.asarray(state.bank.images)[:, 0, 0, 0]))
+    assert not np.array_equal(*kept)
+    assert min(map(len, kept)) > 3  # a ring would hold the three newest batches
+
+
+def test_a_moving_average_follows_its_generator_and_is_what_is_kept():
+    of = hop(average=0.75)
+    state = begin(of, TEACHERS)
+    first = state.generator
+    assert equal(state.average, first)
+    batch = made(TWO_CLASSES)._replace(stats=first.stats)
+    for step in (1.0, 3.0):
+        params = jax.tree.map(lambda leaf, step=step: leaf + step, first.params)
+        state = engine.renewed(of, state, params, batch, ())
+    np.testing.assert_allclose(
+        jax.tree.leaves(state.average.params)[0],
+        # 0.75 (0 + 0.25 * 1) + 0.25 * 3 from the start.
+        jax.tree.leaves(first.params)[0] + 0.9375,
+        rtol=1e-5,
+    )
+    assert equal(state.kept, state.average)
+    assert not equal(state.kept, state.generator)
+    plain = begin(hop(), TEACHERS)
+    plain = engine.renewed(hop(), plain, plain.generator.params, batch, ())
+    assert plain.average is None
+    assert equal(plain.kept, plain.generator)

@@ -108,6 +108,16 @@ def test_a_generator_starts_afresh_and_stays_with_who_trained_it(down):
         )
 
 
+def test_a_generator_that_is_handed_on_is_where_the_next_sender_starts():
+    first, second = legs("cloud>edge", "edge>end")
+    route = (first, second._replace(generator="cloud"))
+    passages = toy_route.run(toy_route.settings(route, start=("pretrain",)))
+    sent = passages["down/cloud_edge"].state.generator
+    begun = passages["down/edge_end"].begun.generator
+    for edge in range(2):
+        assert equal(party(begun, edge), party(sent, 0))
+
+
 def test_downwards_no_class_is_asked_for_that_the_cloud_has_not_seen(down):
     for name, senders in (("down/cloud_edge", 1), ("down/edge_end", 2)):
         passage = down[name]

@@ -134,6 +134,23 @@ def test_the_ranking_leaves_out_what_is_not_data_free(tmp_path):
     assert ranked(found, "tenth").loc["fedavg", "ours_mean"] == pytest.approx(5)
 
 
+def test_the_rows_of_a_comparison_are_kept_together_or_not_at_all(tmp_path):
+    early = comparison(tmp_path / "early", relay_rounds=SEEDS, fedavg={0: 0.5, 1: 0.5})
+    first = table.judged(table.RANKING, curves.enriched(early))
+    PAPER.write({table.RANKING: first}, tmp_path, printers=table.PRINTERS)
+    nothing = table.judged(table.RANKING, [])
+    rows = PAPER.kept(table.RANKING, nothing, tmp_path)
+    assert len(rows) == len(first)
+    had = first[first["ours_mean"].notna()]
+    back = rows[rows["ours_mean"].notna()]
+    assert back["id"].to_list() == had["id"].to_list()
+    assert back["rank"].to_list() == had["rank"].to_list()
+    late = comparison(tmp_path / "late", fedavg={0: 0.6})
+    fresh = table.judged(table.RANKING, curves.enriched(late))
+    rows = PAPER.kept(table.RANKING, fresh, tmp_path)
+    assert set(rows.loc[rows["ours_mean"].notna(), "protocol"]) == {"fedavg"}
+
+
 def test_a_protocol_without_the_budget_of_its_seed_is_not_ranked(tmp_path):
     found = comparison(tmp_path, fedavg={0: 0.5}, fedgen={1: 0.6})
     assert ranked(found).index.to_list() == ["fedavg"]

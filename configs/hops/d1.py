@@ -17,6 +17,7 @@ from ecogen_jax.config_presets import for_lenets, from_lenet
 def get_config(arg: str = "") -> ConfigDict:
     """The config; `smoke` shrinks it to generated data and seconds."""
     config = from_lenet("hops_d1", "cloud>edge", "edge>end")
+    config.protocol.hand_on_generators = True
     for_lenets(config, "down_cloud_edge", "down_edge_end")
     config.down_cloud_edge.update(rounds=15, steps=40)
     config.down_edge_end.update(rounds=15, steps=40)

@@ -19,6 +19,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = from_skewed_devices(
         "hops_d3", "end>edge", "edge>cloud", "cloud>edge", "edge>end", num_edges=2
     )
+    config.protocol.hand_on_generators = True
     config.nets.update(cloud="cnn_large", edge="cnn_medium", end="cnn_small")
     for_skewed_teachers(config, "up_end_edge", "up_edge_cloud")
     config.up_end_edge.rounds = 5

@@ -1,4 +1,9 @@
-"""The replay bank: generated images kept in device memory, oldest overwritten."""
+"""The replay bank: generated images kept in device memory.
+
+Its policy says what a full bank keeps: the `newest` images (a ring), or a `reservoir`,
+in which every image written so far is kept with the same probability (Vitter, "Random
+sampling with a reservoir", ACM TOMS 1985, algorithm R).
+"""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +14,7 @@ from ecogen_jax.types import Key, Leaf
 
 @struct.dataclass
 class Bank:
-    """A ring buffer of labelled generated images.
+    """Labelled generated images.
 
     Attributes:
       images: uint8 `[size, height, width, channels]`.
@@ -34,8 +39,15 @@ def empty(size: int, shape: tuple[int, int, int], num_classes: int) -> Bank:
     )
 
 
-def write(bank: Bank, images: jax.Array, labels: jax.Array, logits: jax.Array) -> Bank:
-    """Appends a batch, going round at the end.
+def write(
+    bank: Bank,
+    images: jax.Array,
+    labels: jax.Array,
+    logits: jax.Array,
+    *,
+    key: Key | None = None,
+) -> Bank:
+    """Adds a batch, in place of images held so far where the bank is full.
 
     Args:
       bank: the bank before.
@@ -43,6 +55,7 @@ def write(bank: Bank, images: jax.Array, labels: jax.Array, logits: jax.Array) -
         than the bank.
       labels: int32 `[batch]`.
       logits: float32 `[batch, classes]`.
+      key: what a reservoir draws from; None keeps the newest.
     """
     size, batch = bank.labels.shape[0], labels.shape[0]
     if batch > size:
@@ -50,13 +63,26 @@ def write(bank: Bank, images: jax.Array, labels: jax.Array, logits: jax.Array) -
             f"bank_size is {size} but a batch of {batch} is written: "
             "make bank_size at least the hop's batch_size"
         )
-    slots = (bank.written + jnp.arange(batch)) % size
+    numbers = bank.written + jnp.arange(batch, dtype=jnp.int32)
+    slots = numbers % size if key is None else _drawn(numbers, size, key)
     return Bank(
-        images=bank.images.at[slots].set(images),
-        labels=bank.labels.at[slots].set(labels),
-        logits=bank.logits.at[slots].set(logits),
+        images=bank.images.at[slots].set(images, mode="drop"),
+        labels=bank.labels.at[slots].set(labels, mode="drop"),
+        logits=bank.logits.at[slots].set(logits, mode="drop"),
         written=bank.written + batch,
     )
+
+
+def _drawn(numbers: jax.Array, size: int, key: Key) -> jax.Array:
+    """Slots of a reservoir for the images of these numbers; `size` for those left out.
+
+    Image `n` (from 0) is kept with probability `size / (n + 1)`, in the place of any.
+    """
+    drawn = jax.random.randint(key, numbers.shape, 0, numbers + 1)
+    slots = jnp.where(numbers < size, numbers, jnp.minimum(drawn, size))
+    # The later of two in one place wins, in whatever order a device writes them.
+    later = jnp.triu(slots[:, None] == slots[None], k=1)
+    return jnp.where(jnp.any(later, axis=1), size, slots)
 
 
 def sample(bank: Bank, key: Key, batch: int) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -63,7 +63,7 @@ def hop_stage(
         name=leg.stage,
         phase=leg.direction,
         # Downwards the model does not fit below; upwards the receiver can train.
-        tier=leg.sender if leg.direction == "down" else leg.receiver,
+        tier=leg.trainer,
         student=leg.receiver,
         rounds=settings.rounds,
         num_parties=num_parties,

@@ -81,11 +81,19 @@ class Leg(NamedTuple):
       returns: whether the receiver trains on from a net that it was taught or trained
         before: it is one of its own teachers then. Never so downwards, where the
         sender trains, and all receivers get the same student.
+      generator: the tier that made the generator which whoever trains goes on from:
+        its own, or the one that sent it; "" for a new one.
     """
 
     sender: str
     receiver: str
     returns: bool
+    generator: str = ""
+
+    @property
+    def trainer(self) -> str:
+        """The tier that trains: the sender downwards, the receiver upwards."""
+        return self.sender if self.direction == "down" else self.receiver
 
     @property
     def direction(self) -> str:

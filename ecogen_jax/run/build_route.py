@@ -56,12 +56,18 @@ def route(config: ConfigDict, pictures: Callable[[str], np.ndarray]) -> Route:
 
 def _legs(config: ConfigDict) -> tuple[Leg, ...]:
     legs, trained = [], {first_tier(config)}
+    makers: dict[str, str] = {}  # by tier: who made the generator that it holds
     for entry in config.protocol.route:
         sender, receiver = entry.split(">")
         leg = Leg(sender, receiver, returns=False)
         returns = leg.direction == "up" and receiver in trained
-        legs.append(leg._replace(returns=returns))
+        legs.append(
+            leg._replace(returns=returns, generator=makers.get(leg.trainer, ""))
+        )
         trained.add(receiver)
+        distiller = DISTILLERS[config[_section(leg)].distiller]
+        if config.protocol.hand_on_generators and distiller.keeps_generator:
+            makers[leg.trainer] = makers[receiver] = leg.trainer
     return tuple(legs)
 
 
@@ -196,6 +202,8 @@ def generation(
         inner_steps=section.inner_steps,
         batchnorm_momentum=section.batchnorm_momentum,
         shift=section.shift,
+        bank_policy=section.bank_policy,
+        average=section.generator_average,
         by_class=section.teacher_weights == "by_class",
     )
 
@@ -213,6 +221,14 @@ def kind_of(config: ConfigDict, leg: Leg) -> Kind:
         fitting = [other for other, kind in DISTILLERS.items() if kind.keeps_generator]
         allowed = "one whose generator devices can replay: " + ", ".join(fitting)
         raise ConfigError(f"{name}.distiller", section.distiller, allowed)
+    if section.generator_average and not kind.one_generator:
+        fitting = [other for other, kind in DISTILLERS.items() if kind.one_generator]
+        raise ConfigError(
+            f"{name}.generator_average",
+            section.generator_average,
+            f"0, as {section.distiller} makes each batch with a generator of its own; "
+            f"those that train one are {', '.join(fitting)}",
+        )
     for term, weight in section.weights.items():
         if weight and term not in kind.terms:
             raise ConfigError(

@@ -75,7 +75,9 @@ def _reproduce(
     if not found and options.table:
         raise ValueError(f"no finished run in {settings.workdir}; leave out --table")
     judged = {
-        name: table.judged(name, found, smoke=options.smoke)
+        name: table.PAPER.kept(
+            name, table.judged(name, found, smoke=options.smoke), folder
+        )
         for name in harness.asked_tables(table.PAPER, only)
     }
     written = table.PAPER.write(judged, folder, smoke=options.smoke)

@@ -41,11 +41,13 @@ def _reproduce(
         raise ValueError(f"no finished run in {options.workdir}; leave out --table")
     found = curves.enriched(found)
     names = harness.asked_tables(table.PAPER, only)
-    judged = {name: table.judged(name, found, smoke=options.smoke) for name in names}
+    fresh = {name: table.judged(name, found, smoke=options.smoke) for name in names}
+    judged = {name: table.PAPER.kept(name, fresh[name], folder) for name in names}
     written = table.PAPER.write(
         judged, folder, smoke=options.smoke, printers=table.PRINTERS
     )
-    if table.COSTS in names:
+    # A comparison that is not at hand stays in the table, and so in the picture.
+    if table.COSTS in names and judged[table.COSTS].equals(fresh[table.COSTS]):
         plot.write(found, folder / f"{table.COSTS}.png")
     return harness.tell(judged, table.PAPER, only, written, failed, console)
 

@@ -57,6 +57,8 @@ class Generation(NamedTuple):
       batchnorm_momentum: weight of the newest batch in the moving average of the
         batch moments; 1 keeps no history.
       shift: largest random shift of a student's images, in pixels.
+      bank_policy: what a full bank keeps, `newest` or `reservoir`, see `bank`.
+      average: decay of the generator's moving average; 0 keeps none.
       by_class: whether teachers are weighted class by class rather than by the label
         that was asked for, see `ensemble`.
     """
@@ -72,6 +74,8 @@ class Generation(NamedTuple):
     inner_steps: int
     batchnorm_momentum: float
     shift: int
+    bank_policy: str = "newest"
+    average: float = 0.0
     by_class: bool = False
 
 
@@ -110,6 +114,7 @@ class HopState:
       extra: what only this method keeps.
       one_class_steps: int32 scalar, for how many steps on end the teachers have put
         every generated image into one class: the sign of a collapse.
+      average: the generator's moving average, or None.
     """
 
     student: Variables
@@ -120,6 +125,12 @@ class HopState:
     moments: PyTree
     extra: PyTree
     one_class_steps: Leaf
+    average: PyTree = None
+
+    @property
+    def kept(self) -> Variables:
+        """The generator that outlives the hop: the moving average, if there is one."""
+        return self.generator if self.average is None else self.average
 
 
 class Distiller(NamedTuple):
@@ -144,8 +155,11 @@ class Kind(NamedTuple):
         one net for each group of the `Teachers` that `step` gets.
       terms: the fields of `Weights` that it uses.
       keeps_generator: whether a generator comes out that a receiver can replay.
+      one_generator: whether one generator is trained from the first step to the last,
+        so that it can have a moving average.
     """
 
     build: Callable[..., Distiller]
     terms: frozenset[str]
     keeps_generator: bool = True
+    one_generator: bool = False

@@ -60,4 +60,4 @@ def dafl(
     return Distiller(live.first_state(hop), step)
 
 
-DAFL = Kind(dafl, frozenset(("one_hot", "activation", "balance")))
+DAFL = Kind(dafl, frozenset(("one_hot", "activation", "balance")), one_generator=True)

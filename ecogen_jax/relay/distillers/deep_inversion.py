@@ -83,7 +83,7 @@ def deep_inversion(
             keys.stream(key, "inversion"),
             steps=generation.inner_steps,
         )
-        state = engine.remember(state, received, made)
+        state = engine.remember(hop, state, received, made, key)
         state, value = study_bank(state, received, key)
         return state, engine.metrics(state, made, value)
 

@@ -63,4 +63,4 @@ def dfad(
     return Distiller(live.first_state(hop), step)
 
 
-DFAD = Kind(dfad, frozenset(("adversarial",)))
+DFAD = Kind(dfad, frozenset(("adversarial",)), one_generator=True)

@@ -62,4 +62,8 @@ def dfq(
     return Distiller(live.first_state(hop), step)
 
 
-DFQ = Kind(dfq, frozenset(("adversarial", "batchnorm", "one_hot", "balance")))
+DFQ = Kind(
+    dfq,
+    frozenset(("adversarial", "batchnorm", "one_hot", "balance")),
+    one_generator=True,
+)

@@ -116,6 +116,7 @@ def begin(
         moments=first_moments(received) if generation.batchnorm_momentum < 1 else None,
         extra=extra,
         one_class_steps=jnp.zeros((), jnp.int32),
+        average=made if generation.average else None,
     )
 
 
@@ -292,16 +293,45 @@ def invert(
     return params, best
 
 
-def remember(state: HopState, received: Teachers, made: Made) -> HopState:
+def remember(
+    hop: Hop, state: HopState, received: Teachers, made: Made, key: Key
+) -> HopState:
     """Writes a batch into the bank, and keeps watch for a collapse."""
     found = jnp.argmax(made.logits, axis=-1)
     known = jnp.sum(jnp.any(received.weights > 0, axis=0))
     collapsed = jnp.all(found == found[0]) & (known > 1)
+    reservoir = hop.generation.bank_policy == "reservoir"
     return replace(
         state,
-        bank=banks.write(state.bank, to_bytes(made.images), made.labels, made.logits),
+        bank=banks.write(
+            state.bank,
+            to_bytes(made.images),
+            made.labels,
+            made.logits,
+            key=keys.stream(key, "bank") if reservoir else None,
+        ),
         moments=made.moments,
         one_class_steps=jnp.where(collapsed, state.one_class_steps + 1, 0),
+    )
+
+
+def renewed(
+    hop: Hop, state: HopState, params: PyTree, made: Made, optimizer: PyTree
+) -> HopState:
+    """The state after a step of a generator that lives on, and of its moving average.
+
+        average = decay average + (1 - decay) generator
+
+    Do et al., "Momentum adversarial distillation", NeurIPS 2022.
+    """
+    generator, decay = Variables(params, made.stats), hop.generation.average
+    average = state.average
+    if decay:
+        average = jax.tree.map(
+            lambda old, new: decay * old + (1 - decay) * new, average, generator
+        )
+    return replace(
+        state, generator=generator, generator_optimizer=optimizer, average=average
     )
 
 

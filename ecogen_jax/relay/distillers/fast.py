@@ -21,7 +21,6 @@ Differs from the published recipe:
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -95,11 +94,8 @@ def fast(
         params, optimizer = descend(
             meta, end["total"], state.generator_optimizer, before.params
         )
-        state = replace(
-            engine.remember(state, received, made),
-            generator=Variables(params, made.stats),
-            generator_optimizer=optimizer,
-        )
+        state = engine.remember(hop, state, received, made, key)
+        state = engine.renewed(hop, state, params, made, optimizer)
         state, loss = study_bank(state, received, key)
         return state, engine.metrics(state, made, loss)
 
@@ -128,4 +124,6 @@ def summing(tx: optax.GradientTransformation) -> optax.GradientTransformation:
     return optax.GradientTransformation(tx.init, update)
 
 
-FAST = Kind(fast, frozenset(("cross_entropy", "batchnorm", "adversarial")))
+FAST = Kind(
+    fast, frozenset(("cross_entropy", "batchnorm", "adversarial")), one_generator=True
+)

@@ -104,7 +104,7 @@ def from_scratch(
         steps=hop.generation.inner_steps,
     )
     state = replace(
-        engine.remember(state, received, made),
+        engine.remember(hop, state, received, made, key),
         generator=Variables(params["generator"], made.stats),
     )
     return state, made, params

@@ -7,7 +7,6 @@ so that a report can show it; the student is not taught from there.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -66,21 +65,27 @@ def train_generator(
     )
     seen = jnp.argmax(made.logits, axis=-1).astype(jnp.int32)
     made = made._replace(labels=seen)
-    state = replace(
-        engine.remember(state, received, made),
-        generator=Variables(params, made.stats),
-        generator_optimizer=optimizer,
-    )
-    return state, made
+    state = engine.remember(hop, state, received, made, key)
+    return engine.renewed(hop, state, params, made, optimizer), made
 
 
 def images(hop: Hop, state: HopState, received: Teachers, key: Key) -> jax.Array:
     """What the generator makes of new noise; of the same noise for the same key.
 
-    It normalises by the batch, as where it is trained.
+    It normalises by the batch, as where it is trained. Where the generator has a
+    moving average, each of the two makes one half.
     """
     asked = engine.draw(hop, received, key)
-    return hop.generator.apply(state.generator, *asked, train=True).value
+
+    def made(generator: Variables, some: slice) -> jax.Array:
+        latent, labels = asked.latent[some], asked.labels[some]
+        return hop.generator.apply(generator, latent, labels, train=True).value
+
+    if state.average is None:
+        return made(state.generator, slice(None))
+    half = hop.generation.batch_size // 2
+    first, second = slice(half), slice(half, None)
+    return jnp.concatenate([made(state.generator, first), made(state.average, second)])
 
 
 def study_fresh(hop: Hop, source: Source, loss: Loss) -> StudentStep:

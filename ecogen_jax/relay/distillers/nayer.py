@@ -118,7 +118,7 @@ def nayer(
             steps=generation.inner_steps,
         )
         state = replace(
-            engine.remember(state, received, made),
+            engine.remember(hop, state, received, made, key),
             generator=Variables(params["generator"], made.stats),
             extra=Codes(extra.codes, params["norm"], extra.batches + 1),
         )

@@ -212,5 +212,7 @@ def _adam(hop: engine.Hop) -> optax.GradientTransformation:
 
 
 PRE_DFKD = Kind(
-    pre_dfkd, frozenset(("one_hot", "activation", "balance", "adversarial"))
+    pre_dfkd,
+    frozenset(("one_hot", "activation", "balance", "adversarial")),
+    one_generator=True,
 )

@@ -21,7 +21,6 @@ What the parts that stayed are worth is the table that
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ecogen_jax import keys
 from ecogen_jax.nets.functional import Net, Variables
@@ -66,11 +65,8 @@ def relay(
             state.generator_optimizer,
             keys.stream(key, "generator"),
         )
-        state = replace(
-            engine.remember(state, received, made),
-            generator=Variables(params, made.stats),
-            generator_optimizer=optimizer,
-        )
+        state = engine.remember(hop, state, received, made, key)
+        state = engine.renewed(hop, state, params, made, optimizer)
         state, loss = study_bank(state, received, key)
         return state, engine.metrics(state, made, loss)
 
@@ -89,4 +85,5 @@ RELAY = Kind(
             "balance",
         )
     ),
+    one_generator=True,
 )

@@ -101,4 +101,4 @@ def _loss(hop: engine.Hop) -> live.Loss:
     return loss
 
 
-ZSKT = Kind(zskt, frozenset(("adversarial", "attention")))
+ZSKT = Kind(zskt, frozenset(("adversarial", "attention")), one_generator=True)

@@ -13,9 +13,11 @@
 
 Downwards every sender trains one student for all that are below it. Upwards every
 receiver trains, with all senders below it as teachers. Students and generators start
-afresh in each hop, but for a receiver that knows something already when a hop comes up
-to it: its own net goes on and is one of its teachers, as in a relay cycle. Downwards it
-needs none of that: what it knew went up before, so the sender's net stands for it.
+afresh in each hop, but for two cases. A receiver that knows something already when a
+hop comes up to it goes on with its own net, which is one of its teachers, as in a relay
+cycle. (Downwards it needs none of that: what it knew went up before, so the sender's
+net stands for it.) And who trains may go on from the generator that it holds, from a
+hop before or from a message (`Leg.generator`).
 
 A direct hop, between cloud and end, crosses both links with each party's own message:
 the edge passes it on without looking into it.
@@ -141,13 +143,13 @@ def _down(settings: Settings, leg: Leg, counts: Counts) -> tuple[Stage, np.ndarr
         weights = jax.vmap(hop.weigh)(jnp.asarray(known[:, None]))
         return Start(
             fresh(net, keys.stream(key, "student"), senders),
-            fresh(nets.generator, keys.stream(key, "generator"), senders),
+            _generator(settings, leg, parties, key),
             Teachers((as_members(teacher),), weights),
         )
 
     def end(parties: Parties, state: HopState) -> Parties:
         student = take(state.student, sender)
-        parties = _with_generator(parties, leg.sender, state.generator, known)
+        parties = _with_generator(parties, leg.sender, state.kept, known)
         return parties.with_tier(leg.receiver, (student,))
 
     def deliveries(parties: Parties) -> list[Delivery]:
@@ -188,13 +190,13 @@ def _up(settings: Settings, leg: Leg, counts: Counts) -> tuple[Stage, np.ndarray
             groups, student = [*groups, as_members(own)], own
         return Start(
             student,
-            fresh(nets.generator, keys.stream(key, "generator"), receivers),
+            _generator(settings, leg, parties, key),
             Teachers(tuple(groups), jax.vmap(hop.weigh)(jnp.asarray(behind))),
         )
 
     def end(parties: Parties, state: HopState) -> Parties:
         known = behind.sum(axis=1)
-        parties = _with_generator(parties, leg.receiver, state.generator, known)
+        parties = _with_generator(parties, leg.receiver, state.kept, known)
         return parties.with_tier(leg.receiver, (state.student,))
 
     def deliveries(parties: Parties) -> list[Delivery]:
@@ -214,6 +216,16 @@ def _up(settings: Settings, leg: Leg, counts: Counts) -> tuple[Stage, np.ndarray
         ensemble=leg.sender if topology.size(leg.sender) > 1 else "",
     )
     return stage, behind.sum(axis=1)
+
+
+def _generator(settings: Settings, leg: Leg, parties: Parties, key: Key) -> Variables:
+    """What those who train begin to make images with."""
+    count = settings.topology.size(leg.trainer)
+    if not leg.generator:
+        return fresh(settings.nets.generator, keys.stream(key, "generator"), count)
+    makers = settings.topology.size(leg.generator)
+    maker = np.arange(count) // (count // makers)
+    return take(parties.relay_of(leg.generator).generator, maker)
 
 
 def _by_kind(topology: Topology, tier: str, kinds: int) -> list[np.ndarray]:

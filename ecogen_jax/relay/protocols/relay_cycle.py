@@ -149,9 +149,7 @@ def _down_cloud_edge(leg: Leg, topology: Topology, settings: HopSettings) -> Sta
 
     def end(parties: Parties, state: HopState) -> Parties:
         sender = np.zeros(topology.num_edges, np.int32)
-        sent = replace(
-            parties.cloud_relay, generator=state.generator, student=state.student
-        )
+        sent = replace(parties.cloud_relay, generator=state.kept, student=state.student)
         heard = take(sent.label_counts, sender)
         return replace(
             parties,
@@ -179,9 +177,7 @@ def _down_edge_end(leg: Leg, topology: Topology, settings: HopSettings) -> Stage
         return _down_start(parties.edge_relay, parties.edge)
 
     def end(parties: Parties, state: HopState) -> Parties:
-        sent = replace(
-            parties.edge_relay, generator=state.generator, student=state.student
-        )
+        sent = replace(parties.edge_relay, generator=state.kept, student=state.student)
         ends = (take(sent.student, edge_of_device),)
         return replace(parties, edge_relay=sent, end=ends)
 
@@ -218,7 +214,7 @@ def _up_end_edge(
         return Start(parties.edge, parties.edge_relay.generator, teachers)
 
     def end(parties: Parties, state: HopState) -> Parties:
-        relay = replace(parties.edge_relay, generator=state.generator)
+        relay = replace(parties.edge_relay, generator=state.kept)
         return replace(parties, edge=state.student, edge_relay=relay)
 
     return hop_stage(
@@ -248,7 +244,7 @@ def _up_edge_cloud(
     def end(parties: Parties, state: HopState) -> Parties:
         relay = replace(
             parties.cloud_relay,
-            generator=state.generator,
+            generator=state.kept,
             label_counts=as_counts(evidence.public + below.sum(axis=0))[None],
         )
         return replace(parties, cloud=state.student, cloud_relay=relay)

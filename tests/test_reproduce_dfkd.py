@@ -206,35 +206,6 @@ def test_markdown_names_command_commit_and_what_was_not_run(tmp_path):
     assert "D1.relay" in PAPER.write(other, tmp_path / "tables").read_text()
 
 
-def test_what_was_printed_before_stays_where_its_runs_are_gone(tmp_path):
-    tables = tmp_path / "tables"
-    early = made(tmp_path / "early", "D1", {0: 0.97, 1: 0.96})
-    early += made(tmp_path / "early", "D1.direct", {0: 0.98, 1: 0.98})
-    PAPER.write({"D1": table.judged("D1", early)}, tables)
-    late = table.judged("D1", made(tmp_path / "late", "D1.direct", {0: 0.9}))
-    rows = PAPER.kept("D1", late, tables).set_index("id")
-    assert list(rows.index) == list(late["id"])
-    assert rows.loc["D1.relay", "ours_mean"] == 96.5  # as printed before
-    assert rows.loc["D1.direct", "ours_mean"] == 90  # of the run at hand
-    assert rows.loc["D1.minus_direct", "ours_mean"] == -1.5
-    assert rows.loc["D1.minus_direct", "verdict"] == "missed"
-    # Printing again changes nothing, and a table from nothing is as judged.
-    PAPER.write({"D1": rows.reset_index()}, tables)
-    again = PAPER.kept("D1", table.judged("D1", []), tables)
-    pd.testing.assert_frame_equal(again, paper.read(tables / "D1.csv"))
-    pd.testing.assert_frame_equal(PAPER.kept("D1", late, tmp_path), late)
-
-
-def test_a_row_whose_bar_has_changed_is_not_kept(tmp_path):
-    found = made(tmp_path / "runs", "D1", {0: 0.97})
-    before = table.judged("D1", found)
-    before.loc[before["id"] == "D1.relay", "bar"] = 90.0
-    PAPER.write({"D1": before}, tmp_path)
-    rows = PAPER.kept("D1", table.judged("D1", []), tmp_path).set_index("id")
-    assert rows.loc["D1.relay", "verdict"] == "not run"
-    assert rows.loc["D1.edge", "ours_mean"] == 97
-
-
 def test_the_committed_tables_are_what_their_csv_prints(tmp_path):
     kept = experiments.HERE / "tables"
     shutil.copytree(kept, tmp_path, dirs_exist_ok=True)

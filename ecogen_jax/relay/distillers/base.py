@@ -1,12 +1,12 @@
 """What every distiller is: two pure functions over one state, and what sizes them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 from flax import struct
 
-from ecogen_jax.nets.functional import Variables
+from ecogen_jax.nets.functional import Net, Variables
 from ecogen_jax.relay.bank import Bank
 from ecogen_jax.relay.ensemble import Teachers
 from ecogen_jax.types import Key, Leaf, PyTree
@@ -97,6 +97,44 @@ class Study(NamedTuple):
     learning_rate: float
     temperature: float
     keep_statistics: bool
+
+
+class Hop(NamedTuple):
+    """The nets and sizes of a hop: what every builder gets."""
+
+    student: Net
+    teachers: Sequence[Net]
+    generator: Net
+    generation: Generation
+    study: Study
+    clip: float = 0.0  # largest norm of a gradient; 0 for any
+
+
+class Asked(NamedTuple):
+    """What images are asked for: noise `[batch, latent]`, labels `[batch]`."""
+
+    latent: jax.Array
+    labels: jax.Array
+
+
+class Made(NamedTuple):
+    """A batch of generated images, judged.
+
+    Attributes:
+      images: `[batch, height, width, channels]` in [0, 1].
+      labels: the class each was generated for, `[batch]`.
+      logits: the teachers', `[batch, classes]`.
+      terms: the loss terms, unweighted.
+      moments: see `HopState`.
+      stats: BatchNorm statistics of the generator after making them.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    logits: jax.Array
+    terms: Metrics
+    moments: PyTree
+    stats: PyTree = None
 
 
 @struct.dataclass

@@ -7,9 +7,9 @@ and teach the student on what is remembered (`study_bank`) or on what is at hand
 judged, and runs in training mode while it is taught.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,57 +17,19 @@ import optax
 
 from ecogen_jax import keys, losses
 from ecogen_jax.nets.classifier import to_bytes, to_unit
-from ecogen_jax.nets.functional import Net, Output, Variables
+from ecogen_jax.nets.functional import Output, Variables
 from ecogen_jax.relay import bank as banks
 from ecogen_jax.relay.distillers.base import (
-    Generation,
+    Asked,
+    Hop,
     HopState,
+    Made,
     Metrics,
-    Study,
     Weights,
 )
 from ecogen_jax.relay.ensemble import Teachers, ensemble, first_moments
 from ecogen_jax.relay.optimizer import adam, clipped, descend
 from ecogen_jax.types import Key, PyTree
-
-
-class Hop(NamedTuple):
-    """The nets and sizes of a hop: what every builder gets."""
-
-    student: Net
-    teachers: Sequence[Net]
-    generator: Net
-    generation: Generation
-    study: Study
-    clip: float = 0.0  # largest norm of a gradient; 0 for any
-
-
-class Asked(NamedTuple):
-    """What images are asked for: noise `[batch, latent]`, labels `[batch]`."""
-
-    latent: jax.Array
-    labels: jax.Array
-
-
-class Made(NamedTuple):
-    """A batch of generated images, judged.
-
-    Attributes:
-      images: `[batch, height, width, channels]` in [0, 1].
-      labels: the class each was generated for, `[batch]`.
-      logits: the teachers', `[batch, classes]`.
-      terms: the loss terms, unweighted.
-      moments: see `HopState`.
-      stats: BatchNorm statistics of the generator after making them.
-    """
-
-    images: jax.Array
-    labels: jax.Array
-    logits: jax.Array
-    terms: Metrics
-    moments: PyTree
-    stats: PyTree = None
-
 
 Objective = Callable[[PyTree, Key], tuple[jax.Array, Made]]
 StudentLoss = Callable[[jax.Array, Output], jax.Array]

@@ -1,0 +1,51 @@
+"""Tables of papers: what was printed of runs that are gone is not lost."""
+
+import pandas as pd
+
+from ecogen_jax.report import runs
+from papers_repro import paper
+from papers_repro.dfkd import table
+from papers_repro.dfkd.table import PAPER
+from tests.run_folders import make_run
+
+
+def made(workdir, experiment, accuracies):
+    """One run a seed, whose hops taught nets of that accuracy."""
+    for seed, test in accuracies.items():
+        hop = {
+            "test": test,
+            "teacher": {"test": 0.99},
+            "mean_over_training_validation": 0.9,
+            "peak_validation": test,
+            "last_validation": test,
+        }
+        make_run(workdir, experiment, seed, hops=[hop], dataset="mnist")
+    return [runs.read(path) for path in runs.find([workdir / experiment])]
+
+
+def test_what_was_printed_before_stays_where_its_runs_are_gone(tmp_path):
+    tables = tmp_path / "tables"
+    early = made(tmp_path / "early", "D1", {0: 0.97, 1: 0.96})
+    early += made(tmp_path / "early", "D1.direct", {0: 0.98, 1: 0.98})
+    PAPER.write({"D1": table.judged("D1", early)}, tables)
+    late = table.judged("D1", made(tmp_path / "late", "D1.direct", {0: 0.9}))
+    rows = PAPER.kept("D1", late, tables).set_index("id")
+    assert list(rows.index) == list(late["id"])
+    assert rows.loc["D1.relay", "ours_mean"] == 96.5  # as printed before
+    assert rows.loc["D1.direct", "ours_mean"] == 90  # of the run at hand
+    assert rows.loc["D1.minus_direct", "ours_mean"] == -1.5
+    assert rows.loc["D1.minus_direct", "verdict"] == "missed"
+    # Printing again changes nothing, and a table from nothing is as judged.
+    PAPER.write({"D1": rows.reset_index()}, tables)
+    again = PAPER.kept("D1", table.judged("D1", []), tables)
+    pd.testing.assert_frame_equal(again, paper.read(tables / "D1.csv"))
+    pd.testing.assert_frame_equal(PAPER.kept("D1", late, tmp_path), late)
+
+
+def test_a_row_whose_bar_has_changed_is_not_kept(tmp_path):
+    before = table.judged("D1", made(tmp_path / "runs", "D1", {0: 0.97}))
+    before.loc[before["id"] == "D1.relay", "bar"] = 90.0
+    PAPER.write({"D1": before}, tmp_path)
+    rows = PAPER.kept("D1", table.judged("D1", []), tmp_path).set_index("id")
+    assert rows.loc["D1.relay", "verdict"] == "not run"
+    assert rows.loc["D1.edge", "ours_mean"] == 97

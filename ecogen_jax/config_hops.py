@@ -74,8 +74,9 @@ def _hop() -> dict[str, Any]:
         "batchnorm_momentum": 1.0,  # of the newest batch's moments; 1 keeps no history
         "shift": 0,  # largest random shift of a student's images, in pixels
         "temperature": 4.0,  # softens the teacher's and the student's logits
-        # Of several teachers: by their share of the label asked for ("label_counts"),
-        # of each class whatever was asked for ("by_class"), or "equal".
+        # Of several teachers: by their share of the label asked for ("label_counts");
+        # of each class whatever was asked for, with their probabilities put to equal
+        # priors ("by_class"); or "equal".
         "teacher_weights": "label_counts",
         "weights": {  # of the loss terms; a distiller uses some of them
             "cross_entropy": 1.0,  # the teacher finds the asked class

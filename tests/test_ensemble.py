@@ -10,10 +10,12 @@ from ecogen_jax.nets.classifier import classifier
 from ecogen_jax.nets.functional import Net, Output, Variables
 from ecogen_jax.relay.ensemble import (
     Teachers,
+    by_class_weights,
     ensemble,
     equal_weights,
     first_moments,
     label_count_weights,
+    log_priors,
 )
 
 SHAPE, CLASSES = (2, 2, 1), 3
@@ -312,3 +314,42 @@ def test_classifiers_of_two_sizes_make_an_ensemble():
 def test_every_group_needs_its_net():
     with pytest.raises(ValueError, match="zip"):
         run([LINEAR, CONSTANT], (linear_group(1),), np.ones((1, CLASSES), np.float32))
+
+
+def test_a_few_images_of_a_class_count_for_more_than_their_share():
+    counts = jnp.asarray([[9, 0, 0], [16, 4, 0]])
+    np.testing.assert_allclose(
+        by_class_weights(counts), [[3 / 7, 0, 0], [4 / 7, 1, 0]], rtol=1e-6
+    )
+
+
+def test_priors_are_shares_of_the_images_and_ten_more_of_each_class():
+    priors = log_priors(jnp.asarray([[30, 0, 10], [0, 0, 0]]))
+    expected = [[40 / 70, 10 / 70, 20 / 70], [1 / 3, 1 / 3, 1 / 3]]
+    np.testing.assert_allclose(np.exp(priors), expected, rtol=1e-6)
+
+
+def test_under_equal_priors_a_teacher_gives_its_posterior_for_equal_classes():
+    likelihood = np.array([0.2, 0.5, 0.05])
+    counts = jnp.asarray([[80.0, 10.0, 40.0]])
+    seen = (counts[0] + 10) * likelihood  # what a teacher of such data answers
+    group = Variables(jnp.log(jnp.asarray(seen, jnp.float32))[None] + 7.0, stats(1))
+    teachers = Teachers((group,), jnp.ones((1, CLASSES)), log_priors(counts))
+    logits = ensemble([CONSTANT], teachers, IMAGES).logits
+    expected = np.tile(likelihood / likelihood.sum(), (4, 1))
+    np.testing.assert_allclose(jnp.exp(logits), expected, rtol=1e-5)
+    # Who is asked for a class is believed as it is.
+    asked = ensemble([CONSTANT], teachers, IMAGES, LABELS).logits
+    np.testing.assert_allclose(asked, jnp.tile(group.params, (4, 1)), rtol=1e-6)
+
+
+def test_under_priors_no_teacher_speaks_louder_for_the_zero_of_its_logits():
+    params = jnp.asarray([[1.0, 2.0, 3.0], [3.0, 0.0, 1.0]])
+    weights = jnp.asarray([[0.8, 0.3, 0.0], [0.2, 0.7, 1.0]])
+    priors = log_priors(jnp.asarray([[5, 2, 0], [1, 8, 9]]))
+
+    def answers(shift):
+        group = Variables(params + jnp.asarray(shift)[:, None], stats(2))
+        return ensemble([CONSTANT], Teachers((group,), weights, priors), IMAGES).logits
+
+    np.testing.assert_allclose(answers([0.0, 0.0]), answers([5.0, -3.0]), rtol=1e-5)

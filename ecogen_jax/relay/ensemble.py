@@ -11,6 +11,10 @@ from ecogen_jax import losses
 from ecogen_jax.nets.functional import Net, Variables
 from ecogen_jax.types import Leaf, PyTree
 
+PRIOR_IMAGES = 10.0
+"""Images of each class that a teacher counts as having seen besides: its logits know
+little of how much rarer than rare a class is."""
+
 
 @struct.dataclass
 class Teachers:
@@ -21,10 +25,14 @@ class Teachers:
         the members of that group.
       weights: `[teachers, classes]`, members in group order; a column sums to 1, or
         to 0 for a class that no teacher knows.
+      log_priors: the share of each class in what each teacher has seen, `[teachers,
+        classes]`, see `log_priors`; None for teachers whose logits are taken as they
+        are.
     """
 
     groups: tuple[Variables, ...]
     weights: Leaf
+    log_priors: Leaf | None = None
 
 
 class Judgement(NamedTuple):
@@ -68,6 +76,31 @@ def equal_weights(counts: jax.Array) -> jax.Array:
     return jnp.broadcast_to(seen.astype(jnp.float32) / counts.shape[0], counts.shape)
 
 
+def by_class_weights(counts: jax.Array) -> jax.Array:
+    """`w_kc = sqrt(n_kc) / sum_j sqrt(n_jc)`: a few images of a class tell much of it.
+
+    Args:
+      counts: as of `label_count_weights`.
+
+    Returns:
+      `[teachers, classes]`.
+    """
+    return label_count_weights(jnp.sqrt(counts.astype(jnp.float32)))
+
+
+def log_priors(counts: jax.Array) -> jax.Array:
+    """`log((n_kc + m) / sum_j (n_kj + m))`, with `m` images of each class for nothing.
+
+    Args:
+      counts: as of `label_count_weights`.
+
+    Returns:
+      `[teachers, classes]`.
+    """
+    smoothed = counts.astype(jnp.float32) + PRIOR_IMAGES
+    return jnp.log(smoothed / jnp.sum(smoothed, axis=1, keepdims=True))
+
+
 def first_moments(teachers: Teachers) -> PyTree:
     """Where the moving average of batch moments starts: the teachers' own statistics.
 
@@ -96,7 +129,11 @@ def ensemble(
         by that class, `sum_k w[k, y_i] t_k(x_i)`. None: each logit comes from those
         who know its class, `sum_k w[k, c] t_k(x_i)[c]`, whatever was asked for. A
         teacher that has seen a single class finds it everywhere, so that weighting by
-        the label believes it, and weighting by class compares it with the others.
+        the label believes it, and weighting by class compares it with the others. With
+        `log_priors`, `t_k` is the log-probability under equal priors,
+        `log softmax(log softmax(t_k) - log prior_k)` (logit adjustment: Menon et al.,
+        ICLR 2021): logits of different teachers have no common zero, and each has
+        learnt how rare a class is with it.
       moments: the moving average of batch moments so far, see `Judgement`; None where
         `momentum` is 1.
       momentum: weight of this batch in it.
@@ -109,12 +146,15 @@ def ensemble(
         size = jax.tree.leaves(group)[0].shape[0]
         rows = slice(start, start + size)
         weights = (by_class if labels is None else teachers.weights)[rows]
+        priors = (
+            None if teachers.log_priors is None else teachers.log_priors[rows, None]
+        )
         start += size
         before = group.stats if moments is None else moments[index]
 
         def member(carry: PyTree, inputs: PyTree, net: Net = net) -> PyTree:
             logits, batchnorm, activation = carry
-            variables, weight, share, before = inputs
+            variables, weight, share, prior, before = inputs
             output = net.apply(variables, images, train=False)
             after = jax.tree.map(
                 lambda new, old: momentum * new + (1.0 - momentum) * old,
@@ -122,16 +162,20 @@ def ensemble(
                 before,
             )
             weight = weight[None] if labels is None else weight[labels][:, None]
+            if prior is not None and labels is None:
+                value = jax.nn.log_softmax(jax.nn.log_softmax(output.value) - prior)
+            else:
+                value = output.value
             statistics = losses.batchnorm_statistics(after, variables.stats)
             excited = losses.activation(output.activations[-1])
             return (
-                logits + weight * output.value,
+                logits + weight * value,
                 batchnorm + share * statistics,
                 activation + share * excited,
             ), after
 
         carry, after = jax.lax.scan(
-            member, carry, (group, weights, shares[rows], before)
+            member, carry, (group, weights, shares[rows], priors, before)
         )
         averages.append(jax.lax.stop_gradient(after))
     return Judgement(*carry, tuple(averages))

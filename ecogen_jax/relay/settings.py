@@ -6,8 +6,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay import learn
 from ecogen_jax.relay.distillers.base import Distiller
+from ecogen_jax.relay.ensemble import Teachers, log_priors
 from ecogen_jax.relay.federated.base import Method
 from ecogen_jax.relay.federated.engine import Engine
 from ecogen_jax.relay.federated.schedule import Schedule
@@ -32,6 +34,7 @@ class HopSettings(NamedTuple):
       weigh: from the images of each class behind each teacher to the teachers'
         weights, both `[teachers, classes]`.
       keeps_generator: whether the distiller leaves a generator that can be replayed.
+      by_class: whether teachers are heard class by class, under equal priors.
     """
 
     rounds: int
@@ -39,6 +42,18 @@ class HopSettings(NamedTuple):
     distiller: Distiller
     weigh: Callable[[jax.Array], jax.Array]
     keeps_generator: bool
+    by_class: bool = False
+
+    def teachers(self, groups: tuple[Variables, ...], counts: jax.Array) -> Teachers:
+        """The teachers of each of those who train.
+
+        Args:
+          groups: see `Teachers`, `[trainers, members, ...]`.
+          counts: images of each class behind each teacher,
+            `[trainers, teachers, classes]`.
+        """
+        priors = jax.vmap(log_priors)(counts) if self.by_class else None
+        return Teachers(groups, jax.vmap(self.weigh)(counts), priors)
 
 
 class ReplaySettings(NamedTuple):

@@ -12,14 +12,18 @@ from ecogen_jax.nets.functional import Net
 from ecogen_jax.relay import learn
 from ecogen_jax.relay.distillers import DISTILLERS
 from ecogen_jax.relay.distillers.base import Generation, Kind, Study, Weights
-from ecogen_jax.relay.ensemble import equal_weights, label_count_weights
+from ecogen_jax.relay.ensemble import (
+    by_class_weights,
+    equal_weights,
+    label_count_weights,
+)
 from ecogen_jax.relay.parties import Nets
 from ecogen_jax.relay.protocols.relay_cycle import LEGS
 from ecogen_jax.relay.settings import HopSettings, LearnSettings, Leg, Route
 
 WEIGHINGS = {
     "label_counts": label_count_weights,
-    "by_class": label_count_weights,
+    "by_class": by_class_weights,
     "equal": equal_weights,
 }
 """How several teachers are weighted, by name."""
@@ -179,6 +183,7 @@ def hops(
             steps=section.steps,
             distiller=distiller,
             weigh=WEIGHINGS[section.teacher_weights],
+            by_class=section.teacher_weights == "by_class",
             keeps_generator=kind.keeps_generator,
         )
 

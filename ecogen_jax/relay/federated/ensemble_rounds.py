@@ -29,7 +29,7 @@ from ecogen_jax.nets.classifier import to_unit
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.bank import Bank
 from ecogen_jax.relay.distillers.base import HopState
-from ecogen_jax.relay.ensemble import Teachers, ensemble
+from ecogen_jax.relay.ensemble import Teachers, ensemble, log_priors
 from ecogen_jax.relay.federated.base import Arrived, Method, Metrics, Task
 from ecogen_jax.relay.federated.fedavg import Server, averaged, fedavg
 from ecogen_jax.relay.federated.received import (
@@ -80,6 +80,8 @@ def ensemble_rounds(task: Task) -> Method:
         after = averaged(task, server, nets, keys.stream(key, "aggregate"))
         weights = shares(arrived, hop.weigh(told(arrived)))
         devices = teachers(task, server.variables, nets, weights)
+        if hop.generation.by_class:
+            devices = replace(devices, log_priors=log_priors(told(arrived)))
         begun = hop.distiller.init(
             after.variables, memory.generator, devices, keys.stream(key, "hop")
         )

@@ -34,7 +34,6 @@ from ecogen_jax.energy import meter
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay import learn
 from ecogen_jax.relay.distillers.base import HopState
-from ecogen_jax.relay.ensemble import Teachers
 from ecogen_jax.relay.hop import (
     Start,
     as_counts,
@@ -140,11 +139,10 @@ def _down(settings: Settings, leg: Leg, counts: Counts) -> tuple[Stage, np.ndarr
 
     def start(parties: Parties, key: Key) -> Start:
         (teacher,) = parties.of_tier(leg.sender)
-        weights = jax.vmap(hop.weigh)(jnp.asarray(known[:, None]))
         return Start(
             fresh(net, keys.stream(key, "student"), senders),
             _generator(settings, leg, parties, key),
-            Teachers((as_members(teacher),), weights),
+            hop.teachers((as_members(teacher),), jnp.asarray(known[:, None])),
         )
 
     def end(parties: Parties, state: HopState) -> Parties:
@@ -191,7 +189,7 @@ def _up(settings: Settings, leg: Leg, counts: Counts) -> tuple[Stage, np.ndarray
         return Start(
             student,
             _generator(settings, leg, parties, key),
-            Teachers(tuple(groups), jax.vmap(hop.weigh)(jnp.asarray(behind))),
+            hop.teachers(tuple(groups), jnp.asarray(behind)),
         )
 
     def end(parties: Parties, state: HopState) -> Parties:

@@ -210,7 +210,7 @@ def _up_end_edge(
         groups = (as_groups(parties.end[0], edges), as_members(parties.edge))
         came_down = parties.edge_relay.label_counts[:, None]
         counts = jnp.concatenate([devices, came_down], axis=1)
-        teachers = Teachers(groups, jax.vmap(settings.weigh)(counts))
+        teachers = settings.teachers(groups, counts)
         return Start(parties.edge, parties.edge_relay.generator, teachers)
 
     def end(parties: Parties, state: HopState) -> Parties:
@@ -238,7 +238,7 @@ def _up_edge_cloud(
     def start(parties: Parties, key: Key) -> Start:
         groups = (as_groups(parties.edge, 1), as_members(parties.cloud))
         counts = jnp.concatenate([below, parties.cloud_relay.label_counts])
-        teachers = Teachers(groups, settings.weigh(counts)[None])
+        teachers = settings.teachers(groups, counts[None])
         return Start(parties.cloud, parties.cloud_relay.generator, teachers)
 
     def end(parties: Parties, state: HopState) -> Parties:

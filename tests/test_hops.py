@@ -314,6 +314,17 @@ def test_teachers_may_have_equal_weights():
     np.testing.assert_allclose(weights, np.full((2, 3, 3), 1 / 3), rtol=1e-6)
 
 
+def test_teachers_that_are_heard_by_class_come_with_what_each_has_seen():
+    route = legs("end>edge")
+    settings = toy_route.settings(route, start=("train",), by_class=True)
+    heard = toy_route.run(settings)["up/end_edge"].inputs
+    smoothed = PRIVATE.reshape(2, 3, 3) + 10
+    shares = smoothed / smoothed.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(np.exp(heard.log_priors), shares, rtol=1e-6)
+    plain = toy_route.settings(route, start=("train",))
+    assert toy_route.run(plain)["up/end_edge"].inputs.log_priors is None
+
+
 def test_nets_of_another_run_are_not_trained_again():
     passages = toy_route.run(toy_route.settings(legs("end>cloud")))
     assert [*passages] == ["up/end_cloud"]

@@ -87,6 +87,7 @@ def settings(
     start: tuple[str, ...] = (),
     weigh: Any = label_count_weights,
     keeps_generator: bool = True,
+    by_class: bool = False,
     baselines: tuple[str, ...] = (),
     images: dict[str, np.ndarray] | None = None,
 ) -> Settings:
@@ -111,7 +112,7 @@ def settings(
         )
         for name, net in learners.items()
     }
-    hop = HopSettings(1, STEPS, distiller(), weigh, keeps_generator)
+    hop = HopSettings(1, STEPS, distiller(), weigh, keeps_generator, by_class)
     return Settings(
         nets=nets,
         topology=Topology(edges, len(PRIVATE) // edges),

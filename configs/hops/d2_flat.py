@@ -1,4 +1,4 @@
-r"""Ten devices to the cloud at once, with the budget of all hops of `d2.py`.
+r"""Ten devices to the cloud at once, with as many FLOPs as all hops of `d2.py`.
 
 Question: what is the flat ensemble worth to the cloud?
 
@@ -19,6 +19,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config = from_skewed_devices("hops_d2_flat", "end>cloud", num_edges=2)
     config.nets.update(cloud="cnn_large", edge="cnn_medium", end="cnn_small")
     for_skewed_teachers(config, "up_end_cloud")
-    config.up_end_cloud.rounds = 18  # of two edges and the cloud in d2.py
+    config.up_end_cloud.rounds = 18
     parse_arg(config, arg)
     return config

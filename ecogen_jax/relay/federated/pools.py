@@ -60,17 +60,12 @@ def added(pools: Pools, one: Arrived) -> Pools:
 
 
 def means(pools: Pools) -> Arrived:
-    """What is in the pools of several shares of the devices, as if each had sent it.
-
-    Args:
-      pools: `[shares, pools, ...]`.
+    """What is in the pools, as if a device for each had sent it.
 
     Returns:
-      Entries `[shares * pools, ...]`; that of an empty pool is zero, with weight 0.
+      Entries `[pools, ...]`; that of an empty pool is zero, with weight 0.
     """
-    num_shares, count = pools.weights.shape
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), pools)
-    some = jnp.where(flat.weights > 0, flat.weights, 1.0)
-    updates, facts = jax.tree.map(lambda leaf: leaf / over(some, leaf), flat.values)
-    edge = jnp.tile(jnp.arange(count, dtype=jnp.int32), num_shares)
-    return Arrived(jnp.full_like(edge, -1), edge, updates, facts, flat.weights)
+    some = jnp.where(pools.weights > 0, pools.weights, 1.0)
+    updates, facts = jax.tree.map(lambda leaf: leaf / over(some, leaf), pools.values)
+    edge = jnp.arange(len(pools.weights), dtype=jnp.int32)
+    return Arrived(jnp.full_like(edge, -1), edge, updates, facts, pools.weights)

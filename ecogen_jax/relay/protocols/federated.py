@@ -9,6 +9,7 @@ see `ecogen_jax.relay.federated`. The edges pass messages on, unless the method 
 them a net of their own.
 """  # noqa: E501
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
@@ -103,7 +104,7 @@ def federated(settings: Settings) -> tuple[list[Stage], list[Stage]]:
             together=Rounds(
                 feed=feed,
                 messages=lambda state: [state.last_down, state.last_up],
-                events=_events,
+                events=functools.partial(_events, own),
                 flops=_flops(own),
                 link_bytes=lambda number: _link_bytes(own, number, shapes),
             ),
@@ -208,14 +209,18 @@ def _link_bytes(own: FederatedSettings, number: int, shapes: Shapes) -> tuple[in
     return arrived * num_bytes(shapes.up), len(fault) * num_bytes(shapes.down)
 
 
-def _events(state: Federation) -> list[dict[str, object]]:
-    """One line for each message that was refused in the last round."""
+def _events(
+    own: FederatedSettings, number: int, state: Federation
+) -> list[dict[str, object]]:
+    """One line for each message that was refused in round `number`, the last one."""
+    devices, verdicts = own.plan.active[number], np.asarray(state.verdicts)
     return [
-        {"event": "fault", "device": int(device), "fault": schedule.FAULTS[verdict]}
-        for device, verdict in zip(
-            np.asarray(state.devices), np.asarray(state.verdicts), strict=True
-        )
-        if verdict != schedule.OK
+        {
+            "event": "fault",
+            "device": int(devices[place]),
+            "fault": schedule.FAULTS[verdicts[place]],
+        }
+        for place in np.flatnonzero(verdicts != schedule.OK)
     ]
 
 

@@ -46,17 +46,17 @@ def empty(one: Arrived, count: int) -> Pools:
 def added(pools: Pools, one: Arrived) -> Pools:
     """The pools with one device more: in that of its edge, if there is one for each."""
 
-    def share(leaf: jax.Array) -> jax.Array:
-        # What has weight 0 may be NaN.
-        return jnp.where(one.weights > 0, one.weights * leaf, 0.0)
+    def added_to(total: jax.Array, value: jax.Array) -> jax.Array:
+        # What has weight 0 may be NaN. To choose after adding takes a CPU less time.
+        return jnp.where(one.weights > 0, total + one.weights * value, total)
 
     def add(total: jax.Array, value: jax.Array) -> jax.Array:
         if total.shape[0] == 1:
-            return total + value[None]
-        return total.at[one.edge].add(value)
+            return added_to(total, value[None])
+        return total.at[one.edge].set(added_to(total[one.edge], value))
 
-    values = jax.tree.map(share, (one.updates, one.facts))
-    return jax.tree.map(add, pools, Pools(values, one.weights))
+    values = jax.tree.map(add, pools.values, (one.updates, one.facts))
+    return Pools(values, add(pools.weights, jnp.float32(1.0)))
 
 
 def means(pools: Pools) -> Arrived:

@@ -143,21 +143,21 @@ def _edges_of(settings: Settings) -> jax.Array:
 
 def _feed(settings: Settings, own: FederatedSettings) -> Feed:
     """Makes `feed(number) -> Cohort`, which takes the sampled devices' data alone."""
-    plan, last = own.plan, settings.evidence.private.shape[1] - 1
-    private, counts = settings.images.private, settings.evidence.private
+    plan, evidence = own.plan, settings.evidence.private
+    private, flips = settings.images.private, own.plan.flips[:, None]
+    # Who lies about labels does so in every round.
+    labels = np.where(flips, evidence.shape[1] - 1 - private.labels, private.labels)
+    private = replace(private, labels=labels.astype(np.int32))
+    counts = np.where(flips, evidence[:, ::-1], evidence).astype(np.float32)
 
     def feed(number: int) -> Cohort:
         device = plan.active[number]
-        data = jax.tree.map(lambda leaf: mesh.rows(leaf, device), private)
-        flips = plan.flips[device][:, None]
-        labels = np.where(flips, last - data.labels, data.labels)
-        told = np.where(flips, counts[device][:, ::-1], counts[device])
         return Cohort(
             members=Member(
                 device=device,
                 edge=plan.edge[number],
-                data=replace(data, labels=labels.astype(np.int32)),
-                counts=told.astype(np.float32),
+                data=jax.tree.map(lambda leaf: mesh.rows(leaf, device), private),
+                counts=mesh.rows(counts, device),
                 share=plan.steps_share[number],
                 number=np.full(len(device), number, np.int32),
             ),

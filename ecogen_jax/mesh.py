@@ -288,6 +288,30 @@ def fold_clients(
     return mapped
 
 
+def added_up(totals: PyTree) -> PyTree:
+    """Adds up the totals of the shares, in one exchange for each dtype.
+
+    An array by itself would be an exchange by itself, for which all devices wait for
+    each other; 250 simulated ones on two cores take 20 ms for that, whatever its size.
+
+    Args:
+      totals: `[shares, ...]`, as `fold_clients` gives them.
+
+    Returns:
+      Leaves `[...]`.
+    """
+    leaves, structure = jax.tree.flatten(totals)
+    sums: list[Any] = [None] * len(leaves)
+    for dtype in dict.fromkeys(leaf.dtype for leaf in leaves):
+        chosen = [at for at, leaf in enumerate(leaves) if leaf.dtype == dtype]
+        flat = [leaves[at].reshape(leaves[at].shape[0], -1) for at in chosen]
+        total = jnp.sum(jnp.concatenate(flat, axis=1), axis=0, dtype=dtype)
+        ends = np.cumsum([each.shape[1] for each in flat])[:-1]
+        for at, part in zip(chosen, jnp.split(total, ends), strict=True):
+            sums[at] = part.reshape(leaves[at].shape[1:])
+    return jax.tree.unflatten(structure, sums)
+
+
 def _in_chunks(
     fn: Mapped, fold: Fold, arguments: tuple[PyTree, ...], chunk: int
 ) -> tuple[PyTree, PyTree]:

@@ -231,6 +231,15 @@ def test_a_round_is_told_with_its_faults(tiny, tmp_path):
     assert (lines["end/energy_j"].dropna() > 0).all()
 
 
+def test_a_federation_begins_anew_with_its_schedule(tiny, monkeypatch):
+    monkeypatch.setattr(federation, "ROUNDS", 2)
+    ours = rounds.Rounds(federation.of_task("tiny", num_devices=1), 1)
+    for _ in range(3):
+        ours.one()
+    assert (ours.number, ours.state.number) == (1, 1)
+    assert not ours.state.verdicts.any()
+
+
 def test_the_plain_fedgen_has_the_published_sizes():
     config = federated("benchmark", "fedgen")
     section, own = config.federated, config.federated.fedgen

@@ -16,10 +16,13 @@ from ecogen_jax import mesh
 from ecogen_jax.config_federated import ROUNDS
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.federated import FEDERATED
+from ecogen_jax.relay.federated.compression import COMPRESSIONS
+from ecogen_jax.relay.federated.engine import _spoilt
 from ecogen_jax.relay.federated.privacy import clip
 from ecogen_jax.relay.federated.schedule import DROP, FAULTS, NAN, OK, SHAPE, STALE
 from ecogen_jax.relay.federated.sharing import Sharing
-from ecogen_jax.relay.messages import num_bytes
+from ecogen_jax.relay.messages import ClientUpdate, num_bytes
+from tests.test_mesh import exchanges
 from tests.toy_federation import (
     ACTIVE,
     CLASSES,
@@ -90,6 +93,14 @@ def test_devices_that_share_the_work_give_what_one_gives(name):
     assert split.round._cache_size() == 1
 
 
+def test_the_devices_of_the_machine_meet_once_in_a_round():
+    split = of("fedavg", backend="shard_map", num_devices=2)
+    state = mesh.replicate(split.first, num_clients=len(ACTIVE), num_devices=2)
+    cohort = mesh.place(split.stage.together.feed(0), num_devices=2)
+    lowered = split.round.lower(state, cohort, jax.random.key(0))
+    assert exchanges(lowered.compile()) == 1
+
+
 @pytest.mark.parametrize("backend", ["loop", "pmap"])
 def test_every_backend_gives_the_same(backend):
     # A device of FedDistill looks rows up in what all of them are sent.
@@ -156,11 +167,29 @@ def test_a_faulty_message_is_as_if_its_device_had_not_been_sampled(name):
         assert not states[2].verdicts.any()
 
 
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_a_message_with_one_array_of_nan_is_refused_however_it_is_compressed(
+    compression,
+):
+    states, _ = toy("fedavg", compression=compression).play(1, change=spoilt(NAN, 1))
+    assert states[1].verdicts.tolist() == [OK, NAN, OK, OK]
+
+
+def test_of_a_message_with_nan_the_smallest_array_alone_is_spoilt():
+    sizes = {"large": jnp.ones(5), "small": jnp.ones(2), "whole": jnp.arange(1)}
+    sent = ClientUpdate(jnp.int32(3), jnp.int32(8), sizes, {"fact": jnp.ones(3)})
+    for code in (OK, NAN):
+        arrived = _spoilt(sent, jnp.int32(code))
+        assert np.isnan(arrived.payload["small"]).all() == (code == NAN)
+        assert np.isfinite(arrived.payload["large"]).all()
+        assert np.isfinite(arrived.facts["fact"]).all()
+
+
 def test_faults_are_told_by_device_and_name():
     played = toy("fedavg")
     codes = np.array([DROP, OK, NAN, STALE])
-    state = dataclasses.replace(played.first, devices=np.array(ACTIVE), verdicts=codes)
-    assert played.stage.together.events(state) == [
+    state = dataclasses.replace(played.first, verdicts=codes)
+    assert played.stage.together.events(0, state) == [
         {"event": "fault", "device": device, "fault": fault}
         for device, fault in ((0, "drop"), (3, "nan"), (4, "stale"))
     ]

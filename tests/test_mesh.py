@@ -1,6 +1,7 @@
 """One client function gives the same numbers wherever it is mapped."""
 
 import os
+import re
 import subprocess
 import sys
 from typing import Any
@@ -244,6 +245,26 @@ def test_auto_follows_the_machine(monkeypatch, platform, num_devices, expected):
 def test_an_unknown_backend_is_named_with_what_is_allowed():
     with pytest.raises(ValueError, match=r"mesh.backend is 'tpu'; allowed: auto, loop"):
         mesh.map_clients(train, backend="tpu", num_devices=1)
+
+
+def test_totals_are_added_up_in_one_exchange_for_each_dtype():
+    totals = {
+        "whole": jnp.arange(8, dtype=jnp.int32).reshape(4, 2),
+        "a": jnp.arange(4.0),
+        "b": jnp.arange(24.0).reshape(4, 2, 3),
+    }
+    placed = mesh.place(totals, num_devices=4)
+    compiled = jax.jit(mesh.added_up).lower(placed).compile()
+    for name, total in compiled(placed).items():
+        assert total.dtype == totals[name].dtype
+        np.testing.assert_array_equal(total, totals[name].sum(axis=0))
+    assert exchanges(compiled) == 2
+
+
+def exchanges(compiled):
+    """Arrays for which the devices of a compiled program wait for each other."""
+    starts = re.findall(r" = (.+?) (?:all-reduce|all-gather)\(", compiled.as_text())
+    return sum(len(re.findall(r"\w+\[", shape)) for shape in starts)
 
 
 STARTED = """

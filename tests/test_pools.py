@@ -29,7 +29,7 @@ def devices():
 
 
 def pooled(every, count):
-    """The pools of two shares of three devices each, `[2, count, ...]`."""
+    """The pools of two shares of three devices each, added up."""
     shares = []
     for first in (0, 3):
         one = jax.tree.map(lambda leaf: leaf[0], every)
@@ -38,13 +38,13 @@ def pooled(every, count):
             one = jax.tree.map(lambda leaf, at=at: leaf[at], every)
             found = pools.added(found, one)
         shares.append(found)
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *shares)
+    return mesh.added_up(jax.tree.map(lambda *leaves: jnp.stack(leaves), *shares))
 
 
 def test_the_mean_of_a_pools_means_is_that_of_the_devices():
     every = devices()
     found = pools.means(pooled(every, 1))
-    assert found.weights.tolist() == [4.0, 6.5]
+    assert found.weights.tolist() == [10.5]
     for one, other in ((found.updates, every.updates), (found.facts, every.facts)):
         got, wanted = mean(one, found.weights), mean(other, every.weights)
         jax.tree.map(
@@ -57,8 +57,8 @@ def test_the_mean_of_a_pools_means_is_that_of_the_devices():
 def test_every_edge_has_a_pool_and_an_empty_one_weighs_nothing():
     every = devices()
     found = pools.means(pooled(every, 3))
-    assert found.edge.tolist() == [0, 1, 2] * 2
-    assert found.weights.tolist() == [3.0, 1.0, 0.0, 4.0, 0.5, 2.0]
+    assert found.edge.tolist() == [0, 1, 2]
+    assert found.weights.tolist() == [7.0, 1.5, 2.0]
     assert np.isfinite(found.updates["w"]).all()
     for edge in range(3):
         here = jnp.where(found.edge == edge, found.weights, 0.0)

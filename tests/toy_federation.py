@@ -159,7 +159,7 @@ class Toy(NamedTuple):
           The states on the host, the one before the first round too; the metrics.
         """
         state = self.first if state is None else state
-        state = replace(state, devices=self.first.devices, verdicts=self.first.verdicts)
+        state = replace(state, verdicts=self.first.verdicts)
         states, metrics = [state], []
         for number in range(int(state.number), int(state.number) + rounds):
             cohort = change(self.stage.together.feed(number), number)

@@ -63,7 +63,8 @@ class Rounds:
     Attributes:
         stage: of the federation.
         state: between rounds.
-        number: of the round that comes next; the schedule begins anew at its end.
+        number: of the round that comes next; the federation begins anew at the end of
+            its schedule.
     """
 
     def __init__(self, stage: Stage, num_devices: int) -> None:
@@ -73,12 +74,19 @@ class Rounds:
         self._key = keys.root(0)
         mapping = Mapping(mesh.resolve("auto"), num_devices)
         self._compiled = compile_round(stage, mapping)
+        self._begin()
+
+    def _begin(self) -> None:
         begin = keys.stream(self._key, "begin")
-        state, _ = stage.begin(federation.NOBODY, begin)
-        self.state: PyTree = together.placed(stage, state, num_devices)
+        state, _ = self.stage.begin(federation.NOBODY, begin)
+        self.state: PyTree = together.placed(self.stage, state, self._num_devices)
 
     def inputs(self) -> PyTree:
         """The devices of the next round, and their data."""
+        if self.number == self.stage.rounds:
+            # Messages of another round than the state's would all be refused.
+            self.number = 0
+            self._begin()
         return together.inputs(self.stage, self.number, self._num_devices)
 
     def one(self) -> dict[str, Any]:
@@ -89,7 +97,7 @@ class Rounds:
         """Runs a round on its inputs."""
         key = party_keys(self.stage, self._key, CYCLE, self.number)
         self.state, metrics = self._compiled(self.state, inputs, key)
-        self.number = (self.number + 1) % self.stage.rounds
+        self.number += 1
         return jax.device_get(metrics)
 
 
@@ -111,9 +119,9 @@ class Told(Rounds):
 
     def one_told(self) -> None:
         """Runs a round, and writes down what it came to."""
+        inputs = self.inputs()
         stage, number = self.stage, self.number
         assert stage.together is not None
-        inputs = self.inputs()
         flops = stage.together.flops(number, self.state, inputs)
         metrics = self.run(inputs)
         diverged.check_round(
@@ -131,9 +139,8 @@ class Told(Rounds):
             line[f"end/{name}_loss"] = float(each.mean())
         self._auditor.count(stage.together.messages(self.state))
         place = {"cycle": CYCLE, "phase": stage.phase, "stage": stage.name}
-        lines = [line], together.lines(stage, self.state, number + 1)
-        for some in lines:
-            writer.append_metrics(self._folder, [place | each for each in some])
+        lines = [line, *together.lines(stage, self.state, number + 1)]
+        writer.append_metrics(self._folder, [place | each for each in lines])
 
     def _joules(self, tier: str, flops: float) -> float:
         entry = ledger.compute_entry(

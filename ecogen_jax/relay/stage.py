@@ -36,14 +36,15 @@ class Rounds(NamedTuple):
       feed: `feed(number) -> inputs` of round `number`, arrays with a leading axis
         over the parties that take part; only they are brought to the devices.
       messages: what crossed links in the last round, given the state.
-      events: what went wrong in the last round, as JSON objects, given the state.
+      events: what went wrong in round `number`, the last one, as JSON objects, given
+        the state after it.
       flops: FLOPs by tier of round `number`, given the state and its inputs.
       link_bytes: bytes up and down of round `number`, on the links of the end devices.
     """
 
     feed: Callable[[int], PyTree]
     messages: Callable[[PyTree], list[Message]]
-    events: Callable[[PyTree], list[dict[str, Any]]]
+    events: Callable[[int, PyTree], list[dict[str, Any]]]
     flops: Callable[[int, PyTree, PyTree], dict[str, float]]
     link_bytes: Callable[[int], tuple[int, int]]
 

@@ -57,7 +57,7 @@ def check_round(
             f"{', '.join(wrong)} in {place}, step {bad[1] + 1}, party {bad[0]}. {kept} "
             "lower the learning rates of the stage."
         )
-    collapsed = _first(metrics.get(COLLAPSE, np.zeros((1, 1))) >= COLLAPSE_STEPS)
+    collapsed = COLLAPSE in metrics and _first(metrics[COLLAPSE] >= COLLAPSE_STEPS)
     if collapsed:
         section = stage.name.replace("/", "_")
         raise CollapsedError(
@@ -70,5 +70,7 @@ def check_round(
 
 def _first(wrong: np.ndarray) -> tuple[int, int] | None:
     """The party and the step of the earliest of `[parties, steps]`."""
+    if not wrong.any():
+        return None
     steps, parties = np.nonzero(wrong.T)
-    return (int(parties[0]), int(steps[0])) if len(steps) else None
+    return int(parties[0]), int(steps[0])

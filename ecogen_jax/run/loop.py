@@ -116,8 +116,9 @@ class _Run:
                 advance(accuracy)
                 if accuracy is not None:
                     journal.curve.append(accuracy)
-                self._log(cycle, stage, metrics, accuracy, flops)
-                self._log_together(cycle, stage, state, scored=scored)
+                line = self._line(cycle, stage, metrics, accuracy, flops)
+                more = self._lines_together(stage, state, scored=scored)
+                self._append(cycle, stage, line, *more)
                 if last:
                     # What each process did by itself may differ in the last digit.
                     whole = distributed.from_main(mesh.to_host(state))
@@ -202,14 +203,15 @@ class _Run:
             variables = mesh.to_host(stage.trained(state))
             return self.evaluator.mean(stage.student, variables, "progress", stage.kind)
 
-    def _log(
+    def _line(
         self,
         cycle: int,
         stage: Stage,
         metrics: dict[str, float],
         accuracy: float | None,
         flops: dict[str, float],
-    ) -> None:
+    ) -> dict[str, Any]:
+        """What is told of a round."""
         line: dict[str, Any] = {"round": self.journal.round, "rounds": stage.rounds}
         if accuracy is not None:
             line[f"{stage.student}/validation_accuracy"] = accuracy
@@ -224,14 +226,14 @@ class _Run:
             for name, value in metrics.items()
             if name != COLLAPSE
         }
-        self._append(cycle, stage, line | losses)
+        return line | losses
 
-    def _log_together(
-        self, cycle: int, stage: Stage, state: PyTree, *, scored: bool
-    ) -> None:
-        """What is told of a round that is one program for many parties."""
+    def _lines_together(
+        self, stage: Stage, state: PyTree, *, scored: bool
+    ) -> list[dict[str, Any]]:
+        """What is told besides of one that is one program for many parties."""
         if not stage.together:
-            return
+            return []
         number = self.journal.round
         self.journal.raw_samples += self.auditor.count(stage.together.messages(state))
         lines = together.lines(stage, state, number)
@@ -241,7 +243,7 @@ class _Run:
                 scores = self.evaluator.everybody(parties, "test").means()
             event = {"event": "scores", "round": number, "split": "test"}
             lines.append(event | scores)
-        self._append(cycle, stage, *lines)
+        return lines
 
     def _end(self, cycle: int, stage: Stage, state: PyTree) -> None:
         """Ends a stage: parties, messages, ledger, samples, test accuracy."""

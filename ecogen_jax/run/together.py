@@ -61,4 +61,5 @@ def lines(stage: Stage, state: PyTree, number: int) -> list[dict[str, Any]]:
     assert stage.together is not None
     up, down = stage.together.link_bytes(number - 1)
     sent = {"event": "round", "link/up_bytes": up, "link/down_bytes": down}
-    return [{"round": number} | line for line in (sent, *stage.together.events(state))]
+    wrong = stage.together.events(number - 1, state)
+    return [{"round": number} | line for line in (sent, *wrong)]

@@ -163,7 +163,7 @@ def append_metrics(run: RunFolder, records: Sequence[Mapping[str, Any]]) -> None
         records: JSON-able; NumPy and JAX scalars are written as plain numbers.
     """
     with _metrics(run).open("a") as file:
-        file.writelines(_dumps(record) + "\n" for record in records)
+        file.writelines(_line(record) + "\n" for record in records)
 
 
 @distributed.main_only
@@ -268,8 +268,13 @@ def _whole_lines(run: RunFolder) -> list[str]:
     return [line for line in lines if line.endswith("\n")]
 
 
+_plain = operator.methodcaller("item")
+_line = json.JSONEncoder(default=_plain).encode
+"""Made once: `json.dumps` would make an encoder for each line of a small round."""
+
+
 def _dumps(obj: Any, indent: int | None = None) -> str:
-    return json.dumps(obj, indent=indent, default=operator.methodcaller("item"))
+    return json.dumps(obj, indent=indent, default=_plain)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -24,8 +24,15 @@ from ecogen_jax import keys, mesh
 from ecogen_jax.relay.federated import pools, privacy, schedule
 from ecogen_jax.relay.federated.base import Arrived, Member, Method, Metrics
 from ecogen_jax.relay.federated.compression import Compression, carried
+from ecogen_jax.relay.federated.heard import (
+    Heard,
+    Sums,
+    added,
+    nobody,
+    of_all_shares,
+)
 from ecogen_jax.relay.federated.local import ordered
-from ecogen_jax.relay.federated.trees import chosen, copies, over
+from ecogen_jax.relay.federated.trees import chosen, copies
 from ecogen_jax.relay.messages import ClientUpdate, ServerBroadcast, all_finite
 from ecogen_jax.relay.stage import Mapping, one_party
 from ecogen_jax.types import Key, Leaf, PyTree
@@ -43,9 +50,9 @@ class Federation:
       last_down: what one of the sampled devices, another in each round, was sent in the
         last round: for audits.
       last_up: what it sent.
-      devices: int32 `[active]`, who was sampled in the last round.
-      verdicts: int32 `[active]`, 0 where the message was taken, else the code of the
-        fault that the server found, see `schedule`.
+      verdicts: int32 `[active]`, of the sampled devices in the last round: 0 where the
+        message was taken, else the code of the fault that the server found, see
+        `schedule`.
     """
 
     server: PyTree
@@ -54,7 +61,6 @@ class Federation:
     number: Leaf
     last_down: ServerBroadcast
     last_up: ClientUpdate
-    devices: Leaf
     verdicts: Leaf
 
 
@@ -144,7 +150,6 @@ def _init(setup: _Setup, key: Key, cohort: Cohort) -> Federation:
         number=jnp.int32(0),
         last_down=ServerBroadcast(sent),
         last_up=jax.tree.map(jnp.zeros_like, message),
-        devices=jnp.zeros_like(cohort.members.device),
         verdicts=jnp.zeros_like(cohort.members.device),
     )
 
@@ -154,13 +159,12 @@ def _round(
 ) -> tuple[Federation, Metrics]:
     members, device = cohort.members, cohort.members.device
     before = jax.tree.map(lambda leaf: leaf[device], (state.own, state.errors))
-    heard, shown, arrived = _heard_from(setup, state, cohort, before, key)
-    taken = heard.verdict == schedule.OK
+    (own, errors), sums, arrived = _heard_from(setup, state, cohort, before, key)
     server, server_metrics = _merged(setup, state.server, arrived, key)
     own, errors = jax.tree.map(
         lambda everybody, some: everybody.at[device].set(some),
         (state.own, state.errors),
-        (heard.own, heard.error),
+        (own, errors),
     )
     following = Federation(
         server=server,
@@ -168,11 +172,12 @@ def _round(
         errors=errors,
         number=state.number + 1,
         last_down=ServerBroadcast(setup.method.send(state.server, members.edge[-1])),
-        last_up=shown,
-        devices=device,
-        verdicts=heard.verdict,
+        last_up=_message(state.number, *sums.last),
+        verdicts=sums.verdicts.astype(jnp.int32),
     )
-    means = _means(heard.metrics, taken) | jax.tree.map(jnp.mean, server_metrics)
+    # A federation that has diverged as a whole has to be told: zero by zero is NaN.
+    means = jax.tree.map(lambda total: total / sums.counted, sums.metrics)
+    means |= jax.tree.map(jnp.mean, server_metrics)
     return following, {name: each.reshape(1, 1) for name, each in means.items()}
 
 
@@ -192,73 +197,60 @@ def _one(
         payload, error = carried(compression, trained.update, error)
     else:
         payload = compression.encode(trained.update)
-    size = sum(leaf.size for leaf in jax.tree.leaves(payload))
-    message = ClientUpdate(member.number, jnp.int32(size), payload, trained.facts)
+    message = _message(member.number, payload, trained.facts)
     return message, trained.own, error, trained.metrics
 
 
-@struct.dataclass
-class _Heard:
-    """What a round leaves of a device, beside what the server takes from it.
-
-    Attributes:
-      verdict: int32, `schedule.OK` or why its message was refused.
-      own: what it keeps; as before if its message was refused.
-      error: of its compression, likewise.
-      metrics: `[steps]` each.
-    """
-
-    verdict: Leaf
-    own: PyTree
-    error: PyTree
-    metrics: PyTree
+def _message(number: Leaf, payload: PyTree, facts: PyTree) -> ClientUpdate:
+    size = sum(leaf.size for leaf in jax.tree.leaves(payload))
+    return ClientUpdate(number, jnp.int32(size), payload, facts)
 
 
 def _heard_from(
     setup: _Setup, state: Federation, cohort: Cohort, before: PyTree, key: Key
-) -> tuple[_Heard, ClientUpdate, Arrived]:
-    """Every device's part of the round, the last one's message, and what arrived."""
+) -> tuple[PyTree, Sums, Arrived]:
+    """Every device's part of the round: what it keeps, and what the server gets."""
     # A device's key depends on its number, not on who else was sampled.
     numbers = cohort.members.device
     each_key = jax.vmap(lambda i: keys.stream(key, "device", i))(numbers)
     members = jax.vmap(ordered)(cohort.members, each_key)
-    own = (members, cohort.fault, *before, each_key)
+    places = jnp.arange(numbers.shape[0], dtype=jnp.int32)
+    own = (places, members, cohort.fault, *before, each_key)
     common = (state.server, state.number)
     each, count = functools.partial(_told, setup), setup.pools
-    _, message, one = jax.eval_shape(each, *common, *one_party(own))
+    _, said, one = jax.eval_shape(each, *common, *one_party(own))
 
     def told(*arguments: PyTree) -> tuple[PyTree, PyTree]:
-        heard, message, one = each(*arguments)
-        if count:
-            return (heard, ()), (message, one)
-        return (heard, one), (message, ())
+        kept, said, one = each(*arguments)
+        return (kept, () if count else one), (said, one if count else ())
 
-    def add(total: PyTree, value: PyTree) -> PyTree:
-        message, one = value
-        return message, pools.added(total[1], one) if count else ()
-
-    (heard, arrived), (messages, pooled) = mesh.fold_clients(
+    (kept, arrived), sums = mesh.fold_clients(
         told,
-        mesh.Fold((message, pools.empty(one, count) if count else ()), add),
+        mesh.Fold(nobody(said, one, len(places), count), added),
         backend=setup.mapping.backend,
         num_devices=setup.mapping.num_devices,
         chunk=setup.mapping.chunk,
         shared=common,
     )(*own)
-    return heard, _last(messages), pools.means(pooled) if count else arrived
+    whole = of_all_shares(sums)
+    return kept, whole, pools.means(whole.pools) if count else arrived
 
 
 def _told(
     setup: _Setup,
     server: PyTree,
     number: jax.Array,
+    place: jax.Array,
     member: Member,
     fault: jax.Array,
     own: PyTree,
     error: PyTree,
     key: Key,
-) -> tuple[_Heard, ClientUpdate, Arrived]:
-    """A device's part of round `number`: its message, and what becomes of it."""
+) -> tuple[PyTree, Heard, Arrived]:
+    """A device's part of round `number`: what it keeps, says, and what arrives of it.
+
+    It keeps what it had if its message was refused.
+    """
     message, *after, metrics = _one(setup, server, member, own, error, key)
     arrived = _spoilt(message, fault)
     update = setup.compression.decode(arrived.payload)
@@ -269,24 +261,12 @@ def _told(
     images = member.data.size.astype(jnp.float32)
     if setup.clip:
         update, images = privacy.clip(update, setup.clip), jnp.float32(1.0)
-    own, error = chosen(taken, tuple(after), (own, error))
     weight = jnp.where(taken, images, 0.0)
     return (
-        _Heard(verdict, own, error, metrics),
-        message,
+        chosen(taken, tuple(after), (own, error)),
+        Heard(place, verdict, (message.payload, message.facts), metrics),
         Arrived(member.device, member.edge, update, arrived.facts, weight),
     )
-
-
-def _last(messages: ClientUpdate) -> ClientUpdate:
-    """The last of `[shares, ...]`; by a sum, as an index would bring all to all."""
-
-    def leaf(each: jax.Array) -> jax.Array:
-        last = jnp.arange(each.shape[0]) == each.shape[0] - 1
-        kept = jnp.where(over(last, each), each, jnp.zeros_like(each))
-        return jnp.sum(kept, axis=0, dtype=each.dtype)
-
-    return jax.tree.map(leaf, messages)
 
 
 def _merged(
@@ -301,19 +281,27 @@ def _merged(
 
 
 def _spoilt(message: ClientUpdate, fault: jax.Array) -> ClientUpdate:
-    """A message as it arrives, with its fault."""
+    """A message as it arrives, with its fault.
 
-    def spoil(leaf: jax.Array) -> jax.Array:
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            return leaf
-        nan = jnp.asarray(jnp.nan, leaf.dtype)
-        return jnp.where(fault == schedule.NAN, nan, leaf)
-
+    Of numbers that are no numbers it has one array, the smallest: the server has to
+    look at all of them anyway, and others need not be copied.
+    """
+    leaves, structure = jax.tree.flatten((message.payload, message.facts))
+    floats = [
+        at
+        for at, leaf in enumerate(leaves)
+        if leaf.size and jnp.issubdtype(leaf.dtype, jnp.floating)
+    ]
+    if floats:
+        at = min(floats, key=lambda at: leaves[at].size)
+        nan = jnp.asarray(jnp.nan, leaves[at].dtype)
+        leaves[at] = jnp.where(fault == schedule.NAN, nan, leaves[at])
+    payload, facts = jax.tree.unflatten(structure, leaves)
     return ClientUpdate(
         number=message.number - (fault == schedule.STALE).astype(jnp.int32),
         size=message.size - (fault == schedule.SHAPE).astype(jnp.int32),
-        payload=jax.tree.map(spoil, message.payload),
-        facts=jax.tree.map(spoil, message.facts),
+        payload=payload,
+        facts=facts,
     )
 
 
@@ -328,18 +316,3 @@ def _verdict(
     verdict = jnp.where(arrived.number != number, stale, verdict)
     finite = all_finite((update, arrived.facts))
     return jnp.where(finite, verdict, nan)
-
-
-def _means(metrics: Metrics, taken: jax.Array) -> Metrics:
-    """Means over devices and their steps.
-
-    A device that diverged and was refused is left out like any other fault. A
-    federation that has diverged as a whole has to be told: NaN.
-    """
-    finite = [jnp.isfinite(each).all(axis=1) for each in metrics.values()]
-    counted = taken | jnp.stack(finite).all(axis=0)
-    share = counted.astype(jnp.float32) / jnp.sum(counted, dtype=jnp.float32)
-    return {
-        name: jnp.sum(jnp.where(counted, each.mean(axis=1), 0.0) * share)
-        for name, each in metrics.items()
-    }

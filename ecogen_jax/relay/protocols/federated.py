@@ -9,6 +9,7 @@ see `ecogen_jax.relay.federated`. The edges pass messages on, unless the method 
 them a net of their own.
 """  # noqa: E501
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
@@ -103,7 +104,7 @@ def federated(settings: Settings) -> tuple[list[Stage], list[Stage]]:
             together=Rounds(
                 feed=feed,
                 messages=lambda state: [state.last_down, state.last_up],
-                events=_events,
+                events=functools.partial(_events, own),
                 flops=_flops(own),
                 link_bytes=lambda number: _link_bytes(own, number, shapes),
             ),
@@ -142,21 +143,21 @@ def _edges_of(settings: Settings) -> jax.Array:
 
 def _feed(settings: Settings, own: FederatedSettings) -> Feed:
     """Makes `feed(number) -> Cohort`, which takes the sampled devices' data alone."""
-    plan, last = own.plan, settings.evidence.private.shape[1] - 1
-    private, counts = settings.images.private, settings.evidence.private
+    plan, evidence = own.plan, settings.evidence.private
+    private, flips = settings.images.private, own.plan.flips[:, None]
+    # Who lies about labels does so in every round.
+    labels = np.where(flips, evidence.shape[1] - 1 - private.labels, private.labels)
+    private = replace(private, labels=labels.astype(np.int32))
+    counts = np.where(flips, evidence[:, ::-1], evidence).astype(np.float32)
 
     def feed(number: int) -> Cohort:
         device = plan.active[number]
-        data = jax.tree.map(lambda leaf: mesh.rows(leaf, device), private)
-        flips = plan.flips[device][:, None]
-        labels = np.where(flips, last - data.labels, data.labels)
-        told = np.where(flips, counts[device][:, ::-1], counts[device])
         return Cohort(
             members=Member(
                 device=device,
                 edge=plan.edge[number],
-                data=replace(data, labels=labels.astype(np.int32)),
-                counts=told.astype(np.float32),
+                data=jax.tree.map(lambda leaf: mesh.rows(leaf, device), private),
+                counts=mesh.rows(counts, device),
                 share=plan.steps_share[number],
                 number=np.full(len(device), number, np.int32),
             ),
@@ -208,14 +209,18 @@ def _link_bytes(own: FederatedSettings, number: int, shapes: Shapes) -> tuple[in
     return arrived * num_bytes(shapes.up), len(fault) * num_bytes(shapes.down)
 
 
-def _events(state: Federation) -> list[dict[str, object]]:
-    """One line for each message that was refused in the last round."""
+def _events(
+    own: FederatedSettings, number: int, state: Federation
+) -> list[dict[str, object]]:
+    """One line for each message that was refused in round `number`, the last one."""
+    devices, verdicts = own.plan.active[number], np.asarray(state.verdicts)
     return [
-        {"event": "fault", "device": int(device), "fault": schedule.FAULTS[verdict]}
-        for device, verdict in zip(
-            np.asarray(state.devices), np.asarray(state.verdicts), strict=True
-        )
-        if verdict != schedule.OK
+        {
+            "event": "fault",
+            "device": int(devices[place]),
+            "fault": schedule.FAULTS[verdicts[place]],
+        }
+        for place in np.flatnonzero(verdicts != schedule.OK)
     ]
 
 

@@ -1,0 +1,110 @@
+"""What is known of many devices after a round without keeping what each of them sent.
+
+The devices of the machine add it up, each over its share of the cohort, and then all
+together. They meet once for that: simulated ones wait for each other longer than a
+round of small nets takes.
+"""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from ecogen_jax import mesh
+from ecogen_jax.relay.federated import pools, schedule
+from ecogen_jax.relay.federated.base import Arrived
+from ecogen_jax.relay.federated.trees import over
+from ecogen_jax.types import Leaf, PyTree
+
+
+@struct.dataclass
+class Heard:
+    """What is heard of a device, beside what the server takes from it.
+
+    Attributes:
+      place: int32, of the device in the cohort.
+      verdict: int32, `schedule.OK` or why its message was refused.
+      message: payload and facts, as they were sent.
+      metrics: `[steps]` each.
+    """
+
+    place: Leaf
+    verdict: Leaf
+    message: tuple[PyTree, PyTree]
+    metrics: PyTree
+
+
+@struct.dataclass
+class Sums:
+    """The same of many devices.
+
+    Attributes:
+      last: the message of the device in the last place.
+      verdicts: float32 `[active]`, each device's at its place, and 0 elsewhere; floats,
+        as they travel with the sums.
+      metrics: sums of the means over steps, of the devices that count.
+      counted: float32, how many count.
+      pools: `pools.Pools`; () where the server keeps every message.
+    """
+
+    last: tuple[PyTree, PyTree]
+    verdicts: Leaf
+    metrics: PyTree
+    counted: Leaf
+    pools: PyTree
+
+
+def nobody(heard: Heard, one: Arrived, active: int, count: int) -> Sums:
+    """Sums over no device.
+
+    Args:
+      heard: of a device, or its shapes.
+      one: what arrives from it, likewise.
+      active: devices in the cohort.
+      count: of pools.
+    """
+    return Sums(
+        last=heard.message,
+        verdicts=jnp.zeros(active),
+        metrics={name: jnp.zeros(()) for name in heard.metrics},
+        counted=jnp.zeros(()),
+        pools=pools.empty(one, count) if count else (),
+    )
+
+
+def added(sums: Sums, value: tuple[Heard, PyTree]) -> Sums:
+    """The sums with one device more.
+
+    Metrics of a device that diverged and was refused are left out, like any other
+    fault.
+
+    Args:
+      sums: over those before it in the cohort.
+      value: what is heard of it, and what arrived, if there are pools.
+    """
+    heard, one = value
+    finite = jnp.stack([jnp.isfinite(each).all() for each in heard.metrics.values()])
+    counts = (heard.verdict == schedule.OK) | finite.all()
+    return Sums(
+        last=heard.message,
+        verdicts=sums.verdicts.at[heard.place].set(heard.verdict.astype(jnp.float32)),
+        metrics=jax.tree.map(
+            lambda total, each: total + jnp.where(counts, jnp.mean(each), 0.0),
+            sums.metrics,
+            heard.metrics,
+        ),
+        counted=sums.counted + counts.astype(jnp.float32),
+        pools=pools.added(sums.pools, one) if sums.pools else (),
+    )
+
+
+def of_all_shares(sums: Sums) -> Sums:
+    """The sums over all devices, from those of the shares, `[shares, ...]`."""
+
+    def of_the_last(leaf: jax.Array) -> jax.Array:
+        # An index would bring all to all.
+        last = jnp.arange(leaf.shape[0]) == leaf.shape[0] - 1
+        return jnp.where(over(last, leaf), leaf, jnp.zeros_like(leaf))
+
+    return mesh.added_up(replace(sums, last=jax.tree.map(of_the_last, sums.last)))

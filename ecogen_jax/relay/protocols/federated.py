@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ecogen_jax import mesh
 from ecogen_jax.energy import meter
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.federated import schedule
 from ecogen_jax.relay.federated.base import Member
 from ecogen_jax.relay.federated.engine import Cohort, Federation
+from ecogen_jax.relay.learn import Data
 from ecogen_jax.relay.messages import (
     ClientUpdate,
     Delivery,
@@ -147,15 +147,15 @@ def _feed(settings: Settings, own: FederatedSettings) -> Feed:
 
     def feed(number: int) -> Cohort:
         device = plan.active[number]
-        data = jax.tree.map(lambda leaf: mesh.rows(leaf, device), private)
+        images, labels, sizes = private.padded(device)
         flips = plan.flips[device][:, None]
-        labels = np.where(flips, last - data.labels, data.labels)
+        labels = np.where(flips, last - labels, labels).astype(np.int32)
         told = np.where(flips, counts[device][:, ::-1], counts[device])
         return Cohort(
             members=Member(
                 device=device,
                 edge=plan.edge[number],
-                data=replace(data, labels=labels.astype(np.int32)),
+                data=Data(images, labels, sizes),
                 counts=told.astype(np.float32),
                 share=plan.steps_share[number],
                 number=np.full(len(device), number, np.int32),

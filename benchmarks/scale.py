@@ -18,7 +18,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +29,7 @@ from benchmarks import conv, nets, tasks
 from benchmarks.workers import ROOT
 from ecogen_jax import config as config_lib
 from ecogen_jax import mesh
+from ecogen_jax.data.partition import Held, hold
 from ecogen_jax.relay.federated.base import Member
 from ecogen_jax.relay.federated.engine import Cohort
 from ecogen_jax.relay.learn import Data
@@ -102,7 +102,7 @@ def measured(devices: int, cohort: int) -> dict[str, float]:
         num_classes=task.classes,
     )
     assert made is not None
-    device, pool = made.plan.active[0], tasks.data(task._replace(clients=POOL))
+    device, pool = made.plan.active[0], samples(task._replace(clients=POOL))
     shared = mesh.everywhere(cohort, CORES)
     run = jax.jit(made.engine.round, donate_argnums=0, out_shardings=(shared, None))
     state = jax.jit(made.engine.init, out_shardings=shared)(
@@ -129,15 +129,21 @@ def measured(devices: int, cohort: int) -> dict[str, float]:
     }
 
 
-def brought(task: tasks.Task, device: np.ndarray, pool: Any) -> Cohort:
+def samples(task: tasks.Task) -> Held:
+    """What the devices of a task hold: noise."""
+    images, labels = tasks.data(task)
+    parts = [*np.arange(labels.size).reshape(labels.shape)]
+    return hold(images.reshape(-1, *task.shape), labels.reshape(-1), parts)
+
+
+def brought(task: tasks.Task, device: np.ndarray, pool: Held) -> Cohort:
     """A cohort on noise; its devices' samples are picked from those of a few."""
-    images, labels = (mesh.rows(each, device % POOL) for each in pool)
     size = len(device)
     return Cohort(
         members=Member(
             device=device,
             edge=np.zeros(size, np.int32),
-            data=Data(images, labels, np.full(size, task.samples, np.int32)),
+            data=Data(*pool.padded(device % POOL)),
             counts=np.zeros((size, task.classes), np.float32),
             share=np.ones(size, np.float32),
             number=np.zeros(size, np.int32),

@@ -127,12 +127,12 @@ def rows(array: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
     Args:
       array: `[any, ...]`.
-      numbers: int `[rows]`, each from 0 to `any - 1`.
+      numbers: int `[...]` of any shape, each from 0 to `any - 1`.
 
     Returns:
-      `[rows, ...]`.
+      The rows, in the shape of the numbers.
     """
-    shape = (len(numbers), *array.shape[1:])
+    shape = (*numbers.shape, *array.shape[1:])
     size = math.prod(shape) * array.itemsize
     memory = np.empty(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT

@@ -43,7 +43,7 @@ def learning():
         replay_weight=0.0,
     )
     state = learner.init(toy_nets.classifier(5).init(jax.random.key(0)))
-    own = jax.tree.map(lambda a: jnp.asarray(a[0]), toy_cycle.IMAGES.private)
+    own = jax.tree.map(lambda a: jnp.asarray(a[0]), toy_cycle.PRIVATE)
     return learner.step(state, learn.Material(own, None), jax.random.key(1))[0]
 
 

@@ -169,7 +169,7 @@ def test_a_way_up_trains_the_devices_and_then_every_receiver(round_trip):
         ("up/edge_cloud", "up", "cloud", "cloud", 1),
     ]
     trained = round_trip["train"]
-    assert equal(trained.inputs.data, toy_route.data(PRIVATE))
+    assert equal(trained.inputs.data, toy_route.private())
     assert equal(trained.after.end, (trained.stage.trained(trained.state),))
     assert not trained.stage.is_baseline  # they are the teachers
     assert [stage.ensemble for stage, *_ in round_trip.values()] == [
@@ -268,7 +268,7 @@ def test_devices_of_each_kind_train_by_themselves_and_keep_their_nets(kinds):
     for kind, name in enumerate(("train/five", "train/four")):
         stage, before, _, inputs, state, after = kinds[name]
         assert (stage.kind, stage.num_parties) == (kind, len(MEMBERS[kind]))
-        mine = party(toy_route.data(PRIVATE), MEMBERS[kind])
+        mine = party(toy_route.private(), MEMBERS[kind])
         assert equal(inputs.data, mine)
         assert equal(after.end[kind], state.variables)
         assert equal(after.end[1 - kind], before.end[1 - kind])

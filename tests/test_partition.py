@@ -85,19 +85,40 @@ def test_label_counts_in_closed_form():
     assert counts.tolist() == [[0, 1, 2, 0], [1, 0, 0, 0]]
 
 
-def test_pad_keeps_the_samples_and_puts_zeros_at_the_end():
+def test_clients_get_their_samples_with_zeros_behind_those_of_the_smaller():
     images = np.arange(1, 13, dtype=np.uint8).reshape(3, 2, 2, 1)
-    labels = np.array([5, 6, 7], np.int32)
-    parts = [np.array([2, 0]), np.array([1])]
-    padded_images, padded_labels, sizes = partition.pad(images, labels, parts)
+    labels = np.array([5, 6, 7])
+    held = partition.hold(images, labels, [np.array([2, 0]), np.array([1])])
+    padded_images, padded_labels, sizes = held.padded(np.array([1, 0]))
     assert padded_images.shape == (2, 2, 2, 2, 1)
     assert padded_images.dtype == np.uint8
-    assert np.array_equal(padded_images[0], images[[2, 0]])
-    assert np.array_equal(padded_images[1, 0], images[1])
-    assert not padded_images[1, 1].any()
-    assert padded_labels.tolist() == [[7, 5], [6, 0]]
-    assert padded_labels.dtype == np.int32
-    assert sizes.tolist() == [2, 1]
+    assert np.array_equal(padded_images[0, 0], images[1])
+    assert np.array_equal(padded_images[1], images[[2, 0]])
+    assert not padded_images[0, 1:].any()
+    assert padded_labels.tolist() == [[6, 0], [7, 5]]
+    assert padded_labels.dtype == sizes.dtype == np.int32
+    assert sizes.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("kind", ["dirichlet", "dirichlet_capped", "quantity"])
+@pytest.mark.parametrize("clients", [10, 100])
+def test_what_clients_hold_takes_no_more_memory_than_their_samples(kind, clients):
+    rng, wanted = np.random.default_rng(0), {"num_clients": clients, "min_size": 0}
+    if kind == "quantity":
+        parts = partition_kinds.quantity(len(LABELS), alpha=0.3, rng=rng, **wanted)
+    else:
+        capped = kind == "dirichlet_capped"
+        parts = partition_kinds.dirichlet(
+            LABELS, alpha=0.3, capped=capped, rng=rng, **wanted
+        )
+    images = np.zeros((len(LABELS), 8, 8, 1), np.uint8)
+    held = partition.hold(images, LABELS, parts)
+    assert len(held.images) == len(held.labels) == len(LABELS) + 1
+    length = held.padded(np.array([0]))[0].shape[1]
+    assert length * clients > 1.2 * len(LABELS)  # or there is nothing to save
+    for client in (0, clients - 1):
+        _, labels, (size,) = held.padded(np.array([client]))
+        assert np.array_equal(labels[0, :size], LABELS[parts[client]])
 
 
 def test_as_arrays_survives_savez_and_gives_the_parts_back(tmp_path):
@@ -123,7 +144,8 @@ def test_as_arrays_survives_savez_and_gives_the_parts_back(tmp_path):
 def test_clients_without_any_sample_are_padded_to_nothing():
     images, labels = np.zeros((0, 2, 2, 1), np.uint8), np.zeros(0, np.int32)
     parts = [np.zeros(0, np.int64)] * 3
-    padded_images, padded_labels, sizes = partition.pad(images, labels, parts)
+    held = partition.hold(images, labels, parts)
+    padded_images, padded_labels, sizes = held.padded(np.arange(3))
     assert padded_images.shape == (3, 0, 2, 2, 1)
     assert padded_labels.shape == (3, 0)
     assert sizes.tolist() == [0, 0, 0]

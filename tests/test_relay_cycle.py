@@ -93,7 +93,7 @@ def test_a_stage_changes_its_own_parties_and_no_other(passages, name, fields):
 def test_pretraining_and_the_baseline_train_on_real_images_alone(passages):
     for name, data in (
         ("pretrain", toy_cycle.IMAGES.public),
-        ("local_only", toy_cycle.IMAGES.private),
+        ("local_only", toy_cycle.PRIVATE),
     ):
         passage = passages[0, name]
         assert equal(passage.inputs.data, data)
@@ -234,7 +234,7 @@ def labelled_replay(passages, cycle):
 @pytest.mark.parametrize(("cycle", "known"), [(1, 2), (2, 3)])
 def test_devices_replay_known_classes_from_their_own_edge(passages, cycle, known):
     parties, inputs, painted = labelled_replay(passages, cycle)
-    assert equal(inputs.data, toy_cycle.IMAGES.private)
+    assert equal(inputs.data, toy_cycle.PRIVATE)
     images = np.asarray(inputs.replay.images)
     assert images.shape == (4, toy_cycle.REPLAY, *toy_nets.SHAPE)
     for device in range(4):

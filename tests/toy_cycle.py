@@ -51,7 +51,11 @@ def _data(counts: np.ndarray) -> learn.Data:
     )
 
 
-IMAGES = Images(public=_data(EVIDENCE.public[None]), private=_data(EVIDENCE.private))
+IMAGES = Images(
+    public=_data(EVIDENCE.public[None]),
+    private=toy_nets.held(_data(EVIDENCE.private)),
+)
+PRIVATE = learn.Data(*IMAGES.private.padded(np.arange(TOPOLOGY.num_devices)))
 
 
 def _learning(net: Any, rounds: int, replay_weight: float = 0.0) -> LearnSettings:

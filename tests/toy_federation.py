@@ -141,7 +141,7 @@ class Toy(NamedTuple):
             steps_share=np.ones(rows.shape, np.float32),
         )
         settings = self.settings._replace(
-            images=Images(data, data),
+            images=Images(data, toy_nets.held(data)),
             evidence=Evidence(np.zeros(CLASSES, np.int64), counts(data)),
             federated=federation._replace(plan=plan),
         )
@@ -194,7 +194,7 @@ def toy(name, *, norm=False, backend="vmap", num_devices=1, active=ACTIVE, **cha
     settings = Settings(
         nets=nets,
         topology=topology,
-        images=Images(data, data),
+        images=Images(data, toy_nets.held(data)),
         evidence=Evidence(np.zeros(CLASSES, np.int64), counts(data)),
         learning={},
         hops={},

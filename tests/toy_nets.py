@@ -2,14 +2,27 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from ecogen_jax.data.partition import Held, hold
 from ecogen_jax.nets.functional import Net, Output, Variables
 from ecogen_jax.nets.precision import at_precision
+from ecogen_jax.relay.learn import Data
 from ecogen_jax.relay.parties import Nets
 
 SHAPE, CLASSES, LATENT = (2, 2, 1), 3, 2
 PIXELS = 4
 HIDDEN = {"cloud": 8, "edge": 6, "end": 5}
+
+
+def held(data: Data) -> Held:
+    """What parties hold, without the padding that it comes with."""
+    shape = data.images.shape[2:]
+    parts = [
+        party * data.labels.shape[1] + np.arange(size)
+        for party, size in enumerate(data.size)
+    ]
+    return hold(data.images.reshape(-1, *shape), data.labels.reshape(-1), parts)
 
 
 def classifier(hidden: int) -> Net:

@@ -70,6 +70,12 @@ def data(counts: np.ndarray) -> learn.Data:
     return learn.Data(images, labels, counts.sum(axis=1).astype(np.int32))
 
 
+def private() -> learn.Data:
+    """What all devices train on, as they have it."""
+    everybody = np.arange(len(PRIVATE))
+    return learn.Data(*toy_nets.held(data(PRIVATE)).padded(everybody))
+
+
 def legs(*route: str, returns: tuple[str, ...] = ()) -> tuple[Leg, ...]:
     """The legs of a route; those of `returns` come back to a tier that knows."""
     tiers = [entry.split(">") for entry in route]
@@ -116,7 +122,7 @@ def settings(
     return Settings(
         nets=nets,
         topology=Topology(edges, len(PRIVATE) // edges),
-        images=Images(public=data(PUBLIC[None]), private=data(PRIVATE)),
+        images=Images(data(PUBLIC[None]), toy_nets.held(data(PRIVATE))),
         evidence=Evidence(PUBLIC, PRIVATE),
         learning=learning,
         hops={leg.stage: hop for leg in route},

@@ -7,6 +7,7 @@ from benchmarks import nets, tasks
 from ecogen_jax import config as config_lib
 from ecogen_jax.config_presets import federated as published
 from ecogen_jax.data import sources
+from ecogen_jax.data.partition import hold
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.learn import Data
 from ecogen_jax.relay.messages import GeneratorAndStudent
@@ -59,13 +60,13 @@ def of_task(
     config.mesh.num_devices = num_devices
     images, labels = tasks.data(task)
     net = nets.of_task(task)
-    sizes = np.full(task.clients, task.samples, np.int32)
+    parts = [*np.arange(labels.size).reshape(labels.shape)]
     counts = np.stack([np.bincount(each, minlength=task.classes) for each in labels])
-    blank = Data(images[:1, :0], labels[:1, :0], sizes[:1] * 0)
+    blank = Data(images[:1, :0], labels[:1, :0], np.zeros(1, np.int32))
     return _stage(
         config,
         Nets(net, net, (net,), generator=net),  # never called: there is none
-        Images(blank, Data(images, labels, sizes)),
+        Images(blank, hold(images.reshape(-1, *task.shape), labels.reshape(-1), parts)),
         Evidence(np.zeros(task.classes, np.int64), counts),
     )
 

@@ -1,4 +1,4 @@
-"""Splits a training set into public and private halves, and stacks what clients hold.
+"""Splits a training set into public and private halves, and holds what clients have.
 
 How the private half is shared out over the clients stands in `partition_kinds.py`.
 """
@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Shaped
+
+from ecogen_jax import mesh
 
 
 class Split(NamedTuple):
@@ -112,33 +114,70 @@ def label_counts(
     )
 
 
-def pad(
+class Held(NamedTuple):
+    """What the clients hold, one client's samples behind another's, without padding.
+
+    Attributes:
+        images: [n + 1, h, w, c]; the last is zeros, to pad with.
+        labels: int32 [n + 1], likewise.
+        offsets: int64 [clients + 1]; client i holds those from `offsets[i]` up to, and
+            without, `offsets[i + 1]`.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    offsets: np.ndarray
+
+    def padded(
+        self, clients: Int[np.ndarray, " some"]
+    ) -> tuple[
+        Shaped[np.ndarray, "some length h w c"],
+        Int[np.ndarray, "some length"],
+        Int[np.ndarray, " some"],
+    ]:
+        """Stacks the samples of some clients, with zeros behind those of the smaller.
+
+        Args:
+            clients: their numbers.
+
+        Returns:
+            Images, int32 labels and the int32 number of true samples of each. The
+            length is that of the largest of all clients, whoever is asked for, so that
+            one program fits all of them.
+        """
+        sizes = np.diff(self.offsets)
+        places = np.arange(sizes.max())
+        numbers = np.where(
+            places < sizes[clients, None],
+            self.offsets[clients, None] + places,
+            self.offsets[-1],
+        )
+        images, labels = (mesh.rows(a, numbers) for a in (self.images, self.labels))
+        return images, labels, sizes[clients].astype(np.int32)
+
+
+def hold(
     images: Shaped[np.ndarray, "n h w c"],
     labels: Int[np.ndarray, " n"],
     parts: Sequence[np.ndarray],
-) -> tuple[
-    Shaped[np.ndarray, "clients max h w c"],
-    Int[np.ndarray, "clients max"],
-    Int[np.ndarray, " clients"],
-]:
-    """Stacks the clients' samples, with zeros behind those of the smaller clients.
+) -> Held:
+    """Copies what each client holds.
 
     Args:
         images: samples [n, h, w, c].
         labels: class of each sample [n].
         parts: for each client, positions into `images` and `labels`.
-
-    Returns:
-        Images [clients, max, h, w, c], labels [clients, max] and the int64 number of
-        true samples of each client [clients].
     """
-    sizes = np.array([len(part) for part in parts], np.int64)
-    padded_images = np.zeros((len(parts), sizes.max(), *images.shape[1:]), images.dtype)
-    padded_labels = np.zeros((len(parts), sizes.max()), labels.dtype)
-    for client, part in enumerate(parts):
-        padded_images[client, : len(part)] = images[part]
-        padded_labels[client, : len(part)] = labels[part]
-    return padded_images, padded_labels, sizes
+    offsets = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
+    size, positions = int(offsets[-1]), np.concatenate(parts)
+    held = Held(
+        np.zeros((size + 1, *images.shape[1:]), images.dtype),
+        np.zeros(size + 1, np.int32),
+        offsets,
+    )
+    np.take(images, positions, axis=0, out=held.images[:size], mode="clip")
+    held.labels[:size] = labels[positions]
+    return held
 
 
 def as_arrays(split: Split, parts: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from ecogen_jax.data.partition import Held
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay import learn
 from ecogen_jax.relay.distillers.base import Distiller
@@ -81,10 +82,15 @@ class Evidence(NamedTuple):
 
 
 class Images(NamedTuple):
-    """Training data, with a leading party axis on every leaf."""
+    """Training data.
+
+    Attributes:
+      public: the cloud's, with a leading party axis of length 1 on every leaf.
+      private: the devices'.
+    """
 
     public: learn.Data
-    private: learn.Data
+    private: Held
 
 
 class Leg(NamedTuple):

@@ -99,7 +99,7 @@ def devices_alone(settings: Settings, name: str, kind: int, *, kept: bool) -> St
     """
     kinds = len(settings.nets.end)
     devices = settings.topology.devices_of_kind(kind, kinds)
-    data = jax.tree.map(lambda a: a[devices], settings.images.private)
+    private = settings.images.private
 
     def end(parties: Parties, trained: Variables) -> Parties:
         if not kept:
@@ -115,7 +115,10 @@ def devices_alone(settings: Settings, name: str, kind: int, *, kept: bool) -> St
         student="end",
         num_parties=len(devices),
         settings=settings.learning[name],
-        start=lambda parties, key: (parties.end[kind], learn.Material(data, None)),
+        start=lambda parties, key: (
+            parties.end[kind],
+            learn.Material(learn.Data(*private.padded(devices)), None),
+        ),
         end=end,
         kind=kind,
     )

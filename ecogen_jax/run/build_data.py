@@ -131,7 +131,6 @@ def share(config: ConfigDict, dataset: sources.Dataset, topology: Topology) -> S
     split = _split(config, labels, domains, rng)
     own = split.private_train
     parts = _private_parts(config, labels[own], domains[own], topology, rng)
-    private = partition.pad(dataset.train_images[own], labels[own], parts)
     counts = partition.label_counts(labels[own], parts, dataset.num_classes)
     public = split.public_train
     seen = np.bincount(labels[public], minlength=dataset.num_classes)
@@ -152,7 +151,9 @@ def share(config: ConfigDict, dataset: sources.Dataset, topology: Topology) -> S
                 labels[public][None],
                 np.array([len(public)]),
             ),
-            private=_data(*private),
+            private=partition.hold(
+                dataset.train_images, labels, [own[part] for part in parts]
+            ),
         ),
         evidence=Evidence(seen, counts),
         validation=(dataset.train_images[chosen_on], labels[chosen_on]),

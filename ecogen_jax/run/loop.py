@@ -109,6 +109,8 @@ class _Run:
                 inputs = self._inputs(stage, inputs)
                 flops = self._flops(stage, state, inputs)
                 state, metrics = self._round(cycle, stage, state, inputs)
+                if stage.together:
+                    inputs = ()  # or two cohorts' images would be in memory
                 journal.round += 1
                 last = journal.round == stage.rounds
                 scored = last or journal.round % stage.evaluate_every == 0

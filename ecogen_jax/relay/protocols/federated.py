@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ecogen_jax import mesh
 from ecogen_jax.energy import meter
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.federated import schedule
 from ecogen_jax.relay.federated.base import Member
 from ecogen_jax.relay.federated.engine import Cohort, Federation
+from ecogen_jax.relay.learn import Data
 from ecogen_jax.relay.messages import (
     ClientUpdate,
     Delivery,
@@ -144,10 +144,11 @@ def _edges_of(settings: Settings) -> jax.Array:
 def _feed(settings: Settings, own: FederatedSettings) -> Feed:
     """Makes `feed(number) -> Cohort`, which takes the sampled devices' data alone."""
     plan, evidence = own.plan, settings.evidence.private
-    private, flips = settings.images.private, own.plan.flips[:, None]
+    held, last = settings.images.private, evidence.shape[1] - 1
     # Who lies about labels does so in every round.
-    labels = np.where(flips, evidence.shape[1] - 1 - private.labels, private.labels)
-    private = replace(private, labels=labels.astype(np.int32))
+    lies = np.append(np.repeat(plan.flips, np.diff(held.offsets)), False)
+    held = held._replace(labels=np.where(lies, last - held.labels, held.labels))
+    flips = plan.flips[:, None]
     counts = np.where(flips, evidence[:, ::-1], evidence).astype(np.float32)
 
     def feed(number: int) -> Cohort:
@@ -156,8 +157,8 @@ def _feed(settings: Settings, own: FederatedSettings) -> Feed:
             members=Member(
                 device=device,
                 edge=plan.edge[number],
-                data=jax.tree.map(lambda leaf: mesh.rows(leaf, device), private),
-                counts=mesh.rows(counts, device),
+                data=Data(*held.padded(device)),
+                counts=counts[device],
                 share=plan.steps_share[number],
                 number=np.full(len(device), number, np.int32),
             ),

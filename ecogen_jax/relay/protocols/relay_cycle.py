@@ -95,7 +95,8 @@ def relay_cycle(settings: Settings) -> tuple[list[Stage], list[Stage]]:
 
 def _local(settings: Settings) -> Stage:
     nets, topology, replay = settings.nets, settings.topology, settings.replay
-    edge_of_device = np.arange(topology.num_devices) // topology.devices_per_edge
+    devices = np.arange(topology.num_devices)
+    edge_of_device = devices // topology.devices_per_edge
 
     def one_edge(sent: GeneratorAndStudent, key: Key) -> learn.Replay:
         return _replay(nets, sent, key, replay)
@@ -106,7 +107,8 @@ def _local(settings: Settings) -> Stage:
         edge_keys = jax.random.split(key, topology.num_edges)
         made = jax.jit(jax.vmap(one_edge))(parties.edge_relay, edge_keys)
         made = take(made, edge_of_device)
-        return parties.end[0], learn.Material(settings.images.private, made)
+        data = learn.Data(*settings.images.private.padded(devices))
+        return parties.end[0], learn.Material(data, made)
 
     def setup_flops(parties: Parties) -> float:
         sent = one_party(parties.edge_relay)

@@ -250,3 +250,15 @@ def test_a_dataset_too_small_for_its_edge_is_named():
     )
     assert error.field == "data.alpha"
     assert "domain 0, edge 0: no division of 2 samples" in error.allowed
+
+
+def test_devices_of_a_federation_have_a_batch_of_the_federation():
+    def federation(**fields):
+        nets = {"nets__cloud": "cnn_small", "nets__edge": "cnn_small"}
+        return make(protocol__name="fedavg", protocol__cycles=1, **nets, **fields)
+
+    error = refused(federation(federated__batch_size=5000))
+    assert error.field == "topology.devices_per_edge"
+    assert "federated.batch_size" in error.allowed
+    shares = share(federation(local__batch_size=5000))
+    assert len(shares.evidence.private) == 4

@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ecogen_jax.config import ConfigError
+from ecogen_jax.config_federated import is_federated
 from ecogen_jax.config_hops import devices_train
 from ecogen_jax.data import partition, partition_kinds, sources
 from ecogen_jax.relay import learn
@@ -221,7 +222,7 @@ def _private_parts(
     """Positions of each device's images; where none train, they are for judging."""
     if not len(labels):
         return [np.zeros(0, np.int64)] * topology.num_devices
-    section = "federated" if config.protocol.name == "federated" else "local"
+    section = "federated" if is_federated(config) else "local"
     least = config[section].batch_size if devices_train(config) else 1
     if topology.num_devices * least > len(labels):
         raise ConfigError(

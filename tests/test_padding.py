@@ -15,7 +15,9 @@ def build(kind, alpha, devices):
     config.data.update(partition=kind, alpha=alpha, public_fraction=0.0)
     config.topology.update(num_edges=2, devices_per_edge=devices // 2)
     config.federated.active = 10
-    config.federated.batch_size = min(32, 8000 // devices)  # what each device has at least
+    config.federated.batch_size = min(
+        32, 8000 // devices
+    )  # what each device has at least
     return outline(config)
 
 

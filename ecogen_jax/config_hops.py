@@ -142,6 +142,7 @@ RULES: dict[str, Rule] = {
     "protocol.cycles": COUNT,
     "protocol.route": several_of(ROUTE),
     "protocol.baselines": several_of(BASELINES),
+    "protocol.hand_on_generators": Rule(lambda value: True, "True or False"),
 } | {f"{hop}.{name}": rule for hop in HOPS for name, rule in _HOP_RULES.items()}
 
 

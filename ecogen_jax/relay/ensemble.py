@@ -130,10 +130,9 @@ def ensemble(
         who know its class, `sum_k w[k, c] t_k(x_i)[c]`, whatever was asked for. A
         teacher that has seen a single class finds it everywhere, so that weighting by
         the label believes it, and weighting by class compares it with the others. With
-        `log_priors`, `t_k` is the log-probability under equal priors,
-        `log softmax(log softmax(t_k) - log prior_k)` (logit adjustment: Menon et al.,
-        ICLR 2021): logits of different teachers have no common zero, and each has
-        learnt how rare a class is with it.
+        `log_priors`, `t_k` is `log softmax(log softmax(t_k) - log prior_k)` (logit
+        adjustment: Menon et al., ICLR 2021): logits of different teachers have no
+        common zero, and each has learnt how rare a class is with it.
       moments: the moving average of batch moments so far, see `Judgement`; None where
         `momentum` is 1.
       momentum: weight of this batch in it.
@@ -146,9 +145,6 @@ def ensemble(
         size = jax.tree.leaves(group)[0].shape[0]
         rows = slice(start, start + size)
         weights = (by_class if labels is None else teachers.weights)[rows]
-        priors = (
-            None if teachers.log_priors is None else teachers.log_priors[rows, None]
-        )
         start += size
         before = group.stats if moments is None else moments[index]
 
@@ -161,24 +157,38 @@ def ensemble(
                 output.moments,
                 before,
             )
-            weight = weight[None] if labels is None else weight[labels][:, None]
-            if prior is not None and labels is None:
-                value = jax.nn.log_softmax(jax.nn.log_softmax(output.value) - prior)
-            else:
-                value = output.value
             statistics = losses.batchnorm_statistics(after, variables.stats)
             excited = losses.activation(output.activations[-1])
             return (
-                logits + weight * value,
+                logits + _said(output.value, weight, prior, labels),
                 batchnorm + share * statistics,
                 activation + share * excited,
             ), after
 
-        carry, after = jax.lax.scan(
-            member, carry, (group, weights, shares[rows], priors, before)
-        )
+        priors = _rows(teachers.log_priors, rows)
+        own = (group, weights, shares[rows], priors, before)
+        carry, after = jax.lax.scan(member, carry, own)
         averages.append(jax.lax.stop_gradient(after))
     return Judgement(*carry, tuple(averages))
+
+
+def _rows(priors: Leaf | None, rows: slice) -> Leaf | None:
+    """Those of some teachers, `[teachers, 1, classes]`."""
+    return None if priors is None else priors[rows, None]
+
+
+def _said(
+    logits: jax.Array,
+    weight: jax.Array,
+    log_prior: jax.Array | None,
+    labels: jax.Array | None,
+) -> jax.Array:
+    """What one teacher adds to the logits, see `ensemble`."""
+    if labels is not None:
+        return weight[labels][:, None] * logits
+    if log_prior is not None:
+        logits = jax.nn.log_softmax(jax.nn.log_softmax(logits) - log_prior)
+    return weight[None] * logits
 
 
 def _without_labels(weights: jax.Array) -> tuple[jax.Array, jax.Array]:

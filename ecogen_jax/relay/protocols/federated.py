@@ -33,7 +33,7 @@ from ecogen_jax.relay.messages import (
 from ecogen_jax.relay.parties import Parties
 from ecogen_jax.relay.settings import FederatedSettings, Settings
 from ecogen_jax.relay.stage import Rounds, Stage, one_party
-from ecogen_jax.types import Key, PyTree
+from ecogen_jax.types import Key, Leaf, PyTree
 
 Feed = Callable[[int], Cohort]
 Flops = Callable[[int, Federation, Cohort], dict[str, float]]
@@ -148,6 +148,10 @@ def _feed(settings: Settings, own: FederatedSettings) -> Feed:
     # Who lies about labels does so in every round.
     labels = np.where(flips, evidence.shape[1] - 1 - private.labels, private.labels)
     private = replace(private, labels=labels.astype(np.int32))
+    everybody: Leaf = ()
+    if own.engine.picks(plan.active.shape[1]):
+        everybody = mesh.rows(private.images, np.arange(len(private.images)))
+        private = replace(private, images=())
     counts = np.where(flips, evidence[:, ::-1], evidence).astype(np.float32)
 
     def feed(number: int) -> Cohort:
@@ -162,6 +166,7 @@ def _feed(settings: Settings, own: FederatedSettings) -> Feed:
                 number=np.full(len(device), number, np.int32),
             ),
             fault=plan.fault[number].astype(np.int32),
+            images=everybody,
         )
 
     return feed
@@ -241,7 +246,8 @@ def _counted(
     own: FederatedSettings, state: Federation, cohort: Cohort
 ) -> dict[str, float]:
     """FLOPs of one device's round, and of what the cloud does in a round."""
-    first, *kept = one_party((cohort.members, state.own, state.errors))
+    first = jax.eval_shape(lambda each: each.member(0), cohort)
+    kept = one_party((state.own, state.errors))
     key = jax.random.key(0)
     one = meter.cost(own.engine.one, state.server, first, *kept, key).flops
     whole = meter.cost(own.engine.round, state, cohort, key).flops

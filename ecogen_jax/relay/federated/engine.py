@@ -14,6 +14,7 @@ sent, or is spoilt on its way, and the server finds that out by itself.
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -71,10 +72,18 @@ class Cohort:
     Attributes:
       members: who they are, and their data.
       fault: int32 `[active]`, what goes wrong on the way to the server.
+      images: uint8 `[devices, length, ...]`, those of everybody as they lie, where a
+        round picks the members' out of them (see `Engine.picks`); else ().
     """
 
     members: Member
     fault: Leaf
+    images: Leaf = ()
+
+    def member(self, place: int) -> Member:
+        """The device at a place, with its images."""
+        one = jax.tree.map(lambda leaf: jnp.asarray(leaf[place]), self.members)
+        return _with_images(one, self.images)
 
 
 class Engine(NamedTuple):
@@ -84,11 +93,15 @@ class Engine(NamedTuple):
       init: `init(key, cohort) -> Federation`; of the cohort only shapes matter.
       round: `round(federation, cohort, key) -> (federation, metrics)`.
       one: one device's part of a round, for counting its operations.
+      picks: `picks(active)`, whether a round of so many devices picks their images out
+        of everybody's by itself: where all take part, and one device of the machine
+        does everything, a copy of all images in another order would be for nothing.
     """
 
     init: Callable[[Key, Cohort], Federation]
     round: Callable[[Federation, Cohort, Key], tuple[Federation, Metrics]]
     one: Callable[..., Any]
+    picks: Callable[[int], bool]
 
 
 class _Setup(NamedTuple):
@@ -129,12 +142,18 @@ def federation(
         functools.partial(_init, setup),
         functools.partial(_round, setup),
         functools.partial(_alone, setup),
+        functools.partial(_picks, setup),
     )
+
+
+def _picks(setup: _Setup, active: int) -> bool:
+    shards = mesh.num_shards(active, setup.mapping.num_devices)
+    return active == setup.num_devices and shards == 1
 
 
 def _init(setup: _Setup, key: Key, cohort: Cohort) -> Federation:
     method, server, own = setup.method, setup.method.init(key), setup.method.own(key)
-    member = jax.tree.map(lambda leaf: leaf[0], cohort.members)
+    member = cohort.member(0)
     sent = method.send(server, member.edge)
     error: PyTree = ()
     if setup.compression.feeds_back:
@@ -216,7 +235,7 @@ def _heard_from(
     members = jax.vmap(ordered)(cohort.members, each_key)
     places = jnp.arange(numbers.shape[0], dtype=jnp.int32)
     own = (places, members, cohort.fault, *before, each_key)
-    common = (state.server, state.number)
+    common = (state.server, state.number, cohort.images)
     each, count = functools.partial(_told, setup), setup.pools
     _, said, one = jax.eval_shape(each, *common, *one_party(own))
 
@@ -240,6 +259,7 @@ def _told(
     setup: _Setup,
     server: PyTree,
     number: jax.Array,
+    images: Leaf,
     place: jax.Array,
     member: Member,
     fault: jax.Array,
@@ -251,6 +271,7 @@ def _told(
 
     It keeps what it had if its message was refused.
     """
+    member = _with_images(member, images)
     message, *after, metrics = _one(setup, server, member, own, error, key)
     arrived = _spoilt(message, fault)
     update = setup.compression.decode(arrived.payload)
@@ -258,15 +279,22 @@ def _told(
     dropped = jnp.int32(schedule.DROP)
     verdict = jnp.where(fault == dropped, dropped, verdict)
     taken = verdict == schedule.OK
-    images = member.data.size.astype(jnp.float32)
+    size = member.data.size.astype(jnp.float32)
     if setup.clip:
-        update, images = privacy.clip(update, setup.clip), jnp.float32(1.0)
-    weight = jnp.where(taken, images, 0.0)
+        update, size = privacy.clip(update, setup.clip), jnp.float32(1.0)
+    weight = jnp.where(taken, size, 0.0)
     return (
         chosen(taken, tuple(after), (own, error)),
         Heard(place, verdict, (message.payload, message.facts), metrics),
         Arrived(member.device, member.edge, update, arrived.facts, weight),
     )
+
+
+def _with_images(member: Member, images: Leaf) -> Member:
+    """A device with its part of everybody's images, or with those that it brought."""
+    if isinstance(images, tuple):
+        return member
+    return replace(member, data=replace(member.data, images=images[member.device]))
 
 
 def _merged(

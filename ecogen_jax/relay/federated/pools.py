@@ -45,15 +45,15 @@ def empty(one: Arrived, count: int) -> Pools:
 
 def added(pools: Pools, one: Arrived) -> Pools:
     """The pools with one device more: in that of its edge, if there is one for each."""
-
-    def added_to(total: jax.Array, value: jax.Array) -> jax.Array:
-        # What has weight 0 may be NaN. To choose after adding takes a CPU less time.
-        return jnp.where(one.weights > 0, total + one.weights * value, total)
+    taken = one.weights > 0
 
     def add(total: jax.Array, value: jax.Array) -> jax.Array:
-        if total.shape[0] == 1:
-            return added_to(total, value[None])
-        return total.at[one.edge].set(added_to(total[one.edge], value))
+        # What has weight 0 may be NaN.
+        weighted = one.weights * value
+        if total.shape[0] > 1:
+            return total.at[one.edge].add(jnp.where(taken, weighted, 0.0))
+        # To choose after adding, not before, spares a CPU a pass over the update.
+        return jnp.where(taken, total + weighted[None], total)
 
     values = jax.tree.map(add, pools.values, (one.updates, one.facts))
     return Pools(values, add(pools.weights, jnp.float32(1.0)))

@@ -150,19 +150,27 @@ def _feed(settings: Settings, own: FederatedSettings) -> Feed:
     held = held._replace(labels=np.where(lies, last - held.labels, held.labels))
     flips = plan.flips[:, None]
     counts = np.where(flips, evidence[:, ::-1], evidence).astype(np.float32)
+    picks = own.engine.picks(plan.active.shape[1])
+    every = Data(*held.padded(np.arange(len(plan.flips)))) if picks else None
 
     def feed(number: int) -> Cohort:
         device = plan.active[number]
+        if every is None:
+            data, images = Data(*held.padded(device)), ()
+        else:
+            data = Data((), every.labels[device], every.size[device])
+            images = every.images
         return Cohort(
             members=Member(
                 device=device,
                 edge=plan.edge[number],
-                data=Data(*held.padded(device)),
+                data=data,
                 counts=counts[device],
                 share=plan.steps_share[number],
                 number=np.full(len(device), number, np.int32),
             ),
             fault=plan.fault[number].astype(np.int32),
+            images=images,
         )
 
     return feed
@@ -242,7 +250,8 @@ def _counted(
     own: FederatedSettings, state: Federation, cohort: Cohort
 ) -> dict[str, float]:
     """FLOPs of one device's round, and of what the cloud does in a round."""
-    first, *kept = one_party((cohort.members, state.own, state.errors))
+    first = jax.eval_shape(lambda each: each.member(0), cohort)
+    kept = one_party((state.own, state.errors))
     key = jax.random.key(0)
     one = meter.cost(own.engine.one, state.server, first, *kept, key).flops
     whole = meter.cost(own.engine.round, state, cohort, key).flops

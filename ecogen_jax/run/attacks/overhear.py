@@ -212,9 +212,7 @@ def overhear(
     for place, device in enumerate(run.plan.active[number].tolist()):
         if run.plan.fault[number][place] != schedule.OK or run.plan.flips[device]:
             continue
-        member = jax.tree.map(
-            lambda leaf, at=place: jnp.asarray(leaf[at]), cohort.members
-        )
+        member = cohort.member(place)
         images = _pairs(run, member, device, rng, most)
         if not len(images.labels):
             continue

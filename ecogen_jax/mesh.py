@@ -7,7 +7,6 @@ processes (see `distributed`): each brings to its own what they hold, and no mor
 """
 
 import functools
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +20,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ecogen_jax.types import PyTree
 
 BACKENDS = ("auto", "loop", "scan", "vmap", "shard_map", "pmap")
-
-ALIGNMENT = 64
-"""Bytes; where an array has to start for XLA to use it on a CPU without a copy."""
 
 Mapped = Callable[..., Any]
 
@@ -117,28 +113,6 @@ def place(tree: PyTree, *, num_devices: int) -> PyTree:
 def replicate(tree: PyTree, *, num_clients: int, num_devices: int) -> PyTree:
     """Puts arrays that all clients share onto every device that those clients use."""
     return _put(tree, everywhere(num_clients, num_devices))
-
-
-def rows(array: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Copies rows of an array to where a CPU's devices use them as they lie.
-
-    `place` copies what does not start at a multiple of 64 bytes once more: a cohort's
-    images would be in memory twice. Nobody may write to the rows afterwards.
-
-    Args:
-      array: `[any, ...]`.
-      numbers: int `[...]` of any shape, each from 0 to `any - 1`.
-
-    Returns:
-      The rows, in the shape of the numbers.
-    """
-    shape = (*numbers.shape, *array.shape[1:])
-    size = math.prod(shape) * array.itemsize
-    memory = np.empty(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    taken = memory[start : start + size].view(array.dtype).reshape(shape)
-    # Any other mode of `take` would fill a buffer first.
-    return np.take(array, numbers, axis=0, out=taken, mode="clip")
 
 
 def _put(tree: PyTree, sharding: NamedSharding) -> PyTree:

@@ -184,24 +184,6 @@ def test_placed_clients_are_trained_where_they_lie():
     assert params["w"].sharding.num_devices == 4
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32])
-def test_picked_rows_are_used_where_they_lie(dtype):
-    array = np.arange(12 * 32 * 16, dtype=np.int64).reshape(12, 32, 16).astype(dtype)
-    numbers = np.array([7, 0, 7, 11, 3, 2])
-    picked = mesh.rows(array, numbers)
-    np.testing.assert_array_equal(picked, array[numbers])
-    placed = mesh.place(picked, num_devices=2)
-    np.testing.assert_array_equal(placed, array[numbers])
-    starts = [each.data.unsafe_buffer_pointer() for each in placed.addressable_shards]
-    half = picked.nbytes // 2
-    assert starts == [picked.ctypes.data, picked.ctypes.data + half]
-
-
-def test_rows_may_be_none_or_scalars():
-    assert mesh.rows(np.ones((3, 2), np.float32), np.zeros(0, int)).shape == (0, 2)
-    np.testing.assert_array_equal(mesh.rows(np.arange(5), np.array([4, 1])), [4, 1])
-
-
 def test_an_empty_tree_needs_no_place():
     assert mesh.place({}, num_devices=4) == {}
 

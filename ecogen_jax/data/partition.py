@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from ecogen_jax import mesh
+from ecogen_jax.data.rows import rows
 
 
 class Split(NamedTuple):
@@ -152,7 +152,7 @@ class Held(NamedTuple):
             self.offsets[clients, None] + places,
             self.offsets[-1],
         )
-        images, labels = (mesh.rows(a, numbers) for a in (self.images, self.labels))
+        images, labels = (rows(a, numbers) for a in (self.images, self.labels))
         return images, labels, sizes[clients].astype(np.int32)
 
 

@@ -18,10 +18,10 @@ from benchmarks.ours import federation
 from benchmarks.speaker import Speaker
 from ecogen_jax import keys, mesh
 from ecogen_jax.data import sources
-from ecogen_jax.energy import ledger, rates
+from ecogen_jax.energy import rates
 from ecogen_jax.relay.parties import TIERS
 from ecogen_jax.relay.stage import Mapping, Stage, compile_round, party_keys
-from ecogen_jax.run import diverged, together, writer
+from ecogen_jax.run import diverged, journal, together, writer
 from ecogen_jax.types import PyTree
 
 CYCLE = 1
@@ -110,12 +110,13 @@ class Told(Rounds):
         super().__init__(stage, num_devices)
         self._folder = folder
         self._auditor = together.Auditor(sources.outline("mnist"))
-        self._rates = rates.rates(
+        constants = rates.rates(
             devices=dict.fromkeys(TIERS, "jetson_nano"),
             links=dict.fromkeys(rates.LINKS, "wifi"),
             country="World",
             contracted_share=dict.fromkeys(TIERS, 0.0),
         )
+        self._joules = journal.joules(constants)
 
     def one_told(self) -> None:
         """Runs a round, and writes down what it came to."""
@@ -141,18 +142,6 @@ class Told(Rounds):
         place = {"cycle": CYCLE, "phase": stage.phase, "stage": stage.name}
         lines = [line, *together.lines(stage, self.state, number + 1)]
         writer.append_metrics(self._folder, [place | each for each in lines])
-
-    def _joules(self, tier: str, flops: float) -> float:
-        entry = ledger.compute_entry(
-            self._rates,
-            cycle=CYCLE,
-            phase=self.stage.phase,
-            stage=self.stage.name,
-            tier=tier,
-            flops=flops,
-            host_s=0.0,
-        )
-        return entry.energy_j
 
 
 if __name__ == "__main__":

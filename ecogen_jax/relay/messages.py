@@ -136,23 +136,28 @@ def audit(message: object, real: Set[bytes], image_size: int) -> int:
         raise TypeError(
             f"a {type(message).__name__} may not cross a link; allowed: {allowed}"
         )
-    rows = (
-        row
-        for leaf in jax.tree.leaves(message)
-        if leaf.size % image_size == 0
-        for row in _as_bytes(np.asarray(leaf)).reshape(-1, image_size)
-    )
-    return sum(_digest(row) in real for row in rows)
+    found = 0
+    for leaf in jax.tree.leaves(message):
+        if leaf.size % image_size == 0:
+            rows = np.asarray(leaf).reshape(-1, image_size)
+            found += sum(_digest(row) in real for row in _as_images(rows))
+    return found
 
 
-def _as_bytes(array: np.ndarray) -> np.ndarray:
-    """The array as it would be if it held images: of bytes, or scaled to [0, 1]."""
-    if array.dtype.itemsize == 1:
-        return array.view(np.uint8)
-    if np.issubdtype(array.dtype, np.integer):
-        return np.clip(array, 0, 255).astype(np.uint8)
-    scaled = np.clip(array.astype(np.float32), 0, 1) * 255
-    return np.round(scaled).astype(np.uint8)
+def _as_images(rows: np.ndarray) -> np.ndarray:
+    """Those of the rows that may be images, of bytes or scaled to [0, 1], as bytes.
+
+    One with a number out of an image's range is none; a net's weights have such.
+    """
+    if rows.dtype.itemsize == 1:
+        return rows.view(np.uint8)
+    one = 1 if rows.dtype.kind in "iu" else 255
+    half = 0.5 / one
+    likely = rows[rows.min(axis=1) > -half]
+    if not likely.size:  # as nearly always
+        return likely
+    likely = likely[likely.max(axis=1) < 255 / one + half]
+    return np.round(likely.astype(np.float32) * one).astype(np.uint8)
 
 
 def all_finite(message: PyTree) -> jax.Array:

@@ -48,8 +48,8 @@ def check_round(
         f"The last good state is the newest checkpoint in {checkpoints}; the same "
         "config would go wrong again:"
     )
-    finite = np.isfinite(np.stack(list(metrics.values())))
-    bad = _first(~finite.all(axis=0))
+    finite = np.logical_and.reduce([np.isfinite(each) for each in metrics.values()])
+    bad = _first(~finite)
     if bad:
         terms = {name: values[bad] for name, values in metrics.items()}
         wrong = [f"{name} is {x}" for name, x in terms.items() if not np.isfinite(x)]

@@ -1,10 +1,12 @@
 """What the host remembers of a run, saved as JSON with every checkpoint."""
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ecogen_jax.energy import ledger
+from ecogen_jax.energy.rates import Rates
 from ecogen_jax.relay.messages import Delivery, bytes_by_link
 from ecogen_jax.relay.parties import TIERS
 from ecogen_jax.relay.stage import Stage
@@ -72,6 +74,23 @@ def work_entry(
         flops=flops,
         host_s=host_s,
     )
+
+
+def joules(rates: Rates) -> Callable[[str, float], float]:
+    """Makes `joules(tier, flops)`: the energy of `work_entry`, J.
+
+    It remembers, as one round takes what another did, and a small one less time than
+    its account.
+    """
+
+    @functools.lru_cache(maxsize=256)
+    def energy_j(tier: str, flops: float) -> float:
+        work = ledger.compute_entry(
+            rates, cycle=0, phase="", stage="", tier=tier, flops=flops, host_s=0.0
+        )
+        return work.energy_j
+
+    return energy_j
 
 
 def stage_entries(

@@ -86,6 +86,7 @@ class _Run:
         self.evaluator = Evaluator(experiment)
         self.rounds: dict[str, Any] = {}
         self.flops: dict[str, float] = {}
+        self.joules = journals.joules(experiment.rates)
         self.auditor = together.Auditor(experiment.dataset)
         self.parties: Parties = mesh.to_host(experiment.parties)
         self.state: PyTree = None
@@ -118,7 +119,7 @@ class _Run:
                 advance(accuracy)
                 if accuracy is not None:
                     journal.curve.append(accuracy)
-                line = self._line(cycle, stage, metrics, accuracy, flops)
+                line = self._line(stage, metrics, accuracy, flops)
                 more = self._lines_together(stage, state, scored=scored)
                 self._append(cycle, stage, line, *more)
                 if last:
@@ -207,7 +208,6 @@ class _Run:
 
     def _line(
         self,
-        cycle: int,
         stage: Stage,
         metrics: dict[str, float],
         accuracy: float | None,
@@ -218,11 +218,8 @@ class _Run:
         if accuracy is not None:
             line[f"{stage.student}/validation_accuracy"] = accuracy
         for tier, done in flops.items():
-            work = journals.work_entry(
-                self.experiment, cycle, stage, tier=tier, flops=done, host_s=0.0
-            )
             line[f"{tier}/flops"] = done
-            line[f"{tier}/energy_j"] = work.energy_j
+            line[f"{tier}/energy_j"] = self.joules(tier, done)
         losses = {
             f"{stage.tier}/{name}_loss": value
             for name, value in metrics.items()

@@ -162,8 +162,8 @@ def append_metrics(run: RunFolder, records: Sequence[Mapping[str, Any]]) -> None
         run: the run folder.
         records: JSON-able; NumPy and JAX scalars are written as plain numbers.
     """
-    with _metrics(run).open("a") as file:
-        file.writelines(_line(record) + "\n" for record in records)
+    with _metrics(run).open("ab") as file:
+        file.write("".join(_line(record) + "\n" for record in records).encode())
 
 
 @distributed.main_only

@@ -37,6 +37,7 @@ from ecogen_jax.types import Key, PyTree
 
 Feed = Callable[[int], Cohort]
 Flops = Callable[[int, Federation, Cohort], dict[str, float]]
+LinkBytes = Callable[[int], tuple[int, int]]
 
 
 class Shapes(NamedTuple):
@@ -106,7 +107,7 @@ def federated(settings: Settings) -> tuple[list[Stage], list[Stage]]:
                 messages=lambda state: [state.last_down, state.last_up],
                 events=functools.partial(_events, own),
                 flops=_flops(own),
-                link_bytes=lambda number: _link_bytes(own, number, shapes),
+                link_bytes=_link_bytes(own, shapes),
             ),
         )
     ]
@@ -209,13 +210,14 @@ def _deliveries(own: FederatedSettings, shapes: Shapes) -> list[Delivery]:
     ]
 
 
-def _link_bytes(own: FederatedSettings, number: int, shapes: Shapes) -> tuple[int, int]:
-    """Bytes up and down between devices and edges in a round."""
+def _link_bytes(own: FederatedSettings, shapes: Shapes) -> LinkBytes:
+    """Makes `link_bytes(number)`: up and down between devices and edges in a round."""
     if shapes.silent:
-        return 0, 0
-    fault = own.plan.fault[number]
-    arrived = int(np.sum(fault != schedule.DROP))
-    return arrived * num_bytes(shapes.up), len(fault) * num_bytes(shapes.down)
+        return lambda number: (0, 0)
+    fault = own.plan.fault
+    up = np.sum(fault != schedule.DROP, axis=1) * num_bytes(shapes.up)
+    down = fault.shape[1] * num_bytes(shapes.down)
+    return lambda number: (int(up[number]), down)
 
 
 def _events(

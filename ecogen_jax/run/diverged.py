@@ -43,14 +43,10 @@ def check_round(
       DivergedError: a loss is not finite.
       CollapsedError: a generator has made one class alone for `COLLAPSE_STEPS` steps.
     """
-    place = f"cycle {cycle}, stage {stage.name}, round {number}"
-    kept = (
-        f"The last good state is the newest checkpoint in {checkpoints}; the same "
-        "config would go wrong again:"
-    )
     finite = np.logical_and.reduce([np.isfinite(each) for each in metrics.values()])
     bad = _first(~finite)
     if bad:
+        place, kept = _place(cycle, stage, number), _kept(checkpoints)
         terms = {name: values[bad] for name, values in metrics.items()}
         wrong = [f"{name} is {x}" for name, x in terms.items() if not np.isfinite(x)]
         raise DivergedError(
@@ -59,6 +55,7 @@ def check_round(
         )
     collapsed = COLLAPSE in metrics and _first(metrics[COLLAPSE] >= COLLAPSE_STEPS)
     if collapsed:
+        place, kept = _place(cycle, stage, number), _kept(checkpoints)
         section = stage.name.replace("/", "_")
         raise CollapsedError(
             f"the generator made one class alone for {COLLAPSE_STEPS} steps on end, "
@@ -66,6 +63,17 @@ def check_round(
             f"lower {section}.generator_learning_rate, or raise "
             f"{section}.weights.balance."
         )
+
+
+def _place(cycle: int, stage: Stage, number: int) -> str:
+    return f"cycle {cycle}, stage {stage.name}, round {number}"
+
+
+def _kept(checkpoints: Path) -> str:
+    return (
+        f"The last good state is the newest checkpoint in {checkpoints}; the same "
+        "config would go wrong again:"
+    )
 
 
 def _first(wrong: np.ndarray) -> tuple[int, int] | None:

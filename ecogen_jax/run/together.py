@@ -20,11 +20,14 @@ class Auditor:
     def count(self, messages: Sequence[object]) -> int:
         """Raw samples in all of them; it must stay 0.
 
+        Args:
+          messages: arrays that this process has whole.
+
         Raises:
           TypeError: one of them is not of `messages.MESSAGE_TYPES`.
         """
         size = self._dataset.test_images[0].size
-        return sum(audit(mesh.to_host(each), self._real, size) for each in messages)
+        return sum(audit(each, self._real, size) for each in messages)
 
     @functools.cached_property
     def _real(self) -> set[bytes]:

@@ -17,6 +17,11 @@ from ecogen_jax.relay.optimizer import sgd, sgd_step
 from ecogen_jax.types import Key, PyTree
 
 
+FEW_STEPS = 8
+"""So many local steps are compiled one by one: a CPU does five or six of a small net in
+8 to 12 % less time than as a loop, and they take no longer to compile."""
+
+
 class Loss(NamedTuple):
     """What a step minimises.
 
@@ -113,7 +118,12 @@ def local_training(
         numbers = jnp.arange(local.steps, dtype=jnp.int32)
         state = (variables, tx.init(variables.params))
         each_key = jax.random.split(key, local.steps)
-        (variables, _), found = jax.lax.scan(one, state, (numbers, each_key))
+        (variables, _), found = jax.lax.scan(
+            one,
+            state,
+            (numbers, each_key),
+            unroll=local.steps if local.steps <= FEW_STEPS else 1,
+        )
         seen = jax.tree.map(lambda leaf: leaf.sum(axis=0), found.seen)
         return LocalResult(variables, seen, num_steps, found.terms)
 

@@ -238,12 +238,13 @@ def _events(
 def _flops(own: FederatedSettings) -> Flops:
     """Makes `flops(number, state, cohort)`, by tier; programs are counted once."""
     counted: dict[str, float] = {}
+    shares = own.plan.steps_share.sum(axis=1, dtype=np.float64)
 
     def flops(number: int, state: Federation, cohort: Cohort) -> dict[str, float]:
         if not counted:
             counted.update(_counted(own, state, cohort))
-        shares = float(np.sum(own.plan.steps_share[number]))
-        return {"end": counted["end"] * shares, "cloud": counted["cloud"]}
+        end = counted["end"] * float(shares[number])
+        return {"end": end, "cloud": counted["cloud"]}
 
     return flops
 

@@ -214,10 +214,13 @@ def _link_bytes(own: FederatedSettings, shapes: Shapes) -> LinkBytes:
     """Makes `link_bytes(number)`: up and down between devices and edges in a round."""
     if shapes.silent:
         return lambda number: (0, 0)
-    fault = own.plan.fault
-    up = np.sum(fault != schedule.DROP, axis=1) * num_bytes(shapes.up)
-    down = fault.shape[1] * num_bytes(shapes.down)
-    return lambda number: (int(up[number]), down)
+    fault, up, down = own.plan.fault, num_bytes(shapes.up), num_bytes(shapes.down)
+
+    def link_bytes(number: int) -> tuple[int, int]:
+        arrived = np.count_nonzero(fault[number] != schedule.DROP)
+        return arrived * up, fault.shape[1] * down
+
+    return link_bytes
 
 
 def _events(
@@ -238,13 +241,12 @@ def _events(
 def _flops(own: FederatedSettings) -> Flops:
     """Makes `flops(number, state, cohort)`, by tier; programs are counted once."""
     counted: dict[str, float] = {}
-    shares = own.plan.steps_share.sum(axis=1, dtype=np.float64)
 
     def flops(number: int, state: Federation, cohort: Cohort) -> dict[str, float]:
         if not counted:
             counted.update(_counted(own, state, cohort))
-        end = counted["end"] * float(shares[number])
-        return {"end": end, "cloud": counted["cloud"]}
+        shares = float(own.plan.steps_share[number].sum())
+        return {"end": counted["end"] * shares, "cloud": counted["cloud"]}
 
     return flops
 

@@ -16,7 +16,6 @@ from ecogen_jax.relay.federated.trees import chosen
 from ecogen_jax.relay.optimizer import sgd, sgd_step
 from ecogen_jax.types import Key, PyTree
 
-
 FEW_STEPS = 8
 """So many local steps are compiled one by one: a CPU does five or six of a small net in
 8 to 12 % less time than as a loop, and they take no longer to compile."""

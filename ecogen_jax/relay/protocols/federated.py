@@ -217,7 +217,7 @@ def _link_bytes(own: FederatedSettings, shapes: Shapes) -> LinkBytes:
     fault, up, down = own.plan.fault, num_bytes(shapes.up), num_bytes(shapes.down)
 
     def link_bytes(number: int) -> tuple[int, int]:
-        arrived = np.count_nonzero(fault[number] != schedule.DROP)
+        arrived = int(np.sum(fault[number] != schedule.DROP))
         return arrived * up, fault.shape[1] * down
 
     return link_bytes

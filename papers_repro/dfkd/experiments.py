@@ -116,10 +116,13 @@ def _fashion() -> Iterable[Experiment]:
     """A4: all on one seed, then the best on three."""
     fashion, seeds = "fashion_mnist", (0, 1, 2)
     yield Experiment("teacher.fashion_mnist", "teacher", seeds, dataset=fashion)
-    sizes = (("A4", (0,), SHORT_S), ("A4.long", seeds, LONG_S))
-    for prefix, of_size, budget_s in sizes:
+    sizes = (
+        ("A4", (0,), SHORT_S, "('student', 'kd')"),
+        ("A4.long", seeds, LONG_S, "('kd',)"),
+    )
+    for prefix, of_size, budget_s, baselines in sizes:
         for name in ("relay", *DISTILLERS):
-            real = ("protocol.baselines=('student', 'kd')",)
+            real = (f"protocol.baselines={baselines}",)
             yield Experiment(
                 f"{prefix}.{name}",
                 "a1" if name == "relay" else name,

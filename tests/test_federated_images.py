@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ecogen_jax.relay.learn import Data
 from tests.toy_federation import ACTIVE, LENGTH, SIZES, assert_close, mixed, toy
 
 EVERYBODY = (3, 0, 5, 1, 4, 2)
@@ -14,9 +15,12 @@ IMAGES = mixed().images * OWN[..., None, None, None]  # what is nobody's is padd
 def brought(cohort, number=0):
     """The same cohort, with devices that bring their images."""
     del number
-    images = IMAGES[cohort.members.device]
-    data = replace(cohort.members.data, images=images)
-    return replace(cohort, members=replace(cohort.members, data=data), images=())
+    every, device = cohort.everybody, np.asarray(cohort.members.device)
+    own = (IMAGES, every.data.labels, every.data.size, every.edge, every.counts)
+    images, labels, size, edge, told = (np.asarray(each)[device] for each in own)
+    data = Data(images, labels, size)
+    members = replace(cohort.members, data=data, edge=edge, counts=told)
+    return replace(cohort, members=members, everybody=())
 
 
 def test_images_that_a_round_picks_are_those_that_devices_would_bring():
@@ -35,7 +39,7 @@ def test_images_that_a_round_picks_are_those_that_devices_would_bring():
 def test_what_is_picked_is_not_copied_and_costs_what_it_did():
     played = toy("fedavg", active=EVERYBODY)
     first, second = (played.stage.together.feed(number) for number in range(2))
-    assert first.images is second.images
+    assert first.everybody is second.everybody
     counted = [
         played.on(mixed(), EVERYBODY).stage.together.flops(0, played.first, cohort)
         for cohort in (first, brought(first))
@@ -47,5 +51,5 @@ def test_devices_bring_their_images_where_some_rest_or_the_work_is_split():
     split = toy("fedavg", active=EVERYBODY, backend="shard_map", num_devices=2)
     for played, active in ((toy("fedavg"), ACTIVE), (split, EVERYBODY)):
         cohort = played.stage.together.feed(0)
-        assert cohort.images == ()
+        assert cohort.everybody == ()
         np.testing.assert_array_equal(cohort.members.data.images, IMAGES[list(active)])

@@ -34,6 +34,7 @@ from ecogen_jax.relay.federated.heard import (
 )
 from ecogen_jax.relay.federated.local import ordered
 from ecogen_jax.relay.federated.trees import chosen, copies
+from ecogen_jax.relay.learn import Data
 from ecogen_jax.relay.messages import ClientUpdate, ServerBroadcast, all_finite
 from ecogen_jax.relay.stage import Mapping, one_party
 from ecogen_jax.types import Key, Leaf, PyTree
@@ -72,18 +73,20 @@ class Cohort:
     Attributes:
       members: who they are, and their data.
       fault: int32 `[active]`, what goes wrong on the way to the server.
-      images: uint8 `[devices, length, ...]`, those of everybody as they lie, where a
-        round picks the members' out of them (see `Engine.picks`); else ().
+      everybody: edge, data and counts of all devices in order, `[devices, ...]`, where
+        a round picks its members' out of them (see `Engine.picks`), who then bring
+        none; else ().
     """
 
     members: Member
     fault: Leaf
-    images: Leaf = ()
+    everybody: PyTree = ()
 
     def member(self, place: int) -> Member:
         """The device at a place, with its images."""
-        one = jax.tree.map(lambda leaf: jnp.asarray(leaf[place]), self.members)
-        return _with_images(one, self.images)
+        members = _with_their_own(self)
+        one = jax.tree.map(lambda leaf: jnp.asarray(leaf[place]), members)
+        return _with_images(one, _images(self))
 
 
 class Engine(NamedTuple):
@@ -95,7 +98,7 @@ class Engine(NamedTuple):
       one: one device's part of a round, for counting its operations.
       picks: `picks(active)`, whether a round of so many devices picks their images out
         of everybody's by itself: where all take part, and one device of the machine
-        does everything, a copy of all images in another order would be for nothing.
+        does everything, they may lie there from round to round.
     """
 
     init: Callable[[Key, Cohort], Federation]
@@ -176,9 +179,11 @@ def _init(setup: _Setup, key: Key, cohort: Cohort) -> Federation:
 def _round(
     setup: _Setup, state: Federation, cohort: Cohort, key: Key
 ) -> tuple[Federation, Metrics]:
-    members, device = cohort.members, cohort.members.device
+    members, device = _with_their_own(cohort), cohort.members.device
     before = jax.tree.map(lambda leaf: leaf[device], (state.own, state.errors))
-    (own, errors), sums, arrived = _heard_from(setup, state, cohort, before, key)
+    (own, errors), sums, arrived = _heard_from(
+        setup, state, replace(cohort, members=members), before, key
+    )
     server, server_metrics = _merged(setup, state.server, arrived, key)
     own, errors = jax.tree.map(
         lambda everybody, some: everybody.at[device].set(some),
@@ -235,7 +240,7 @@ def _heard_from(
     members = jax.vmap(ordered)(cohort.members, each_key)
     places = jnp.arange(numbers.shape[0], dtype=jnp.int32)
     own = (places, members, cohort.fault, *before, each_key)
-    common = (state.server, state.number, cohort.images)
+    common = (state.server, state.number, _images(cohort))
     each, count = functools.partial(_told, setup), setup.pools
     _, said, one = jax.eval_shape(each, *common, *one_party(own))
 
@@ -288,6 +293,24 @@ def _told(
         Heard(place, verdict, (message.payload, message.facts), metrics),
         Arrived(member.device, member.edge, update, arrived.facts, weight),
     )
+
+
+def _with_their_own(cohort: Cohort) -> Member:
+    """The members with what is picked for them, but for images: see `_with_images`."""
+    members, every = cohort.members, cohort.everybody
+    if not isinstance(every, Member):
+        return members
+    edge, counts, labels, size = (
+        leaf[members.device]
+        for leaf in (every.edge, every.counts, every.data.labels, every.data.size)
+    )
+    return replace(members, edge=edge, counts=counts, data=Data((), labels, size))
+
+
+def _images(cohort: Cohort) -> Leaf:
+    """Those of everybody as they lie, or () where members bring theirs."""
+    every = cohort.everybody
+    return every.data.images if isinstance(every, Member) else ()
 
 
 def _with_images(member: Member, images: Leaf) -> Member:

@@ -17,8 +17,9 @@ from ecogen_jax.relay.optimizer import sgd, sgd_step
 from ecogen_jax.types import Key, PyTree
 
 FEW_STEPS = 8
-"""So many local steps are compiled one by one: a CPU does five or six of a small net in
-8 to 12 % less time than as a loop, and they take no longer to compile."""
+"""So many local steps at most are compiled one by one. Five or six of logistic
+regression, an MLP or a small CNN took a CPU 3 to 12 % less time than as a loop, and no
+longer to compile; 20 of FedGen's net took 14 % more, and twice as long to compile."""
 
 
 class Loss(NamedTuple):

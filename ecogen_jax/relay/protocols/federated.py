@@ -33,7 +33,7 @@ from ecogen_jax.relay.messages import (
 from ecogen_jax.relay.parties import Parties
 from ecogen_jax.relay.settings import FederatedSettings, Settings
 from ecogen_jax.relay.stage import Rounds, Stage, one_party
-from ecogen_jax.types import Key, PyTree
+from ecogen_jax.types import Key, Leaf, PyTree
 
 Feed = Callable[[int], Cohort]
 Flops = Callable[[int, Federation, Cohort], dict[str, float]]
@@ -151,27 +151,38 @@ def _feed(settings: Settings, own: FederatedSettings) -> Feed:
     held = held._replace(labels=np.where(lies, last - held.labels, held.labels))
     flips = plan.flips[:, None]
     counts = np.where(flips, evidence[:, ::-1], evidence).astype(np.float32)
-    picks = own.engine.picks(plan.active.shape[1])
-    every = Data(*held.padded(np.arange(len(plan.flips)))) if picks else None
+    everybody = None
+    if own.engine.picks(plan.active.shape[1]):
+        everybody = jax.device_put(
+            Member(
+                device=(),
+                edge=_edges_of(settings),
+                data=Data(*held.padded(np.arange(len(plan.flips)))),
+                counts=counts,
+                share=(),
+                number=(),
+            )
+        )
 
     def feed(number: int) -> Cohort:
         device = plan.active[number]
-        if every is None:
-            data, images = Data(*held.padded(device)), ()
-        else:
-            data = Data((), every.labels[device], every.size[device])
-            images = every.images
+        edge: Leaf = ()
+        data: PyTree = ()
+        told: Leaf = ()
+        if everybody is None:
+            edge, told = plan.edge[number], counts[device]
+            data = Data(*held.padded(device))
         return Cohort(
             members=Member(
                 device=device,
-                edge=plan.edge[number],
+                edge=edge,
                 data=data,
-                counts=counts[device],
+                counts=told,
                 share=plan.steps_share[number],
                 number=np.full(len(device), number, np.int32),
             ),
             fault=plan.fault[number].astype(np.int32),
-            images=images,
+            everybody=everybody if everybody is not None else (),
         )
 
     return feed
@@ -217,7 +228,7 @@ def _link_bytes(own: FederatedSettings, shapes: Shapes) -> LinkBytes:
     fault, up, down = own.plan.fault, num_bytes(shapes.up), num_bytes(shapes.down)
 
     def link_bytes(number: int) -> tuple[int, int]:
-        arrived = int(np.sum(fault[number] != schedule.DROP))
+        arrived = int(np.count_nonzero(fault[number] != schedule.DROP))
         return arrived * up, fault.shape[1] * down
 
     return link_bytes

@@ -85,14 +85,18 @@ def test_fingerprints_tell_images_apart():
 
 
 @pytest.mark.parametrize("leading", [(8,), (2, 4)], ids=["one", "two_senders"])
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "int32", "float32"])
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int8", "int32", "float32", "float16", "bfloat16"]
+)
 def test_the_audit_counts_planted_raw_images(leading, dtype):
     real, made = pixels(20), pixels(8)
     made[[1, 4, 5]] = real[[7, 0, 7]]
     carried = made.reshape(*leading, *SHAPE)
-    if dtype == "float32":
+    if "float" in dtype:
         carried = carried.astype(np.float32) / np.float32(255)
-    carried = carried.astype(dtype)  # to int8 the same bits
+    carried = carried.astype(jnp.dtype(dtype))  # to int8 the same bits
+    if carried.dtype.itemsize > 1:  # what no image has, beside them
+        carried.reshape(8, -1)[2:4, 0] = -1, 300
     found = messages.audit(holding(carried), messages.fingerprints(real), SIZE)
     assert found == 3
 

@@ -1,8 +1,11 @@
 """Rows are where XLA reads them, and are in memory once."""
 
 import threading
+import time
 import weakref
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -35,12 +38,33 @@ def test_large_rows_wait_until_those_before_are_gone(monkeypatch):
     assert memory() is None
 
 
-def test_large_rows_that_are_kept_are_not_waited_for_for_ever(monkeypatch):
+def test_rows_that_a_program_has_read_are_gone_soon(monkeypatch):
     monkeypatch.setattr(rows, "LARGE", 1000)
-    monkeypatch.setattr(rows, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(rows, "PATIENCE_S", 60.0)
+    array, numbers = np.ones((2, 1000), np.uint8), np.array([0, 1])
+    picked = rows.rows(array, numbers)
+    memory = weakref.ref(picked.base)
+    placed = mesh.place(picked, num_devices=2)
+    assert jax.device_get(jax.jit(jnp.sum)(placed)) == 2000
+    del picked, placed
+    started = time.monotonic()
+    rows.rows(array, numbers)
+    assert memory() is None
+    assert time.monotonic() - started < 30
+
+
+def test_large_rows_that_are_kept_are_waited_for_once(monkeypatch):
+    monkeypatch.setattr(rows, "LARGE", 1000)
+    monkeypatch.setattr(rows, "PATIENCE_S", 0.2)
     array, numbers = np.ones((2, 1000), np.uint8), np.array([0, 1])
     kept = rows.rows(array, numbers)
-    assert rows.rows(array, numbers).base is not kept.base
+    started = time.monotonic()
+    rows.rows(array, numbers)  # gone at once, and no reason to wait
+    assert 0.2 <= time.monotonic() - started < 30
+    monkeypatch.setattr(rows, "PATIENCE_S", 60.0)
+    rows.rows(array, numbers)
+    assert time.monotonic() - started < 30
+    assert kept.sum() == 2000
 
 
 def test_rows_may_be_none_or_scalars():

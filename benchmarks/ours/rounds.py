@@ -4,8 +4,8 @@
 
 A round is what a run makes of it: the data of its devices are brought, one compiled
 program runs, and its metrics are fetched. With `--told`, faults happen in it, its
-operations enter the ledger, its messages are audited, and its lines are written: all
-that a run does, but for evaluation and checkpoints.
+joules are worked out, its messages are audited, and its lines are written: all that a
+run does, but for evaluation and checkpoints.
 """
 
 import argparse
@@ -137,7 +137,7 @@ class Told(Rounds):
             line[f"{tier}/flops"] = done
             line[f"{tier}/energy_j"] = self._joules(tier, done)
         for name, each in metrics.items():
-            line[f"end/{name}_loss"] = float(each.mean())
+            line[f"end/{name}_loss"] = float(each.sum()) / each.size
         self._auditor.count(stage.together.messages(self.state))
         place = {"cycle": CYCLE, "phase": stage.phase, "stage": stage.name}
         lines = [line, *together.lines(stage, self.state, number + 1)]

@@ -25,7 +25,8 @@ def rows(array: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
     JAX lets go of an array of the host some milliseconds after the last program that
     read it, when it is called next. Where rows are `LARGE`, those before them are
-    waited for, or both would be in memory.
+    waited for, or both would be in memory; what is still held after `PATIENCE_S` is
+    kept on purpose, and not waited for again.
 
     Args:
       array: `[any, ...]`.
@@ -56,5 +57,6 @@ def _wait_for_release() -> None:
     while _large_rows and time.monotonic() < until:
         gc.collect(0)  # which has JAX drop what it no longer reads
         _large_rows[:] = [each for each in _large_rows if each() is not None]
-        time.sleep(0.001 if _large_rows else 0.0)
+        if _large_rows:
+            time.sleep(0.001)
     _large_rows.clear()

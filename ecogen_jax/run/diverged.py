@@ -46,7 +46,7 @@ def check_round(
     finite = np.logical_and.reduce([np.isfinite(each) for each in metrics.values()])
     bad = _first(~finite)
     if bad:
-        place, kept = _place(cycle, stage, number), _kept(checkpoints)
+        place, kept = _told(cycle, stage, number, checkpoints)
         terms = {name: values[bad] for name, values in metrics.items()}
         wrong = [f"{name} is {x}" for name, x in terms.items() if not np.isfinite(x)]
         raise DivergedError(
@@ -55,7 +55,7 @@ def check_round(
         )
     collapsed = COLLAPSE in metrics and _first(metrics[COLLAPSE] >= COLLAPSE_STEPS)
     if collapsed:
-        place, kept = _place(cycle, stage, number), _kept(checkpoints)
+        place, kept = _told(cycle, stage, number, checkpoints)
         section = stage.name.replace("/", "_")
         raise CollapsedError(
             f"the generator made one class alone for {COLLAPSE_STEPS} steps on end, "
@@ -65,14 +65,12 @@ def check_round(
         )
 
 
-def _place(cycle: int, stage: Stage, number: int) -> str:
-    return f"cycle {cycle}, stage {stage.name}, round {number}"
-
-
-def _kept(checkpoints: Path) -> str:
+def _told(cycle: int, stage: Stage, number: int, checkpoints: Path) -> tuple[str, str]:
+    """Where it went wrong, and what is left."""
     return (
+        f"cycle {cycle}, stage {stage.name}, round {number}",
         f"The last good state is the newest checkpoint in {checkpoints}; the same "
-        "config would go wrong again:"
+        "config would go wrong again:",
     )
 
 

@@ -79,8 +79,8 @@ def work_entry(
 def joules(rates: Rates) -> Callable[[str, float], float]:
     """Makes `joules(tier, flops)`: the energy of `work_entry`, J.
 
-    It remembers, as one round takes what another did, and a small one less time than
-    its account.
+    Results are kept, since rounds repeat the same FLOPs, and a small round takes less
+    time than working out its entry.
     """
 
     @functools.lru_cache(maxsize=256)

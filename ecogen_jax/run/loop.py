@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 from rich.progress import Progress
 
@@ -199,7 +198,8 @@ class _Run:
             number=self.journal.round + 1,
             checkpoints=self.folder.path / "checkpoints",
         )
-        return state, {name: float(np.mean(each)) for name, each in metrics.items()}
+        # `np.mean` takes four times as long.
+        return state, {n: float(each.sum()) / each.size for n, each in metrics.items()}
 
     def _accuracy(self, stage: Stage, state: PyTree) -> float:
         with self.clock("evaluate"):

@@ -116,6 +116,7 @@ def _fashion() -> Iterable[Experiment]:
     """A4: all on one seed, then the best on three."""
     fashion, seeds = "fashion_mnist", (0, 1, 2)
     yield Experiment("teacher.fashion_mnist", "teacher", seeds, dataset=fashion)
+    # No row of the long ones asks for a student on real labels.
     sizes = (
         ("A4", (0,), SHORT_S, "('student', 'kd')"),
         ("A4.long", seeds, LONG_S, "('kd',)"),

@@ -18,7 +18,7 @@ from benchmarks.speaker import Speaker
 from ecogen_jax import losses, mesh
 from ecogen_jax.nets.classifier import to_unit
 from ecogen_jax.nets.functional import Net, Variables
-from ecogen_jax.relay.federated.local import FEW_STEPS
+from ecogen_jax.relay.federated.local import unrolled
 from ecogen_jax.types import Key, PyTree
 
 
@@ -74,7 +74,7 @@ def one_round(
             return moved, None
 
         batches = order.reshape(task.steps, task.batch)
-        unroll = task.steps if task.steps <= FEW_STEPS else 1
+        unroll = unrolled(task.steps)
         after, _ = jax.lax.scan(step, params, batches, unroll=unroll)
         return jax.tree.map(jnp.add, total, after), None
 

@@ -122,12 +122,17 @@ def local_training(
             one,
             state,
             (numbers, each_key),
-            unroll=local.steps if local.steps <= FEW_STEPS else 1,
+            unroll=unrolled(local.steps),
         )
         seen = jax.tree.map(lambda leaf: leaf.sum(axis=0), found.seen)
         return LocalResult(variables, seen, num_steps, found.terms)
 
     return train
+
+
+def unrolled(steps: int) -> int:
+    """How many steps of a device are compiled in one piece, see `FEW_STEPS`."""
+    return steps if steps <= FEW_STEPS else 1
 
 
 def _sgd_step(

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ecogen_jax.data.partition import Held
 from ecogen_jax.energy import meter
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.federated import schedule
@@ -151,41 +152,36 @@ def _feed(settings: Settings, own: FederatedSettings) -> Feed:
     held = held._replace(labels=np.where(lies, last - held.labels, held.labels))
     flips = plan.flips[:, None]
     counts = np.where(flips, evidence[:, ::-1], evidence).astype(np.float32)
-    everybody = None
-    if own.engine.picks(plan.active.shape[1]):
-        everybody = jax.device_put(
-            Member(
-                device=(),
-                edge=_edges_of(settings),
-                data=Data(*held.padded(np.arange(len(plan.flips)))),
-                counts=counts,
-                share=(),
-                number=(),
-            )
-        )
+    picks = own.engine.picks(plan.active.shape[1])
+    everybody = _everybody(settings, held, counts) if picks else ()
 
     def feed(number: int) -> Cohort:
         device = plan.active[number]
-        edge: Leaf = ()
-        data: PyTree = ()
-        told: Leaf = ()
-        if everybody is None:
-            edge, told = plan.edge[number], counts[device]
+        brought: tuple[Leaf, PyTree, Leaf] = ((), (), ())
+        if not picks:
             data = Data(*held.padded(device))
+            brought = (plan.edge[number], data, counts[device])
         return Cohort(
             members=Member(
-                device=device,
-                edge=edge,
-                data=data,
-                counts=told,
+                device,
+                *brought,
                 share=plan.steps_share[number],
                 number=np.full(len(device), number, np.int32),
             ),
             fault=plan.fault[number].astype(np.int32),
-            everybody=everybody if everybody is not None else (),
+            everybody=everybody,
         )
 
     return feed
+
+
+def _everybody(settings: Settings, held: Held, counts: np.ndarray) -> Member:
+    """What a round picks its members' own from, on the device once and for all."""
+    data = Data(*held.padded(np.arange(len(counts))))
+    edge = _edges_of(settings)
+    return jax.device_put(
+        Member(device=(), edge=edge, data=data, counts=counts, share=(), number=())
+    )
 
 
 def _shapes(own: FederatedSettings, feed: Feed) -> Shapes:

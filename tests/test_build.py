@@ -86,6 +86,20 @@ def test_a_moving_average_needs_a_generator_that_lives_on():
         )
 
 
+def test_weights_that_are_learned_for_a_teacher_are_none_by_class():
+    remedy = r"up_end_cloud.teacher_weights = 'by_class'.*equal or label_counts"
+    with pytest.raises(ConfigError, match=remedy):
+        outline(
+            make(
+                "end>cloud",
+                up_end_cloud__distiller="co_boosting",
+                up_end_cloud__teacher_weights="by_class",
+                up_end_cloud__weights__balance=0.0,
+                data__public_fraction=0.0,
+            )
+        )
+
+
 def test_a_route_gives_its_stages_in_order():
     config = make(
         *("cloud>edge", "edge>end"),

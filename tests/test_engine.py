@@ -238,6 +238,13 @@ def test_invert_is_adam_and_keeps_the_batch_of_the_least_loss():
     np.testing.assert_allclose(best.terms["one_hot"], bare[least], rtol=1e-2)
 
 
+@pytest.mark.parametrize("start", [np.nan, 1e30])
+def test_an_inversion_that_diverges_shows_it(start):
+    tx, key = optax.adam(RATE, b1=0.5), jax.random.key(0)
+    _, best = engine.invert(bowl, tx, jnp.asarray([start, 1.0]), key, steps=3)
+    assert not np.isfinite(best.terms["one_hot"])
+
+
 def test_improve_is_one_step_of_descent():
     tx, start = optax.sgd(0.1), jnp.asarray([1.0, 1.0])
     params, _, made = engine.improve(bowl, tx, start, tx.init(start), jax.random.key(0))

@@ -234,6 +234,13 @@ def kind_of(config: ConfigDict, leg: Leg) -> Kind:
             f"0, as {section.distiller} makes each batch with a generator of its own; "
             f"those that train one are {', '.join(fitting)}",
         )
+    if section.teacher_weights == "by_class" and not kind.by_class:
+        raise ConfigError(
+            f"{name}.teacher_weights",
+            section.teacher_weights,
+            f"equal or label_counts, from which {section.distiller} learns one weight "
+            "for each teacher",
+        )
     for term, weight in section.weights.items():
         if weight and term not in kind.terms:
             raise ConfigError(

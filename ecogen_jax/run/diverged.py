@@ -5,13 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ecogen_jax.relay.distillers.base import COLLAPSE
 from ecogen_jax.relay.stage import Stage
 
 COLLAPSE_STEPS = 50
 """Steps on end with one class alone in a generator's batches that stop a hop."""
-
-COLLAPSE = "one_class_steps"
-"""The metric that counts them; it is no loss."""
 
 
 class DivergedError(RuntimeError):
@@ -56,12 +54,13 @@ def check_round(
     collapsed = COLLAPSE in metrics and _first(metrics[COLLAPSE] >= COLLAPSE_STEPS)
     if collapsed:
         place, kept = _told(cycle, stage, number, checkpoints)
-        section = stage.name.replace("/", "_")
+        # A federation whose server takes a hop has that hop's settings there.
+        section = stage.name.replace("/", "_") if stage.is_hop else "up_end_cloud"
         raise CollapsedError(
             f"the generator made one class alone for {COLLAPSE_STEPS} steps on end, "
             f"up to {place}, step {collapsed[1] + 1}, party {collapsed[0]}. {kept} "
             f"lower {section}.generator_learning_rate, or raise "
-            f"{section}.weights.balance."
+            f"{section}.weights.balance where the distiller has that term."
         )
 
 

@@ -16,6 +16,7 @@ from rich.progress import Progress
 from ecogen_jax import distributed, keys, mesh
 from ecogen_jax.config import ConfigError, to_dict
 from ecogen_jax.energy import ledger
+from ecogen_jax.relay.distillers.base import COLLAPSE
 from ecogen_jax.relay.parties import Parties
 from ecogen_jax.relay.stage import Stage, compile_round, party_keys, round_flops
 from ecogen_jax.run import baselines, measure, results, together, writer
@@ -23,7 +24,7 @@ from ecogen_jax.run import journal as journals
 from ecogen_jax.run.build import Experiment, build
 from ecogen_jax.run.checkpoint import Checkpoints
 from ecogen_jax.run.clock import Clock
-from ecogen_jax.run.diverged import COLLAPSE, DivergedError, check_round
+from ecogen_jax.run.diverged import DivergedError, check_round
 from ecogen_jax.run.evaluate import Evaluator
 from ecogen_jax.run.hops import hop_entry
 from ecogen_jax.run.progress import progress, stage_bar

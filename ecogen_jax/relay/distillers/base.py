@@ -13,6 +13,9 @@ from ecogen_jax.types import Key, Leaf, PyTree
 
 Metrics = dict[str, jax.Array]
 
+COLLAPSE = "one_class_steps"
+"""The metric of a step that is no loss: see `HopState`."""
+
 
 class Weights(NamedTuple):
     """Weights of the loss terms; the equations are in `ecogen_jax.losses`.
@@ -47,7 +50,7 @@ class Generation(NamedTuple):
       shape: height, width and channels of one image.
       num_classes: number of labels.
       latent_size: length of the noise vector.
-      batch_size: images in a generator step and in a student step.
+      batch_size: images in a generator step and in a student step (PRE-DFKD adds some).
       bank_size: images that the bank holds.
       learning_rate: of the generator's Adam (b1 = 0.5).
       weights: of the loss terms.
@@ -195,9 +198,11 @@ class Kind(NamedTuple):
       keeps_generator: whether a generator comes out that a receiver can replay.
       one_generator: whether one generator is trained from the first step to the last,
         so that it can have a moving average.
+      by_class: whether teachers may be heard by class, see `ensemble`.
     """
 
     build: Callable[..., Distiller]
     terms: frozenset[str]
     keeps_generator: bool = True
     one_generator: bool = False
+    by_class: bool = True

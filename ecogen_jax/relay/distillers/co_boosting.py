@@ -82,9 +82,8 @@ def co_boosting(
         taught: Variables, made: Variables, received: Teachers, key: Key
     ) -> HopState:
         del key  # nothing is drawn
-        number = received.weights.shape[0]
-        equal = jnp.full((number,), 1 / number, jnp.float32)
-        extra = Boosting(equal, jnp.zeros((), jnp.int32))
+        shares = jnp.sum(received.weights, axis=1) / jnp.sum(received.weights)
+        extra = Boosting(shares, jnp.zeros((), jnp.int32))
         return engine.begin(hop, taught, made, received, extra=extra)
 
     def step(state: HopState, received: Teachers, key: Key) -> tuple[HopState, Metrics]:
@@ -176,5 +175,7 @@ def pushed(
 
 
 CO_BOOSTING = Kind(
-    co_boosting, frozenset(("cross_entropy", "batchnorm", "adversarial"))
+    co_boosting,
+    frozenset(("cross_entropy", "batchnorm", "adversarial")),
+    by_class=False,  # what it learns is one weight a teacher
 )

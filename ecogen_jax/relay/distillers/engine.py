@@ -20,6 +20,7 @@ from ecogen_jax.nets.classifier import to_bytes, to_unit
 from ecogen_jax.nets.functional import Output, Variables
 from ecogen_jax.relay import bank as banks
 from ecogen_jax.relay.distillers.base import (
+    COLLAPSE,
     Asked,
     Hop,
     HopState,
@@ -238,7 +239,8 @@ def invert(
       steps: how many steps.
 
     Returns:
-      The parameters after the last step, and the batch whose loss was least.
+      The parameters after the last step, and the batch whose loss was least; one whose
+      loss is not finite, if there was any, so that it is seen.
     """
     first = jax.eval_shape(objective, params, key)
     best = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), first[1])
@@ -246,7 +248,8 @@ def invert(
     def step(carry: PyTree, key: Key) -> tuple[PyTree, None]:
         params, optimizer, least, best = carry
         (loss, made), grads = jax.value_and_grad(objective, has_aux=True)(params, key)
-        best = jax.tree.map(lambda a, b: jnp.where(loss < least, a, b), made, best)
+        taken = (loss < least) | ~jnp.isfinite(loss)
+        best = jax.tree.map(lambda a, b: jnp.where(taken, a, b), made, best)
         params, optimizer = descend(tx, grads, optimizer, params)
         return (params, optimizer, jnp.minimum(loss, least), best), None
 
@@ -302,7 +305,7 @@ def metrics(state: HopState, made: Made, distillation: jax.Array) -> Metrics:
     return {
         **made.terms,
         "distillation": jnp.mean(distillation),
-        "one_class_steps": state.one_class_steps.astype(jnp.float32),
+        COLLAPSE: state.one_class_steps.astype(jnp.float32),
     }
 
 

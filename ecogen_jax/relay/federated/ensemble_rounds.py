@@ -28,7 +28,7 @@ from ecogen_jax import keys
 from ecogen_jax.nets.classifier import to_unit
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.bank import Bank
-from ecogen_jax.relay.distillers.base import HopState
+from ecogen_jax.relay.distillers.base import COLLAPSE, HopState
 from ecogen_jax.relay.ensemble import Teachers, ensemble, log_priors
 from ecogen_jax.relay.federated.base import Arrived, Method, Metrics, Task
 from ecogen_jax.relay.federated.fedavg import Server, averaged, fedavg
@@ -41,7 +41,7 @@ from ecogen_jax.relay.federated.received import (
 )
 from ecogen_jax.relay.federated.trees import copies
 from ecogen_jax.relay.learn import CHUNK
-from ecogen_jax.types import Key, PyTree
+from ecogen_jax.types import Key, Leaf, PyTree
 
 
 @struct.dataclass
@@ -52,11 +52,13 @@ class Memory:
       generator: of images.
       optimizer: of the generator, or None where each batch has a new one.
       bank: the newest images.
+      one_class_steps: see `HopState`.
     """
 
     generator: Variables
     optimizer: PyTree
     bank: Bank
+    one_class_steps: Leaf
 
 
 def ensemble_rounds(task: Task) -> Method:
@@ -89,6 +91,7 @@ def ensemble_rounds(task: Task) -> Method:
             begun,
             generator_optimizer=memory.optimizer,
             bank=asked_anew(task, memory.bank, devices),
+            one_class_steps=memory.one_class_steps,
         )
         state, found = jax.lax.scan(
             lambda state, key: hop.distiller.step(state, devices, key),
@@ -96,14 +99,20 @@ def ensemble_rounds(task: Task) -> Method:
             jax.random.split(keys.stream(key, "steps"), hop.steps),
         )
         taught = replace(after, variables=state.student, extra=_kept(state))
+        del found[COLLAPSE]  # its last value is what counts from round to round
         metrics = {f"server_{name}": each for name, each in found.items()}
-        return taught, metrics
+        return taught, metrics | {COLLAPSE: state.one_class_steps.astype(jnp.float32)}
 
     return plain._replace(init=init, merge=merge, pools=0)
 
 
 def _kept(state: HopState) -> Memory:
-    return Memory(state.generator, state.generator_optimizer, state.bank)
+    return Memory(
+        state.generator,
+        state.generator_optimizer,
+        state.bank,
+        state.one_class_steps,
+    )
 
 
 def _blank(task: Task, variables: Variables) -> Teachers:

@@ -1,5 +1,7 @@
 """Attacks on federations: messages heard as they were sent, tables, guarantees."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pandas as pd
@@ -95,6 +97,17 @@ def test_the_net_of_a_device_is_the_broadcast_one_and_its_update(played, heard):
         strict=True,
     ):
         np.testing.assert_allclose(after, before + change)
+
+
+def test_a_device_begins_with_the_net_in_training_not_with_the_served_average():
+    begun = overhear.begun(config("relay_rounds", "federated.steps=1"))
+    server = begun.late.server
+    served = jax.tree.map(lambda leaf: leaf + 1, server.extra.served)
+    server = replace(server, extra=replace(server.extra, served=served))
+    late = replace(begun.late, server=server)
+    heard = overhear.overhear(begun, late, np.random.default_rng(0), most=4)
+    jax.tree.map(np.testing.assert_array_equal, heard[0].reference, server.variables)
+    assert heard[0].received.generator is not None
 
 
 def test_an_update_and_a_broadcast_are_judged_and_protection_changes_one(played, heard):
@@ -225,6 +238,7 @@ def test_the_plot_has_chance_beside_each_attack_and_a_panel_for_each_quantity():
     ("method", "messages"),
     [
         ("fedgen", {"update", "broadcast", "generator"}),
+        ("relay_rounds", {"update", "broadcast", "generator"}),
         ("feddistill", {"logits"}),
         ("scaffold", {"update", "broadcast"}),
         ("fedavg_head", {"update"}),

@@ -305,6 +305,20 @@ def test_the_cloud_is_met_once_a_period(period, down, up):
         assert passed_on["cloud_edge", direction] == ends
 
 
+def test_averaging_is_counted_where_it_is_done():
+    played = toy("hierarchical", hierarchical__period=2)
+    cohort = played.stage.together.feed(0)
+    between, visit = (
+        played.stage.together.flops(number, played.first, cohort) for number in (0, 1)
+    )
+    assert between["cloud"] == 0
+    # A mean over edges: a product and a sum for each number, and who is there.
+    assert 2 * EDGES * FLOATS <= visit["cloud"] <= 4 * EDGES * FLOATS
+    assert between["edge"] == visit["edge"] > visit["cloud"]
+    flat = toy("fedavg").stage.together
+    assert set(flat.flops(0, toy("fedavg").first, cohort)) == {"end", "cloud"}
+
+
 def test_an_edge_reports_the_statistics_that_devices_never_get():
     played = toy("hierarchical", norm=True, statistics="own")
     hidden = 5

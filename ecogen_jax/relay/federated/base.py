@@ -48,7 +48,8 @@ class Member:
     Attributes:
       device: int32 scalar, its number among all devices.
       edge: int32 scalar, the edge that it belongs to.
-      data: its images, `learn.Data`; () where the server looks.
+      data: its images, `learn.Data`. Where a round picks them out of everybody's, edge,
+        data and counts are () until it has, see `engine.Cohort`.
       counts: float32 `[classes]`, its images by class.
       share: float32 scalar, the share of the local steps that it does.
       number: int32 scalar, the round, from 0.
@@ -114,11 +115,14 @@ class Visits(NamedTuple):
         edges together.
       up: `up(rounds)`, how many times an edge reports, likewise.
       report: `report(server) -> (update, facts)`, as one edge reports them.
+      meet: `meet(server) -> nets`, what the cloud works out when edges have reported;
+        all else that `merge` does is the edges' work.
     """
 
     down: Callable[[int], int]
     up: Callable[[int], int]
     report: Callable[[PyTree], tuple[PyTree, PyTree]]
+    meet: Callable[[PyTree], PyTree]
 
 
 class Method(NamedTuple):
@@ -132,8 +136,10 @@ class Method(NamedTuple):
       merge: `merge(server, arrived, key) -> (server, metrics)`.
       cloud: `cloud(server) -> Variables`: the net that the cloud has.
       edge: `edge(server, index) -> Variables`: the net that an edge has.
-      device: `device(received, own) -> Variables`: the net that a device has before
-        it trains.
+      device: `device(received, own) -> Variables`: the net that a device answers with.
+      lesson: what a device trains from, of what it is sent.
+      begins: `begins(server, index) -> Variables`: the net from which devices below an
+        edge begin to train, as far as it is sent; None where it is that of the edge.
       has_cloud_net: whether what `cloud` gives has been taught anything.
       pools: of how many weighted means of updates and facts `merge` can be made: 1, of
         all devices; or one for each edge; 0 if it needs every device's own.
@@ -149,6 +155,8 @@ class Method(NamedTuple):
     cloud: Callable[[PyTree], Variables]
     edge: Callable[[PyTree, jax.Array], Variables]
     device: Callable[[PyTree, PyTree], Variables]
+    lesson: Callable[[PyTree], PyTree] = lambda received: received
+    begins: Callable[[PyTree, jax.Array], Variables] | None = None
     has_cloud_net: bool = True
     pools: int = 0
     visits: Visits | None = None

@@ -74,13 +74,17 @@ def hierarchical(task: Task) -> Method:
         seen = server.seen + weights.sum(axis=1)
         number = server.number + 1
         visited = (number % period == 0) & (seen.sum() > 0)
-        cloud = chosen(visited, mean(edges, seen), server.cloud)
-        return Tiers(
+        server = replace(server, edges=edges, seen=seen, number=number)
+        cloud = chosen(visited, meet(server), server.cloud)
+        return replace(
+            server,
             cloud=cloud,
             edges=chosen(visited, copies(cloud, task.num_edges), edges),
             seen=jnp.where(visited, jnp.zeros_like(seen), seen),
-            number=number,
         ), {}
+
+    def meet(server: Tiers) -> Server:
+        return mean(server.edges, server.seen)
 
     def report(server: Tiers) -> tuple[Variables, PyTree]:
         variables, seen = server.cloud.variables, server.seen[0]
@@ -97,5 +101,6 @@ def hierarchical(task: Task) -> Method:
             down=lambda rounds: task.num_edges * math.ceil(rounds / period),
             up=lambda rounds: task.num_edges * (rounds // period),
             report=report,
+            meet=meet,
         ),
     )

@@ -145,6 +145,8 @@ def relay_rounds(task: Task) -> Method:
         cloud=served,
         edge=lambda server, index: served(server),
         device=lambda sent, own: part.joined(sent.served, own),
+        lesson=lambda sent: sent.lesson,
+        begins=plain.edge,
     )
 
 

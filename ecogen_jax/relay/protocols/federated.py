@@ -253,7 +253,11 @@ def _flops(own: FederatedSettings) -> Flops:
         if not counted:
             counted.update(_counted(own, state, cohort))
         shares = float(own.plan.steps_share[number].sum())
-        return {"end": counted["end"] * shares, "cloud": counted["cloud"]}
+        found = counted | {"end": counted["end"] * shares}
+        visits = own.method.visits
+        if visits and visits.up(number + 1) == visits.up(number):
+            found["cloud"] = 0.0
+        return found
 
     return flops
 
@@ -261,10 +265,17 @@ def _flops(own: FederatedSettings) -> Flops:
 def _counted(
     own: FederatedSettings, state: Federation, cohort: Cohort
 ) -> dict[str, float]:
-    """FLOPs of one device's round, and of what the cloud does in a round."""
+    """FLOPs of one device's round, and of what the tiers above it do in a round.
+
+    The cloud's are those of a round in which it meets edges that average themselves.
+    """
     first = jax.eval_shape(lambda each: each.member(0), cohort)
     kept = one_party((state.own, state.errors))
     key = jax.random.key(0)
     one = meter.cost(own.engine.one, state.server, first, *kept, key).flops
     whole = meter.cost(own.engine.round, state, cohort, key).flops
-    return {"end": one, "cloud": whole - one * cohort.fault.shape[0]}
+    above = whole - one * cohort.fault.shape[0]
+    if not own.method.visits:
+        return {"end": one, "cloud": above}
+    cloud = meter.cost(own.method.visits.meet, state.server).flops
+    return {"end": one, "edge": above - cloud, "cloud": cloud}

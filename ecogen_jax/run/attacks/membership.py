@@ -187,7 +187,7 @@ def _about_generator(
 
 def _made(run: Finished, variables: Variables) -> np.ndarray:
     """Features that a generator makes, `[classes, MADE, features]`."""
-    noise_size = run.config.federated.fedgen.noise_size
+    noise_size = run.config.federated[run.config.protocol.name].noise_size
     maker = latent_generator(
         features=num_features(run.net, run.shape),
         num_classes=run.num_classes,

@@ -97,7 +97,7 @@ class Heard(NamedTuple):
 
     Attributes:
       device: its number.
-      received: what it was sent.
+      received: what it was sent to train from.
       reference: the net that it started from, as far as the eavesdropper can tell: the
         broadcast one; where no whole net is broadcast, that of a neighbour.
       change: of the net that the device sent, or None where it sent none.
@@ -225,7 +225,7 @@ def overhear(
         heard.append(
             Heard(
                 device,
-                received,
+                run.method.lesson(received),
                 reference(run, state, device),
                 _change(decode(message.payload)),
                 message.facts,
@@ -259,7 +259,7 @@ def reference(run: Finished, state: Federation, device: int) -> Variables:
     method, server, topology = run.method, state.server, run.experiment.topology
     edge = jnp.int32(device // topology.devices_per_edge)
     if method.has_cloud_net:
-        return method.edge(server, edge)
+        return (method.begins or method.edge)(server, edge)
     neighbour = (device + 1) % topology.num_devices
     return method.device(method.send(server, edge), kept_by(state.own, neighbour))
 

@@ -226,7 +226,11 @@ def check(config: ConfigDict) -> None:
         if config.nets[tier] != config.nets.end:
             allowed = f"{config.nets.end!r} in {name}, which has one net: see nets.end"
             raise ConfigError(f"nets.{tier}", config.nets[tier], allowed)
-    for field, empty in (("route", ()), ("baselines", ()), ("start_from", "")):
+    hops_alone = (
+        *(("route", ()), ("baselines", ()), ("start_from", "")),
+        ("hand_on_generators", False),
+    )
+    for field, empty in hops_alone:
         if config.protocol[field]:
             allowed = f"only {empty!r} in {name}; protocol.name = 'hops' has it"
             raise ConfigError(f"protocol.{field}", config.protocol[field], allowed)

@@ -6,10 +6,12 @@ is held against, written before the runs). Here is what all such folders share.
 
 import dataclasses
 import functools
+import io
 import math
+import os
 import pathlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
 
@@ -225,15 +227,18 @@ class Paper:
         folder.mkdir(parents=True, exist_ok=True)
         for name, frame in judged.items():
             path = folder / f"{name}.csv"
-            frame.to_csv(path, index=False, lineterminator="\n")
+            text = frame.to_csv(index=False, lineterminator="\n")
             printer = (printers or {}).get(name, self.markdown)
-            path.with_suffix(".md").write_text(printer(name, read(path)), "utf-8")
+            # Whole or not at all, and never a CSV without what it prints.
+            shown = printer(name, read(io.StringIO(text)))
+            _replace(path.with_suffix(".md"), shown)
+            _replace(path, text)
         sections = [f"# {self.title}\n"]
         sections += ["SMOKE: generated data; these numbers show nothing.\n"] * smoke
         written = sorted(folder.glob("*.csv"))
         sections += [path.with_suffix(".md").read_text("utf-8") for path in written]
         whole = folder / "all.md"
-        whole.write_text("\n".join(sections), encoding="utf-8")
+        _replace(whole, "\n".join(sections))
         return whole
 
     def markdown(self, name: str, table: pd.DataFrame) -> str:
@@ -287,7 +292,13 @@ class Paper:
         return text[[name for name in wanted if name in text]]
 
 
-def read(path: pathlib.Path) -> pd.DataFrame:
+def _replace(path: pathlib.Path, text: str) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read(path: pathlib.Path | IO[str]) -> pd.DataFrame:
     """Reads a written table back; seeds and commits are text."""
     return pd.read_csv(path, dtype={"seeds": "str", "commit": "str"})
 

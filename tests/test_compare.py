@@ -97,6 +97,23 @@ def test_groups_and_pairs(tmp_path):
     assert pairs["mean_difference"].tolist() == pytest.approx([0.25])
 
 
+@pytest.mark.parametrize(
+    ("quantity", "worst"),
+    [
+        ("hops.-1.test", 0.25),
+        ("hops.-1.last_validation", 0.25),
+        ("baselines.local_only.end_own", 0.25),
+        ("baselines.local_only.energy_j", 0.5),
+        ("hops.-1.largest_drop_last_half", 0.5),
+        ("hops.-1.seconds.train", 0.5),
+        ("hops.-1.link.cloud_edge.up_bytes", 0.5),
+    ],
+)
+def test_the_worst_accuracy_is_the_lowest_wherever_it_stands(quantity, worst):
+    groups = {"a": pd.Series([0.5, 0.25])}
+    assert compare.groups_table(groups, quantity)["worst"].tolist() == [worst]
+
+
 def test_the_worst_cost_is_the_highest():
     groups = {"a": series([1, 5, 3])}
     assert compare.groups_table(groups, "ledger.end.energy_j")["worst"].tolist() == [5]

@@ -208,7 +208,7 @@ def test_lines_are_on_the_disk_before_the_checkpoint_that_counts_them(
 
     def synced(run):
         sync(run)
-        events.append(writer.count_lines(run))
+        events.append(len((run.path / "metrics.jsonl").read_text().splitlines()))
 
     def saved(self, number, state, host):
         events.append(host["lines"])

@@ -9,6 +9,7 @@ import pytest
 from ecogen_jax import config as configs
 from ecogen_jax.nets.classifier import classifier
 from ecogen_jax.nets.latent import HEAD, latent_generator, num_features
+from ecogen_jax.run.build_data import fewest
 from papers_repro import paper
 from papers_repro.fedgen import curves, experiments, plot, reproduce, table
 from papers_repro.fedgen.experiments import CELLS, EXPERIMENTS, OURS, PROTOCOLS
@@ -271,7 +272,7 @@ def test_the_protocols_of_a_comparison_have_the_same_devices(cell):
         assert (config.data.name, config.data.alpha) == (dataset, alpha)
         assert config.data == reference.data, protocol
         assert config.nets == reference.nets, protocol
-        assert config.local.batch_size == reference.local.batch_size
+        assert fewest(config)[1] == fewest(reference)[1]
         if protocol != "centralised":
             assert config.topology == reference.topology, protocol
         if protocol != "relay_cycle":

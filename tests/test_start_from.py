@@ -94,6 +94,13 @@ def test_a_run_of_other_data_or_another_net_is_refused(
     assert f"{theirs}, as in the run of protocol.start_from" in str(error.value)
 
 
+def test_a_run_whose_devices_have_another_batch_at_least_is_refused(finished):
+    theirs = configs.load("configs/relay_cycle.py:smoke").local.batch_size
+    here = config(finished.path, "end", f"local.batch_size={theirs + 1}")
+    with pytest.raises(ConfigError, match=rf"local.batch_size.*{theirs}, the fewest"):
+        start(here, outline(here).parties)
+
+
 def test_fields_of_other_tiers_may_differ(finished):
     here = config(
         finished.path, "cloud", "nets.edge=mlp", "topology.devices_per_edge=1"

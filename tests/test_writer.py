@@ -105,10 +105,8 @@ def test_write_json_leaves_the_old_file_when_it_fails(tmp_path):
 
 def test_truncated_metrics_hold_no_line_twice(tmp_path):
     with open_run(tmp_path) as run:
-        assert writer.count_lines(run) == 0
         for number in range(4):
             writer.append_metrics(run, [{"round": number}])
-        assert writer.count_lines(run) == 4
         writer.truncate_metrics(run, 2)
         writer.append_metrics(run, [{"round": 2}])
         lines = (run.path / "metrics.jsonl").read_text().splitlines()
@@ -120,7 +118,6 @@ def test_a_torn_last_line_is_dropped(tmp_path):
         writer.append_metrics(run, [{"round": 0}])
         with (run.path / "metrics.jsonl").open("a") as file:
             file.write('{"rou')
-        assert writer.count_lines(run) == 1
         writer.truncate_metrics(run, 1)
         assert (run.path / "metrics.jsonl").read_text() == '{"round": 0}\n'
 

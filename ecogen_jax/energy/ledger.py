@@ -34,7 +34,7 @@ from typing import Any, NamedTuple, SupportsFloat
 
 import pandas as pd
 
-from ecogen_jax.energy import constants
+from ecogen_jax.energy import accounting, constants
 from ecogen_jax.energy.rates import LINKS, TIERS, Rates, check_place
 
 KIND = "modelled"
@@ -341,7 +341,7 @@ def _entry(
         carbon_location_g=carbon.value,
         carbon_location_low_g=carbon.low,
         carbon_location_high_g=carbon.high,
-        carbon_market_g=carbon.value * (1 - contracted_share),
+        carbon_market_g=accounting.market_g(carbon.value, contracted_share),
         kind=KIND,
     )
 

@@ -51,12 +51,11 @@ PAIRED = ("against", "low", "high")
 ALLOWED = {"direction": (">=", "<=", "="), "judged": ("mean", "worst", "std")}
 
 # Fields that runs of one bar differ in; each seed starts from the run of its own.
-_BY_SEED = ("seed", "run.workdir", "protocol.start_from")
+_OWN_TO_A_SEED = ("seed", "run.workdir", "protocol.start_from")
 _REQUIRED = ("id", "experiment", "dataset", "expression", "bar", *ALLOWED)
 _OPERATORS = {"+": operator.add, "-": operator.sub, "/": operator.truediv}
 _VERDICTS = {">=": operator.ge, "<=": operator.le, "=": operator.eq}
 _EXACT = 12  # decimals: what is left of binary fractions decides no verdict
-_OWN_TO_A_SEED = ("seed", "run.workdir", "protocol.start_from")
 
 
 def read(path: str | Path) -> pd.DataFrame:

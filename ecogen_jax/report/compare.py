@@ -205,7 +205,12 @@ def pairs_table(
 
 def higher_is_better(quantity: str) -> bool:
     """Returns True for accuracies; everything else in a summary is a cost."""
-    return quantity.split(".")[0] in ("phases", "baselines")
+    first, *rest = quantity.split(".")
+    return first in ("phases", "hops", "baselines") and _COSTS.isdisjoint(rest)
+
+
+_COSTS = {"energy_j", "largest_drop_last_half", "link", "seconds"}
+"""What stands beside accuracies in a summary."""
 
 
 def _interval(

@@ -1,4 +1,4 @@
-"""From a config to everything a run needs: the only reader of configs."""
+"""From a config to everything a run needs, with `build_data` and its neighbours."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,6 +1,7 @@
 """From a config and a dataset to who has which images."""
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -212,6 +213,12 @@ def _check_missing(config: ConfigDict, labels: np.ndarray) -> None:
         )
 
 
+def fewest(config: ConfigDict) -> tuple[str, int]:
+    """How many images a device has at least: the field that says so, and the number."""
+    field = f"{'federated' if is_federated(config) else 'local'}.batch_size"
+    return field, attrgetter(field)(config) if devices_train(config) else 1
+
+
 def _private_parts(
     config: ConfigDict,
     labels: np.ndarray,
@@ -222,14 +229,13 @@ def _private_parts(
     """Positions of each device's images; where none train, they are for judging."""
     if not len(labels):
         return [np.zeros(0, np.int64)] * topology.num_devices
-    section = "federated" if is_federated(config) else "local"
-    least = config[section].batch_size if devices_train(config) else 1
+    field, least = fewest(config)
     if topology.num_devices * least > len(labels):
         raise ConfigError(
             "topology.devices_per_edge",
             topology.devices_per_edge,
             f"as many that {topology.num_devices} devices with {least} images each (a "
-            f"{section}.batch_size where they train) need no more than the "
+            f"{field} where they train) need no more than the "
             f"{len(labels)} private training images",
         )
     try:

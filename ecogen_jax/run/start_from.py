@@ -13,6 +13,7 @@ from ecogen_jax import mesh
 from ecogen_jax.config import ConfigError
 from ecogen_jax.config_hops import first_tier
 from ecogen_jax.relay.parties import Parties
+from ecogen_jax.run.build_data import fewest
 from ecogen_jax.run.results import load_run
 from ecogen_jax.types import PyTree
 
@@ -98,3 +99,11 @@ def _check_same(config: ConfigDict, other: ConfigDict, tier: str) -> None:
             raise ConfigError(
                 field, here, f"{there!r}, as in the run of protocol.start_from"
             )
+    (field, least), (_, theirs) = fewest(config), fewest(other)
+    if tier == "end" and least != theirs:
+        raise ConfigError(
+            field,
+            least,
+            f"{theirs}, the fewest images of a device in the run of "
+            "protocol.start_from, or its images are shared out otherwise",
+        )

@@ -177,18 +177,13 @@ def sync_metrics(run: RunFolder) -> None:
         os.fsync(file.fileno())
 
 
-def count_lines(run: RunFolder) -> int:
-    """Returns the number of whole lines in `metrics.jsonl`, for a checkpoint."""
-    return len(_whole_lines(run))
-
-
 @distributed.main_only
 def truncate_metrics(run: RunFolder, num_lines: int) -> None:
     """Keeps the first lines of `metrics.jsonl`: a resume writes the others again.
 
     Args:
         run: the run folder.
-        num_lines: how many lines the checkpoint had seen (`count_lines`).
+        num_lines: how many lines the checkpoint had seen.
 
     Raises:
         ValueError: the file has fewer lines than that.

@@ -5,6 +5,7 @@ docs/privacy.md for who the eavesdropper is and what the attacks are given.
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -52,7 +53,33 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="tiny: shows nothing, writes attacks_smoke/",
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    try:
+        check_protection(args.clip, args.noise_multiplier)
+    except ValueError as error:
+        parser.error(str(error))
+    return args
+
+
+def check_protection(clip: float, noise_multiplier: float) -> None:
+    """Checks the flags of a protection, which belong together.
+
+    Args:
+        clip: of `--clip`.
+        noise_multiplier: of `--noise-multiplier`.
+
+    Raises:
+        ValueError: one is negative or infinite, or there is noise without a norm.
+    """
+    flags = {"--clip": clip, "--noise-multiplier": noise_multiplier}
+    for flag, value in flags.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{flag} is {value:g}: allowed is 0 (off) or more")
+    if noise_multiplier and not clip:
+        raise ValueError(
+            f"--noise-multiplier is {noise_multiplier:g} without --clip: the noise is "
+            "a multiple of that norm; give --clip above 0, such as --clip 1"
+        )
 
 
 def attack_one(path: Path, args: argparse.Namespace) -> pd.DataFrame:

@@ -4,11 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from ecogen_jax.energy import audit
+from ecogen_jax.report import files
 
 EXAMPLE = f"""columns, all optional: {", ".join((*audit.WORDS, *audit.NUMBERS))}
 
@@ -30,9 +30,13 @@ def main() -> int:
     parser.add_argument("file", type=Path, help="CSV with one job a row")
     file = parser.parse_args().file
     try:
-        table = pd.read_csv(file)
+        table = files.read_csv(file, "one job a row; --help shows one")
+    except (FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
         findings = audit.audit(table)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         print(f"error: {file}: {error}", file=sys.stderr)
         return 2
     if findings:

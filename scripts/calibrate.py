@@ -15,13 +15,16 @@ import jax.numpy as jnp
 from rich.console import Console
 
 from ecogen_jax.energy import roofline
+from ecogen_jax.report import files
 
 EXAMPLE = """example:
   python scripts/calibrate.py --output calibration.json
   python scripts/calibrate.py --device a100 --dtype bfloat16   # run it on an A100
 
-Takes seconds. The file holds absolute rates, which a pre-flight estimate takes in place
-of the default share of a datasheet's peak; with --device the shares are printed.
+Takes seconds. The file holds absolute rates. In Python
+`ecogen_jax.energy.roofline.calibrated` reads it, and `roofline.time_s` takes them in
+place of the default share of a datasheet's peak; scripts/energy.py does not read it.
+With --device the shares are printed.
 """
 REPEATS = 5
 
@@ -41,13 +44,32 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=2048, help="side of the matrices")
     args = parser.parse_args()
     try:
+        files.check_output("--output", args.output)
         datasheet = roofline.machine(args.device) if args.device else None
+        if args.device:
+            warn_of_another(args.device, jax.devices()[0].device_kind)
         record = calibrate(args.device or _host(), args.dtype, args.size)
         lines = report(record, datasheet)
     except ValueError as error:
         sys.exit(f"error: {error}")
     args.output.write_text(json.dumps(record, indent=1) + "\n")
     Console().print("\n".join([*lines, f"written to {args.output}"]), soft_wrap=True)
+
+
+def warn_of_another(device: str, kind: str) -> None:
+    """Warns where what is measured does not look like the device that was named.
+
+    Args:
+        device: of `--device`.
+        kind: what JAX calls the device that it runs on, such as "NVIDIA H100 80GB".
+    """
+    model = device.rpartition("_")[2]
+    if model not in kind.lower():
+        print(
+            f"warning: --device is {device}, but JAX runs on {kind!r}: unless that is "
+            "the same device, the shares and the name in the file are wrong",
+            file=sys.stderr,
+        )
 
 
 def calibrate(name: str, dtypes: list[str], size: int) -> dict[str, Any]:

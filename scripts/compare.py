@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from ecogen_jax.report import compare, runs, tables
+from ecogen_jax.report import compare, files, runs, tables
 
 EXAMPLE = """example:
-  python scripts/compare.py runs/relay_cycle runs/fedavg \\
+  python scripts/compare.py runs/relay_cycle runs/federated_fedavg \\
       --quantity phases.-1.accuracy.end ledger.edge.energy_j --csv comparison.csv
 
 A quantity is a dotted path into summary.json. Differences are paired by seed, with a
@@ -62,7 +62,11 @@ def compare_all(
 def main() -> None:
     """Prints the tables."""
     args = parse_args()
+    outputs = {"--csv": args.csv, "--markdown": args.markdown}
     try:
+        for flag, path in outputs.items():
+            if path:
+                files.check_output(flag, path)
         found = [runs.read(path) for path in runs.find(args.run)]
         groups, pairs = compare_all(found, args.quantity, args.by)
     except (FileNotFoundError, ValueError) as error:
@@ -72,7 +76,10 @@ def main() -> None:
         title = "Paired by seed: group minus reference, 95 % interval"
         shown.append(tables.from_frame(title, pairs))
     console = Console()
-    console.print(*map(tables.to_rich, shown))
+    if any(run.summary["synthetic_data"] for run in found):
+        console.print(tables.SYNTHETIC)
+    for table in shown:
+        tables.print_whole(tables.to_rich(table))
     if not pairs.empty and (pairs["n"] < 2).any():
         console.print("One seed gives no interval and no p: run at least 2.")
     if args.csv:

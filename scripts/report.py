@@ -23,7 +23,7 @@ def main() -> None:
             run = runs.read(path)
             plots.write_all(run)
             print(html.write(run))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         sys.exit(f"error: {error}")
 
 

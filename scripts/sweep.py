@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from ecogen_jax.report import tables
 from ecogen_jax.run import sweep
 
 EXAMPLE = """example:
@@ -44,6 +45,31 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def parse_seeds(text: str) -> list[int]:
+    """Reads the value of `--seeds`.
+
+    Args:
+        text: whole numbers between commas.
+
+    Returns:
+        The seeds.
+
+    Raises:
+        ValueError: the text is of another form, or names a seed twice.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(map(str.isdecimal, words)):
+        raise ValueError(
+            f"--seeds is {text!r}: allowed are whole numbers between commas, such as "
+            "0,1,2"
+        )
+    seeds = [int(word) for word in words]
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if twice:
+        raise ValueError(f"--seeds is {text!r} and has {twice} twice: name each once")
+    return seeds
+
+
 def run_with_progress(cells: Sequence[sweep.Cell]) -> Iterator[sweep.Result]:
     """Runs the cells under a progress bar that names the one at work."""
     with Progress() as progress:
@@ -64,18 +90,27 @@ def main() -> int:
     args = parse_args()
     fixed = [f"run.workdir={args.workdir}"] if args.workdir else []
     try:
-        seeds = [int(seed) for seed in args.seeds.split(",")]
+        seeds = parse_seeds(args.seeds)
         cells = sweep.cells(args.config, seeds, args.grid, fixed)
         results = list(run_with_progress(cells))
     except ValueError as error:
         sys.exit(f"error: {error}")
-    table = Table("overrides", "status", "seconds", "run or log")
-    for result in results:
-        overrides = " ".join(result.cell.overrides)
-        row = (overrides, result.status, f"{result.seconds:.0f}", str(result.where))
-        table.add_row(*row)
-    Console().print(table)
+    show(results)
     return int(any(result.status == "failed" for result in results))
+
+
+def show(results: Sequence[sweep.Result]) -> None:
+    """Prints what became of each cell, then its run folder, or its log if it failed."""
+    table = Table("cell", "overrides", "status", "seconds")
+    for number, result in enumerate(results):
+        overrides = " ".join(result.cell.overrides)
+        table.add_row(str(number), overrides, result.status, f"{result.seconds:.0f}")
+    tables.print_whole(table)
+    console = Console()
+    for number, result in enumerate(results):
+        name = "log" if result.status == "failed" else "run folder"
+        line = f"{name:<12}{number:<4}{result.where}"
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 
 from ecogen_jax.report import bars, runs, tables
@@ -13,7 +15,8 @@ EXAMPLE = """example:
       runs/quickstart runs/relay_cycle runs/relay_missing_class
 
 The table goes to tables/ beside the file of bars. A bar takes the runs of its
-experiment and dataset, which may differ in the seed alone.
+experiment and dataset, which may differ in the seed alone. A row without such runs
+keeps what the table there says of it, unless the bar has changed.
 """
 
 
@@ -27,18 +30,45 @@ def main() -> None:
     parser.add_argument("bars", type=Path, help="CSV with one bar a row")
     parser.add_argument("run", nargs="+", help="run folders, or folders above some")
     args = parser.parse_args()
+    folder = args.bars.parent / "tables"
     try:
         found = [runs.read(path) for path in runs.find(args.run)]
         table = bars.judge(bars.read(args.bars), found)
+        check_some_run(table, found)
+        table = bars.kept(table, folder)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"error: {error}")
     console = Console()
     narrow = bars.readable(table).drop(columns=["dataset", "quantity", "unit", "aim"])
-    console.print(tables.to_rich(tables.from_frame("Bars", narrow)))
+    tables.print_whole(tables.to_rich(tables.from_frame("Bars", narrow)))
     if (table["seeds"].dropna().str.count(" ") < 2).any():
         console.print("A row with fewer than 3 seeds supports no claim.")
-    written = bars.write(table, args.bars.parent / "tables")
+    written = bars.write(table, folder)
     console.print(f"written to {written} and its .csv", soft_wrap=True)
+
+
+def check_some_run(table: pd.DataFrame, found: Sequence[runs.Run]) -> None:
+    """Checks that the runs are about the bars.
+
+    Args:
+        table: as judged.
+        found: the runs.
+
+    Raises:
+        ValueError: no bar has a run.
+    """
+    if table["ours_mean"].notna().any():
+        return
+    asked = zip(table["experiment"], table["dataset"], strict=True)
+    there = ((run.summary["experiment"], run.summary["dataset"]) for run in found)
+    wanted, given = (
+        ", ".join(dict.fromkeys(f"{name} on {dataset}" for name, dataset in pairs))
+        for pairs in (asked, there)
+    )
+    raise ValueError(
+        f"the bars are about {wanted}, the runs are {given}: none fills a bar; name "
+        "runs of those experiments and datasets"
+    )
 
 
 if __name__ == "__main__":

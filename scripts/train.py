@@ -12,7 +12,10 @@ Several processes, on one machine or many, make one run together (docs/scaling.m
   srun python scripts/train.py --distributed --config configs/federated/fedavg.py
 """
 
+import contextlib
+import logging
 import sys
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.markup import escape
@@ -42,7 +45,8 @@ def report(config: configs.ConfigDict, console: Console) -> int:
     from ecogen_jax.run.loop import run
 
     try:
-        path = run(config)
+        with run_folder_shown():
+            path = run(config)
     except DivergedError as error:
         show(error)
         return 3
@@ -53,7 +57,7 @@ def report(config: configs.ConfigDict, console: Console) -> int:
     drawn = plots.write_all(finished)
     page = html.write(finished)
     if finished.summary["synthetic_data"]:
-        console.print("[bold yellow]SYNTHETIC DATA: these numbers show nothing[/]")
+        console.print(tables.SYNTHETIC)
     console.print(tables.phase_table(finished.summary))
     if finished.summary["hops"]:
         console.print(tables.hop_table(finished.summary))
@@ -61,6 +65,26 @@ def report(config: configs.ConfigDict, console: Console) -> int:
     for name, file in (("run folder", path), ("plot", drawn[0]), ("report", page)):
         console.print(f"{name:<12}{file}", soft_wrap=True, highlight=False)
     return 0
+
+
+@contextlib.contextmanager
+def run_folder_shown() -> Iterator[None]:
+    """Prints the folder of the run as it is opened, and whether it is resumed.
+
+    Yields:
+        Nothing.
+    """
+    from ecogen_jax.run import writer
+
+    logger = logging.getLogger(writer.__name__)
+    handler = logging.StreamHandler(sys.stdout)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
 
 
 def show(error: Exception) -> None:

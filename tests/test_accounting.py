@@ -244,4 +244,7 @@ def test_audit_script(tmp_path, monkeypatch, capsys, line, status, says):
 def test_audit_script_reports_a_file_that_it_cannot_read(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["audit.py", str(tmp_path / "none.csv")])
     assert script.main() == 2
-    assert "none.csv" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "there is no file" in error
+    assert error.count("none.csv") == 1
+    assert "give a CSV with one job a row" in error

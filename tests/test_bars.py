@@ -239,6 +239,69 @@ def test_the_script_ends_on_bad_input(tmp_path, monkeypatch):
         run_script(monkeypatch, tmp_path / "bars.csv", tmp_path / "runs")
 
 
+def written(tmp_path):
+    return pd.read_csv(tmp_path / "tables" / "bars.csv").set_index("id")
+
+
+def two_experiments(tmp_path, monkeypatch, **change):
+    """The script over runs of A and B, then of A alone, whose B's bar has a change."""
+    a, b = {"id": "A"}, {"id": "B", "experiment": "other"}
+    path = tmp_path / "bars.csv"
+    frame(a, b).to_csv(path, index=False)
+    found(tmp_path / "a", (0.1 + 0.2,))
+    made = found(tmp_path / "b", (0.1 + 0.2, 0.7, 1 / 3), experiment="other")
+    run_script(monkeypatch, path, tmp_path / "a", tmp_path / "b")
+    before = written(tmp_path)
+    frame(a, {**b, **change}).to_csv(path, index=False)
+    run_script(monkeypatch, path, tmp_path / "a")
+    return before, written(tmp_path), made
+
+
+def test_a_row_without_its_runs_stays_as_printed(tmp_path, monkeypatch):
+    before, after, made = two_experiments(tmp_path, monkeypatch)
+    pd.testing.assert_frame_equal(after, before, check_exact=True)
+    assert after.loc["B", "seeds"] == "0 1 2"
+    assert after.loc["B", "commit"].startswith(made[0].manifest["git_commit"])
+
+
+@pytest.mark.parametrize("change", [{"bar": 239}, {"judged": "worst"}])
+def test_a_row_whose_bar_has_changed_is_not_kept(tmp_path, monkeypatch, change):
+    _, after, _ = two_experiments(tmp_path, monkeypatch, **change)
+    assert after["verdict"].tolist() == ["met", "not run"]
+    assert math.isnan(after.loc["B", "ours_mean"])
+
+
+def test_runs_of_no_bar_are_named_beside_the_bars(tmp_path, monkeypatch):
+    found(tmp_path / "runs", experiment="quickstart_smoke", dataset="fake")
+    frame({}, {"id": "B", "dataset": "usps"}).to_csv(tmp_path / "bars.csv")
+    with pytest.raises(SystemExit) as stopped:
+        run_script(monkeypatch, tmp_path / "bars.csv", tmp_path / "runs")
+    assert str(stopped.value) == (
+        "error: the bars are about relay_cycle on mnist, relay_cycle on usps, the runs "
+        "are quickstart_smoke on fake: none fills a bar; name runs of those "
+        "experiments and datasets"
+    )
+    assert not (tmp_path / "tables").exists()
+
+
+@pytest.mark.parametrize("text", ["", 'a,b\n1,"2\n', "a,b\n1,2,3,4\n5,6,7,8,9\n"])
+def test_a_file_that_is_no_table_is_named_with_the_remedy(tmp_path, text):
+    path = tmp_path / "bars.csv"
+    path.write_text(text)
+    with pytest.raises(
+        ValueError, match=r"bars.csv is no table \(.*give a CSV with one"
+    ):
+        bars.read(path)
+    with pytest.raises(ValueError, match=r"is no table \(.*give a CSV with one bar"):
+        bars.read(tmp_path)
+
+
+def test_a_missing_file_of_bars_is_named_with_the_remedy(tmp_path):
+    message = r"there is no file .*none.csv; give a CSV with one bar a row and the col"
+    with pytest.raises(FileNotFoundError, match=message):
+        bars.read(tmp_path / "none.csv")
+
+
 def test_markdown_has_the_numbers_to_the_right():
     table = tables.TextTable("Title", ("a", "b"), [("x", "1")])
     assert tables.to_markdown(table) == (

@@ -31,7 +31,31 @@ def test_with_a_device_it_prints_the_share_of_the_peak(tmp_path, monkeypatch, ca
     path = tmp_path / "calibration.json"
     run(monkeypatch, "--size", 16, "--output", path, "--device", "h100")
     assert json.loads(path.read_text())["name"] == "h100"
-    assert capsys.readouterr().out.count("% of the peak") == 2
+    out, err = capsys.readouterr()
+    assert out.count("% of the peak") == 2
+    (warning,) = err.splitlines()
+    assert warning.startswith("warning: --device is h100, but JAX runs on 'cpu': ")
+
+
+@pytest.mark.parametrize(
+    ("device", "kind", "warned"),
+    [
+        ("a100", "NVIDIA A100-SXM4-80GB", False),
+        ("a100", "NVIDIA H100 80GB HBM3", True),
+        ("tpu_v4", "TPU v4", False),
+        ("tpu_v4", "TPU v3", True),
+        ("server_cpu", "cpu", False),
+        ("a100", "cpu", True),
+    ],
+)
+def test_another_device_than_the_named_one_is_warned_of(capsys, device, kind, warned):
+    calibrate.warn_of_another(device, kind)
+    assert (repr(kind) in capsys.readouterr().err) == warned
+
+
+def test_the_help_names_what_reads_the_file():
+    assert "ecogen_jax.energy.roofline.calibrated" in calibrate.EXAMPLE
+    assert "scripts/energy.py does not read it" in calibrate.EXAMPLE
 
 
 def test_rates_are_the_amount_over_the_seconds(monkeypatch):
@@ -56,7 +80,11 @@ def test_the_amounts_are_those_of_the_programs(monkeypatch):
 
 @pytest.mark.parametrize(
     ("args", "match"),
-    [(["--device", "h1000"], "h100"), (["--size", "0"], "--size is 0")],
+    [
+        (["--device", "h1000"], "h100"),
+        (["--size", "0"], "--size is 0"),
+        (["--output", "/no/dir/x.json"], "--output is .* there is no folder /no/dir;"),
+    ],
 )
 def test_bad_arguments_are_one_line(tmp_path, monkeypatch, args, match):
     with pytest.raises(SystemExit, match=match):

@@ -1,10 +1,12 @@
 import math
+import re
 import sys
 
 import pandas as pd
 import pytest
 from scipy import stats
 
+from ecogen_jax import config as configs
 from ecogen_jax.report import compare, runs
 from scripts import compare as script
 from tests.run_folders import make_run
@@ -131,7 +133,7 @@ def test_groups_by_config_field(tmp_path):
 
 def run_script(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, arguments)])
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "80")
     script.main()
 
 
@@ -160,3 +162,50 @@ def test_script_says_that_one_seed_is_not_enough(tmp_path, monkeypatch, capsys):
 def test_script_ends_on_bad_input(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="error: no finished run in"):
         run_script(monkeypatch, tmp_path / "nothing")
+
+
+def test_script_cuts_nothing_at_80_columns(tmp_path, monkeypatch, capsys):
+    name = "an_experiment_of_a_name_that_takes_half_of_the_line"
+    make_runs(tmp_path, f"{name}_b", [0.51234, 0.7])
+    make_runs(tmp_path, f"{name}_a", [0.91234, 0.8])
+    run_script(monkeypatch, tmp_path)
+    out = capsys.readouterr().out
+    assert "…" not in out
+    words = ("mean_difference", "phases.-1.accuracy.end", f"{name}_a", f"{name}_b")
+    assert all(word in out for word in words)
+    assert "SYNTHETIC" not in out
+
+
+def test_script_says_that_runs_are_synthetic(tmp_path, monkeypatch, capsys):
+    make_runs(tmp_path, "b", [0.5, 0.7])
+    make_runs(tmp_path, "a", [0.9, 0.8], synthetic_data=True)
+    run_script(monkeypatch, tmp_path)
+    out = capsys.readouterr().out
+    assert "SYNTHETIC DATA: these numbers show nothing" in out
+
+
+@pytest.mark.parametrize("flag", ["--csv", "--markdown"])
+def test_script_refuses_an_output_before_the_work(tmp_path, monkeypatch, flag):
+    make_runs(tmp_path, "b", [0.5])
+    monkeypatch.setattr(script.runs, "find", lambda paths: pytest.fail("it works"))
+    for path, message in (
+        (tmp_path / "no" / "x.csv", f"{flag} is .*x.csv, but there is no folder .*no;"),
+        (tmp_path, f"{flag} is .*, a folder; name a file in it"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            run_script(monkeypatch, tmp_path, flag, path)
+
+
+@pytest.mark.parametrize("name", ["summary.json", "metrics.jsonl", "ledger.csv"])
+def test_script_names_a_damaged_file(tmp_path, monkeypatch, name):
+    path = make_run(tmp_path) / name
+    path.write_text("" if name == "ledger.csv" else '{"seed": ')
+    message = rf"error: {re.escape(str(path))} is damaged \(.*; put the file back, or"
+    with pytest.raises(SystemExit, match=message):
+        run_script(monkeypatch, tmp_path)
+
+
+def test_the_example_names_folders_that_runs_have(tmp_path):
+    shown = re.findall(r"runs/(\w+)", script.EXAMPLE)
+    files = ("configs/relay_cycle.py", "configs/federated/fedavg.py")
+    assert shown == [configs.load(file).experiment for file in files]

@@ -57,6 +57,16 @@ def test_missing_file_is_named(tmp_path):
         runs.read(path)
 
 
+def test_the_script_names_a_damaged_file_and_the_remedy(tmp_path, monkeypatch):
+    path = make_run(tmp_path) / "summary.json"
+    path.write_text('{"seed": 0')
+    monkeypatch.setattr("sys.argv", ["report.py", str(tmp_path)])
+    with pytest.raises(
+        SystemExit, match=r"summary.json is damaged \(.*; put the file b"
+    ):
+        script.main()
+
+
 def test_find_expands_folders_in_the_order_given(tmp_path):
     a0, a1 = make_run(tmp_path, "a", 0), make_run(tmp_path, "a", 1)
     b0, unfinished = make_run(tmp_path, "b", 0), make_run(tmp_path, "b", 1)

@@ -126,7 +126,7 @@ def test_script_runs_the_grid_and_reports_failure(spec, monkeypatch, capsys):
     monkeypatch.setattr(script, "__file__", str(Path("sweep.py").absolute()))
     arguments = ["--config", spec, "--seeds", "0,1", "--workdir", "out"]
     monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments])
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "80")
     assert script.main() == 1
     printed = capsys.readouterr().out
     assert "done" in printed
@@ -134,7 +134,33 @@ def test_script_runs_the_grid_and_reports_failure(spec, monkeypatch, capsys):
     assert len(list(Path("out/sweep-logs").iterdir())) == 2
 
 
-def test_script_ends_on_bad_input(spec, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["sweep.py", "--config", spec, "--seeds", "0;1"])
-    with pytest.raises(SystemExit, match="error: "):
+def test_no_path_of_a_sweep_is_cut(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    cell = sweep.Cell("x.py", (f"run.workdir={'a' * 50}", f"data.name={'b' * 50}"))
+    done, log = (Path("/") / "/".join([name * 40] * 3) for name in "dl")
+    script.show(
+        [
+            sweep.Result(cell, "done", 12.0, done),
+            sweep.Result(cell, "failed", 3.0, log),
+        ]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == [f"run folder  0   {done}", f"log         1   {log}"]
+    assert sum(" ".join(cell.overrides) in line for line in lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        ("0;1", "--seeds is '0;1': allowed are whole numbers between commas, such as"),
+        ("0,x", "--seeds is '0,x': allowed are whole numbers"),
+        ("", "--seeds is '': allowed are whole numbers"),
+        ("0-2", "--seeds is '0-2': allowed are whole numbers"),
+        ("0,1,0", r"--seeds is '0,1,0' and has \[0\] twice: name each once"),
+    ],
+)
+def test_script_refuses_seeds_of_another_form(spec, monkeypatch, seeds, message):
+    monkeypatch.setattr(sys, "argv", ["sweep.py", "--config", spec, "--seeds", seeds])
+    with pytest.raises(SystemExit, match=f"error: {message}"):
         script.main()
+    assert not Path("runs").exists()

@@ -7,6 +7,7 @@ import pytest
 
 from ecogen_jax import mesh
 from ecogen_jax.data import sources
+from ecogen_jax.run import writer
 from scripts import train
 
 SMOKE = "configs/quickstart.py:smoke"
@@ -133,7 +134,17 @@ def test_help_shows_an_example():
     assert "--config.data.alpha=0.1" in done.stdout
 
 
-# What a run prints at its end.
+def test_the_folder_of_a_run_is_printed_as_it_is_opened(tmp_path, capsys):
+    for end in ("", ", resumed"):
+        with train.run_folder_shown(), writer.open_run(tmp_path, "x", 0, {}) as run:
+            assert capsys.readouterr().out == f"run folder  {run.path}{end}\n"
+
+
+# What a run prints.
+
+
+def test_a_run_begins_with_its_folder(finished):
+    assert finished.printed.splitlines()[0] == f"run folder  {finished.path}"
 
 
 def test_tables_of_a_run_fit_a_terminal_of_80_columns(finished):

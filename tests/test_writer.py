@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ecogen_jax.config import ConfigError
 from ecogen_jax.run import writer
 
 CONFIG = {"experiment": "x", "seed": 0, "data": {"missing": (8, 9)}}
@@ -159,3 +160,27 @@ def test_git_state_of_the_source(tmp_path, monkeypatch):
     assert dirty is False
     source.write_text("changed")
     assert writer._git_state() == (commit, True)
+
+
+def test_a_workdir_that_is_a_file_names_the_field(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("")
+    message = r"run.workdir = '.*README.md' is refused; allowed: a folder to write runs"
+    with pytest.raises(ConfigError, match=message):
+        open_run(path)
+    (tmp_path / "x").write_text("")  # where the folder of the experiment would be
+    with pytest.raises(ConfigError, match=r"run\.workdir"):
+        open_run(tmp_path)
+
+
+def test_an_opened_run_is_told_with_its_folder(tmp_path, caplog):
+    caplog.set_level("INFO", logger=writer.__name__)
+    with open_run(tmp_path) as first:
+        pass
+    with open_run(tmp_path):
+        pass
+    told = f"run folder  {first.path}"
+    assert [record.getMessage() for record in caplog.records] == [
+        told,
+        f"{told}, resumed",
+    ]

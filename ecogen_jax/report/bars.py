@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from ecogen_jax.report import compare, tables
+from ecogen_jax.report import compare, files, tables
 from ecogen_jax.report.runs import Run
 
 COLUMNS = (
@@ -50,6 +50,20 @@ PAIRED = ("against", "low", "high")
 
 ALLOWED = {"direction": (">=", "<=", "="), "judged": ("mean", "worst", "std")}
 
+# What a bar asks; a printed row stands as long as it is the same.
+_ASKED = ("experiment", "dataset", "quantity", "unit", "direction", "bar", "judged")
+_FROM_RUNS = (
+    "ours_mean",
+    "ours_std",
+    "ours_worst",
+    "seeds",
+    "deviation",
+    "verdict",
+    "command",
+    "commit",
+    "low",
+    "high",
+)
 # Fields that runs of one bar differ in; each seed starts from the run of its own.
 _OWN_TO_A_SEED = ("seed", "run.workdir", "protocol.start_from")
 _REQUIRED = ("id", "experiment", "dataset", "expression", "bar", *ALLOWED)
@@ -74,10 +88,10 @@ def read(path: str | Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a column is missing, an id is there twice, a direction or judged
-            is none of those, or a bar with `=` is blank.
+        ValueError: the file is no table, a column is missing, an id is there twice, a
+            direction or judged is none of those, or a bar with `=` is blank.
     """
-    bars = pd.read_csv(path)
+    bars = files.read_csv(path, f"one bar a row and the columns {', '.join(_REQUIRED)}")
     missing = [name for name in _REQUIRED if name not in bars]
     if missing:
         raise ValueError(f"{path} lacks the columns {', '.join(missing)}; add them")
@@ -117,6 +131,31 @@ def judge(bars: pd.DataFrame, found: Sequence[Run]) -> pd.DataFrame:
     rows = [{**bar, **_ours(bar, found)} for bar in bars.to_dict("records")]
     columns = [*COLUMNS, *(PAIRED if "against" in bars else ())]
     return pd.DataFrame(rows).reindex(columns=columns)
+
+
+def kept(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Puts back what was printed before of runs that are not at hand.
+
+    Args:
+        table: from `judge`.
+        folder: where `write` has put it before, or not yet.
+
+    Returns:
+        The table, whose rows without runs have the numbers, command and commit of the
+        table in the folder; not those whose bar has changed since.
+    """
+    path = folder / "bars.csv"
+    if not path.exists():
+        return table
+    printed = pd.read_csv(path, dtype={"seeds": "str", "commit": "str"})
+    before = {row["id"]: row for row in printed.to_dict("records")}
+    rows = []
+    for row in table.to_dict("records"):
+        old = before.get(row["id"], {})
+        if pd.isna(row["ours_mean"]) and _same_bar(row, old):
+            row |= {name: old[name] for name in _FROM_RUNS if name in old}
+        rows.append(row)
+    return pd.DataFrame(rows).reindex(columns=table.columns)
 
 
 def evaluate(expression: str, run: Run) -> float:
@@ -194,6 +233,12 @@ def _by_phase(summary: dict[str, Any]) -> dict[str, Any]:
         name = tables.phase_name(phase).replace(" ", "_")
         named.setdefault(name, phase["accuracy"])
     return named
+
+
+def _same_bar(row: dict[Any, Any], old: dict[Any, Any]) -> bool:
+    """Whether a row printed before answers the same question."""
+    pairs = [(row[name], old.get(name, math.nan)) for name in _ASKED]
+    return bool(old) and all(a == b or (pd.isna(a) and pd.isna(b)) for a, b in pairs)
 
 
 def _ours(bar: dict[Any, Any], found: Sequence[Run]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Run folders, read back."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +43,7 @@ def read(path: str | Path) -> Run:
 
     Raises:
         FileNotFoundError: the folder is no run, is not finished, or lacks a file.
+        ValueError: a file is damaged.
     """
     path = Path(path)
     _require_finished(path)
@@ -53,12 +54,12 @@ def read(path: str | Path) -> Run:
             )
     return Run(
         path=path,
-        config=_json(path / "config.json"),
-        manifest=_json(path / "manifest.json"),
-        summary=_json(path / "summary.json"),
-        metrics=_json_lines(path / "metrics.jsonl"),
-        parties=pd.read_csv(path / "parties.csv"),
-        ledger=pd.read_csv(path / "ledger.csv"),
+        config=_parsed(_json, path / "config.json"),
+        manifest=_parsed(_json, path / "manifest.json"),
+        summary=_parsed(_json, path / "summary.json"),
+        metrics=_parsed(_json_lines, path / "metrics.jsonl"),
+        parties=_parsed(pd.read_csv, path / "parties.csv"),
+        ledger=_parsed(pd.read_csv, path / "ledger.csv"),
     )
 
 
@@ -95,6 +96,17 @@ def _require_finished(path: Path) -> None:
         f"no finished run in {path}; give a run folder "
         "(runs/<experiment>/<time>-seed<k>) or a folder above some"
     )
+
+
+def _parsed(parse: Callable[[Path], Any], path: Path) -> Any:
+    """Reads one file of a run, whose name an error of the parser does not give."""
+    try:
+        return parse(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); put the file back, or delete the run folder "
+            "and run the experiment again"
+        ) from error
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from matplotlib.ticker import EngFormatter
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 TIERS = ("cloud", "edge", "end")
@@ -21,6 +22,11 @@ COLUMNS = {
     "end_unseen": "end, unseen",
 }
 BLANK = "-"
+SYNTHETIC = "[bold yellow]SYNTHETIC DATA: these numbers show nothing[/]"
+"""What a terminal is told above numbers from generated images."""
+
+_UNBOUNDED = 10_000
+"""Columns; a table takes those that it needs."""
 
 
 class TextTable(NamedTuple):
@@ -181,6 +187,14 @@ def to_rich(table: TextTable, gap: int = 1) -> Table:
     for row in table.rows:
         shown.add_row(*row)
     return shown
+
+
+def print_whole(table: Table) -> None:
+    """Prints a table as wide as it is, so that no name or number is cut.
+
+    A terminal that is narrower folds the lines itself; a pipe or file needs no width.
+    """
+    Console(width=_UNBOUNDED).print(table)
 
 
 def to_markdown(table: TextTable) -> str:

@@ -8,6 +8,7 @@ import datetime
 import fcntl
 import importlib.metadata
 import json
+import logging
 import operator
 import os
 import platform
@@ -20,6 +21,9 @@ from typing import IO, Any, NamedTuple
 import jax
 
 from ecogen_jax import distributed
+from ecogen_jax.config import ConfigError
+
+_LOGGER = logging.getLogger(__name__)
 
 PACKAGES = (
     "jax",
@@ -73,6 +77,7 @@ def open_run(
         The locked folder. A run that another process is writing is left alone.
 
     Raises:
+        ConfigError: no folder can be made in `workdir`.
         JoinError: the processes of the run do not all see the folder.
     """
     run = _open(workdir, experiment, seed, config) if distributed.is_main() else None
@@ -83,6 +88,8 @@ def open_run(
         f"the run folder {path} is not seen by all processes: give them one file "
         "system and, if run.workdir is relative, one working directory",
     )
+    if run:
+        _LOGGER.info("%-12s%s%s", "run folder", path, ", resumed" if resumed else "")
     return run or RunFolder(Path(path), resumed, None)
 
 
@@ -98,7 +105,7 @@ def _open(
         if not is_finished(path):
             return RunFolder(path, True, lock)
         lock.close()
-    path = _create(Path(workdir) / experiment, seed)
+    path = _create(workdir, experiment, seed)
     lock = _lock(path)
     if lock is None:
         raise RuntimeError(f"{path} was locked by another process; run again")
@@ -227,13 +234,24 @@ def manifest(seed: int, command: list[str], synthetic_data: bool) -> dict[str, A
     }
 
 
-def _create(folder: Path, seed: int) -> Path:
+def _create(workdir: str | Path, experiment: str, seed: int) -> Path:
+    """Makes a new folder, and those above it that are missing."""
+    folder = Path(workdir) / experiment
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _create_in(folder, seed)
+    except OSError as error:
+        allowed = f"a folder to write runs to, or a free path for one ({error})"
+        raise ConfigError("run.workdir", str(workdir), allowed) from error
+
+
+def _create_in(folder: Path, seed: int) -> Path:
     """Makes a new folder; where this second's name is taken, the next free one."""
     moment = datetime.datetime.now(datetime.UTC)
     while True:
         path = folder / f"{moment:%Y%m%d-%H%M%S}-seed{seed}"
         try:
-            path.mkdir(parents=True)
+            path.mkdir()
         except FileExistsError:
             moment += datetime.timedelta(seconds=1)
         else:

@@ -1,0 +1,34 @@
+"""The command line of the attacks: a protection that is none is refused."""
+
+import sys
+
+import pytest
+
+from scripts import attack
+
+
+def parse(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["attack.py", "--run", "runs/x", *words])
+    return attack.parse_args()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--clip -1", "--clip is -1: allowed is 0 (off) or more"),
+        ("--clip nan", "--clip is nan: allowed"),
+        ("--clip 1 --noise-multiplier -2", "--noise-multiplier is -2: allowed is 0"),
+        ("--noise-multiplier 1", "--noise-multiplier is 1 without --clip: the noise"),
+    ],
+)
+def test_a_wrong_protection_is_refused(monkeypatch, capsys, words, message):
+    with pytest.raises(SystemExit) as stopped:
+        parse(monkeypatch, *words.split())
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["", "--clip 0.5", "--clip 1 --noise-multiplier 2"])
+def test_a_protection_may_be_none_a_norm_or_both(monkeypatch, words):
+    args = parse(monkeypatch, *words.split())
+    assert (args.clip > 0) == ("--clip" in words)

@@ -10,8 +10,9 @@ class Group(NamedTuple):
     """Workers that take turns.
 
     Attributes:
-        clock: `cpu_s` where each is one process on one core, and what others do on the
-            machine hardly matters; else `wall_s`.
+        clock: `cpu_s` where what others do on the machine shall hardly matter, which
+            takes one process on one core each; `wall_s` where waiting counts too: for
+            other processes, for a second core, for the disk.
         cores: how many they share.
         workers: who.
         most: repeats at most, where one takes minutes.

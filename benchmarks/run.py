@@ -5,7 +5,8 @@
 Workers take turns, A B A B, each warmed up and compiled before; a row has medians and
 the median ratio of neighbours. Takes an hour or more on a quiet machine, and shows
 nothing on a busy one. Peers come from `python -m benchmarks.peers install`; one that is
-not there, or fails, is a row that says so. `--smoke` only tries that everything runs.
+not there, or fails, is a row that says so. `--smoke` only tries that everything runs:
+its numbers show nothing, and are not judged.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from ecogen_jax.report import tables
 from papers_repro.energy.rows import commit
 
 SAMPLE_S, SMOKE_S = 1.0, 0.0
+SMOKE = "SMOKE: one short turn each; these numbers show nothing."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.smoke:
         return run(bars, options.out, options.repeats, SAMPLE_S)
     with tempfile.TemporaryDirectory(prefix="benchmark-smoke-") as folder:
-        return run(bars, pathlib.Path(folder), 1, SMOKE_S)
+        return run(bars, pathlib.Path(folder), 1, SMOKE_S, smoke=True)
 
 
 def chosen(bars: pd.DataFrame, only: Sequence[str]) -> pd.DataFrame:
@@ -67,7 +69,14 @@ def chosen(bars: pd.DataFrame, only: Sequence[str]) -> pd.DataFrame:
     return bars[bars["group"].isin(wanted)]
 
 
-def run(bars: pd.DataFrame, folder: pathlib.Path, repeats: int, sample_s: float) -> int:
+def run(
+    bars: pd.DataFrame,
+    folder: pathlib.Path,
+    repeats: int,
+    sample_s: float,
+    *,
+    smoke: bool = False,
+) -> int:
     """Times the groups of some bars one after another, and writes as it goes.
 
     Args:
@@ -75,8 +84,11 @@ def run(bars: pd.DataFrame, folder: pathlib.Path, repeats: int, sample_s: float)
         folder: for tables and plot; the other rows of a table stay as they are.
         repeats: turns of each group, at most.
         sample_s: wall seconds of a sample.
+        smoke: whether the numbers show nothing, so that no verdict is printed.
     """
     console, finished = Console(), True
+    if smoke:
+        console.print(SMOKE)
     for name in dict.fromkeys(bars["group"]):
         group, asked = GROUPS[name], bars[bars["group"] == name]
         turns = Turns(
@@ -94,7 +106,7 @@ def run(bars: pd.DataFrame, folder: pathlib.Path, repeats: int, sample_s: float)
         table = name.partition(".")[0]
         rows.write(table, _merged(judged, folder / f"{table}.csv"), folder)
         frame = pd.DataFrame(judged).reindex(columns=list(rows.COLUMNS))
-        console.print(tables.to_rich(tables.from_frame(name, _short(frame))))
+        console.print(tables.to_rich(tables.from_frame(name, _short(frame, smoke))))
         for row in judged:
             if row.get("reason"):
                 console.print(f"{row['id']} {row['reason']}", style="red", markup=False)
@@ -128,9 +140,12 @@ def _merged(
     return [known[id] for id in rows.read()["id"] if id in known]
 
 
-def _short(frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns for a terminal."""
+def _short(frame: pd.DataFrame, smoke: bool) -> pd.DataFrame:
+    """The columns for a terminal; a smoke says no more than what has not run."""
     text = rows.readable(frame)
+    if smoke:
+        judged = text["verdict"].isin(["met", "missed"])
+        text["verdict"] = text["verdict"].mask(judged, tables.BLANK)
     return text[["id", "unit", "ours", "theirs", "ratio", "bar", "aim", "verdict"]]
 
 

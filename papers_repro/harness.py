@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -25,6 +25,9 @@ from ecogen_jax.run import sweep
 from papers_repro.paper import Paper
 
 TRAIN = pathlib.Path(__file__).parent.parent / "scripts" / "train.py"
+SMOKE = "SMOKE: generated data; these numbers show nothing."
+"""What a smoke says above its tables."""
+
 # A smoke compiles far longer than it runs.
 _FAST_COMPILING = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
@@ -187,6 +190,7 @@ def command(
     arguments: Sequence[str] | None,
     paper: Paper,
     reproduce: Reproduce,
+    in_smoke: Collection[str],
 ) -> int:
     """Runs a paper's command line; a smoke goes to a folder that is thrown away.
 
@@ -195,6 +199,7 @@ def command(
         arguments: of the command line; None for those of the process.
         paper: whose bars `--only` chooses from.
         reproduce: what to do; a ValueError is told as a wrong argument.
+        in_smoke: ids of the experiments that a smoke makes.
     """
     options = options_of.parse_args(arguments)
     console = Console()
@@ -203,11 +208,46 @@ def command(
         paper.chosen(only)
         if not options.smoke:
             return reproduce(options, only, paper.folder / "tables", console)
+        _refuse_idle(paper, only, in_smoke)
         with tempfile.TemporaryDirectory(prefix=f"{paper.folder.name}-smoke-") as made:
             options.workdir = made
             return reproduce(options, only, pathlib.Path(made) / "tables", console)
     except ValueError as error:
         options_of.error(str(error))
+
+
+def _refuse_idle(paper: Paper, only: Iterable[str], in_smoke: Collection[str]) -> None:
+    """Refuses a smoke of what it does not make.
+
+    Raises:
+        ValueError: the smoke fills in none of the bars that an id stands for.
+    """
+    bars = paper.chosen()
+    alone = [bars.iloc[[place]] for place in range(len(bars))]
+    filled = [set(paper.experiments(bar)) <= set(in_smoke) for bar in alone]
+    made = set(bars["id"][filled])
+    for id in only:
+        if made.isdisjoint(paper.chosen([id])["id"]):
+            known = ", ".join(_parts(bars["id"], made))
+            raise ValueError(
+                f"--only has {id!r}, of which --smoke runs nothing; it runs {known}"
+            )
+
+
+def _parts(ids: Iterable[str], made: Collection[str]) -> list[str]:
+    """The shortest first parts of ids that stand for nothing but what is made."""
+    every = {id: id.split(".") for id in ids}
+    heads = {
+        id: [".".join(words[:count]) for count in range(1, len(words) + 1)]
+        for id, words in every.items()
+    }
+    others = {head for id in every if id not in made for head in heads[id]}
+    found = [
+        next((head for head in heads[id] if head not in others), id)
+        for id in every
+        if id in made
+    ]
+    return list(dict.fromkeys(found))
 
 
 def asked_tables(paper: Paper, only: Sequence[str]) -> list[str]:
@@ -223,13 +263,29 @@ def tell(
     written: pathlib.Path,
     failed: Sequence[str],
     console: Console,
+    *,
+    smoke: bool,
 ) -> int:
     """Prints the chosen rows of tables, and what failed; returns the exit code."""
     shown = paper.chosen(only)["id"]
+    if smoke:
+        console.print(SMOKE, soft_wrap=True)
     for name, frame in judged.items():
-        rows = paper.short(frame[frame["id"].isin(shown)])
+        asked = frame[frame["id"].isin(shown)]
+        rows = paper.short(_unjudged(asked) if smoke else asked)
         console.print(tables.to_rich(tables.from_frame(name, rows)))
     console.print(f"written to {written} and beside it", soft_wrap=True)
+    return told(failed, console)
+
+
+def _unjudged(table: pd.DataFrame) -> pd.DataFrame:
+    """Blanks what numbers that show nothing met or missed; `not run` stays."""
+    blank = dict.fromkeys(("met", "missed"), tables.BLANK)
+    return table.assign(verdict=table["verdict"].replace(blank))
+
+
+def told(failed: Sequence[str], console: Console) -> int:
+    """Prints what failed; returns the exit code."""
     for failure in failed:
         console.print(f"failed: {failure}", style="red", soft_wrap=True, markup=False)
     return int(bool(failed))

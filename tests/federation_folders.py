@@ -32,7 +32,10 @@ def federation(
     sent twice as many.
     """
     for seed, last in seen.items():
-        section = {"federated": {"rounds": ROUNDS, "active": active}}
+        section = {
+            "protocol": {"name": experiment.removesuffix("_smoke").rpartition(".")[2]},
+            "federated": {"rounds": ROUNDS, "active": active},
+        }
         scores = {"end": whole, "end_own": 0.9, "cloud": 0.5}
         phases = [
             {"cycle": 1, "phase": phase, "accuracy": scores | {"end_seen": value}}

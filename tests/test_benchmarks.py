@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -109,6 +110,22 @@ def test_tables_are_merged_by_row_and_printed_with_their_failures(tmp_path):
     picture = rows.plot(tmp_path)
     assert picture is not None
     assert picture.stat().st_size > 0
+
+
+@pytest.mark.parametrize(("words", "banner"), [(["--smoke"], True), ([], False)])
+def test_a_smoke_says_what_it_is_and_judges_nothing(
+    tmp_path, monkeypatch, capsys, words, banner
+):
+    monkeypatch.setattr(
+        run,
+        "take_turns",
+        lambda party, turns: {one.name: samples(1.0) for one in party},
+    )
+    only = ["--only", "S3f.tiers", "--out", str(tmp_path)]
+    assert run.main([*only, *words]) == 0
+    printed = capsys.readouterr().out
+    assert (run.SMOKE in printed) == banner
+    assert bool(re.search(r"\b(met|missed)\b", printed)) != banner
 
 
 def test_every_row_names_workers_and_every_worker_is_there():

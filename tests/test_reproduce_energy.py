@@ -1,5 +1,6 @@
 """The published energy tables: every accounting row holds, and a broken cell shows."""
 
+import pathlib
 import re
 import shutil
 
@@ -187,6 +188,53 @@ def test_the_command_writes_tables_markdown_and_plot(tmp_path):
     assert text.index("## V2\n") < text.index("## V11\n")
     assert "| accounting | 21 |" in text
     assert (tmp_path / "tables" / "deviations.png").stat().st_size > 1000
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A copy of the committed tables; returns their folder."""
+    return pathlib.Path(shutil.copytree(COMMITTED, tmp_path / "tables"))
+
+
+def test_a_chosen_table_leaves_the_others_in_the_markdown_and_in_the_plot(
+    kept, monkeypatch, capsys
+):
+    drawn = {}
+
+    def plot(tables, path):
+        drawn.update(tables)
+        path.touch()
+
+    monkeypatch.setattr(reproduce, "plot", plot)
+    (kept / "V1.csv").write_text("replaced\n")
+    before = (kept / "all.md").read_text()
+    assert reproduce.main(["--only", "V1", "--out", str(kept.parent)]) == 0
+    assert (kept / "all.md").read_text() == before
+    assert list(drawn) == sorted(reproduce.TABLES, key=reproduce._order)
+    assert drawn["V2"]["verdict"].isin(["met", "missed", ""]).all()
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"written to {kept / 'all.md'} and beside it" in printed
+
+
+def test_a_plot_that_breaks_leaves_the_one_before(kept, monkeypatch):
+    def broken_plot(tables, path):
+        path.write_text("half a pict")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(reproduce, "plot", broken_plot)
+    before = (kept / "deviations.png").read_bytes()
+    with pytest.raises(OSError, match="no space left"):
+        reproduce.main(["--only", "V1", "--out", str(kept.parent)])
+    assert (kept / "deviations.png").read_bytes() == before
+
+
+def test_the_help_lists_the_ids_and_says_what_is_printed(capsys):
+    with pytest.raises(SystemExit):
+        reproduce.main(["--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "of V1, V2, V3" in printed
+    assert all(name in printed for name in reproduce.TABLES)
+    assert "Prints counts of verdicts and the rows that missed" in printed
 
 
 def test_the_committed_tables_are_what_the_code_prints(tmp_path):

@@ -1,14 +1,19 @@
-"""Computes every published table of this folder and prints it.
+"""Computes the published tables of this folder, and prints what met its bar.
 
     python -m papers_repro.energy.reproduce [--only V1,V2] [--out papers_repro/energy]
 
-Writes one CSV a table, all of them as Markdown, and a plot of the deviations. Exits
-with 1 if an accounting row misses its bar: those have no model to blame.
+Writes one CSV a table, and from all that are there `tables/all.md` and a plot of the
+deviations. Prints counts of verdicts and the rows that missed. Exits with 1 if an
+accounting row misses its bar: those have no model to blame.
 """
 
 import argparse
+import functools
+import io
+import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO
 
 import matplotlib
 
@@ -44,36 +49,77 @@ DIGITS = "%.6g"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 1 if an accounting row missed its bar."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", help="ids separated by commas; all without it")
-    parser.add_argument("--out", type=pathlib.Path, default=rows.HERE)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    ids = ", ".join(sorted(TABLES, key=_order))
+    parser.add_argument("--only", metavar="ID,ID", help=f"of {ids}; all without it")
+    parser.add_argument(
+        "--out",
+        type=pathlib.Path,
+        default=rows.HERE,
+        help="holds tables/ (default: %(default)s)",
+    )
     options = parser.parse_args(arguments)
     chosen = options.only.split(",") if options.only else list(TABLES)
     unknown = sorted(set(chosen) - set(TABLES))
     if unknown:
-        parser.error(f"--only has {unknown}; known: {', '.join(TABLES)}")
+        parser.error(f"--only has {unknown}; known: {ids}")
     tables = {name: TABLES[name]() for name in sorted(chosen, key=_order)}
-    write(tables, options.out / "tables")
-    return report(pd.concat(tables.values(), ignore_index=True))
+    written = write(tables, options.out / "tables")
+    code = report(pd.concat(tables.values(), ignore_index=True))
+    print(f"written to {written} and beside it")
+    return code
 
 
-def write(tables: dict[str, pd.DataFrame], folder: pathlib.Path) -> None:
-    """Writes the tables, their Markdown and their plot.
+def write(tables: Mapping[str, pd.DataFrame], folder: pathlib.Path) -> pathlib.Path:
+    """Writes tables, and the Markdown and the plot of all that the folder has.
 
     Args:
-        tables: frames by id.
+        tables: frames by id; other tables of the folder stay.
         folder: where to; made if missing.
+
+    Returns:
+        The path of the Markdown.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name, frame in tables.items():
-        frame.to_csv(
-            folder / f"{name}.csv",
-            index=False,
-            float_format=DIGITS,
-            lineterminator="\n",
-        )
-    (folder / "all.md").write_text(markdown(tables), encoding="utf-8")
-    plot(tables, folder / "deviations.png")
+    texts = {
+        name: frame.to_csv(index=False, float_format=DIGITS, lineterminator="\n")
+        for name, frame in tables.items()
+    }
+    shown, whole = _all(texts, folder), folder / "all.md"
+    pages = {whole: markdown(shown)}
+    pages |= {folder / f"{name}.csv": text for name, text in texts.items()}
+    for path, page in pages.items():
+        write_page = functools.partial(pathlib.Path.write_text, data=page)
+        _replace(path, functools.partial(write_page, encoding="utf-8"))
+    _replace(folder / "deviations.png", lambda to: plot(shown, to))
+    return whole
+
+
+def _all(new: Mapping[str, str], folder: pathlib.Path) -> dict[str, pd.DataFrame]:
+    """Reads all tables of a folder back, those of `new` from their text."""
+    found = {}
+    for name in sorted(TABLES, key=_order):
+        path = folder / f"{name}.csv"
+        # From text even if new: what is printed does not depend on what was chosen.
+        if name in new:
+            found[name] = read(io.StringIO(new[name]))
+        elif path.exists():
+            found[name] = read(path)
+    return found
+
+
+def read(path: pathlib.Path | IO[str]) -> pd.DataFrame:
+    """Reads a written table back; a verdict without a bar is "", as in `rows.row`."""
+    return pd.read_csv(path, dtype={"verdict": "str"}).fillna({"verdict": ""})
+
+
+def _replace(path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
+    """Puts a file in its place once it is whole."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    write(temporary)
+    os.replace(temporary, path)
 
 
 def report(frame: pd.DataFrame) -> int:
@@ -98,7 +144,7 @@ def counts(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.crosstab(frame["sort"], verdict)
 
 
-def markdown(tables: dict[str, pd.DataFrame]) -> str:
+def markdown(tables: Mapping[str, pd.DataFrame]) -> str:
     """Prints tables as Markdown, by id.
 
     Args:
@@ -119,12 +165,12 @@ def markdown(tables: dict[str, pd.DataFrame]) -> str:
     return "\n".join(sections)
 
 
-def plot(tables: dict[str, pd.DataFrame], path: pathlib.Path) -> None:
+def plot(tables: Mapping[str, pd.DataFrame], path: pathlib.Path) -> None:
     """Draws the deviation of every row that has one, by table.
 
     Args:
         tables: frames by id; of ``known_bad`` nothing is drawn, it is meant to deviate.
-        path: the PNG to write.
+        path: the PNG to write, by whatever name.
     """
     rest = (name for name in tables if name != "known_bad")
     drawn = [name for name in rest if tables[name]["deviation"].notna().any()]
@@ -141,7 +187,7 @@ def plot(tables: dict[str, pd.DataFrame], path: pathlib.Path) -> None:
     axes.set_xticks(range(len(drawn)), drawn)
     axes.set_ylabel("deviation from the published value / %")
     axes.set_title("bar met: green, missed: red, no bar: grey")
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, format="png")
     plt.close(figure)
 
 

@@ -26,7 +26,8 @@ from papers_repro.harness import Job, Place
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 1 if a run failed."""
     options = harness.parser(__doc__, "runs/fedgen")
-    return harness.command(options, arguments, table.PAPER, _reproduce)
+    in_smoke = [id for id, one in EXPERIMENTS.items() if one.in_smoke]
+    return harness.command(options, arguments, table.PAPER, _reproduce, in_smoke)
 
 
 def _reproduce(
@@ -49,7 +50,9 @@ def _reproduce(
     # A comparison that is not at hand stays in the table, and so in the picture.
     if table.COSTS in names and judged[table.COSTS].equals(fresh[table.COSTS]):
         plot.write(found, folder / f"{table.COSTS}.png")
-    return harness.tell(judged, table.PAPER, only, written, failed, console)
+    return harness.tell(
+        judged, table.PAPER, only, written, failed, console, smoke=options.smoke
+    )
 
 
 def needed(only: Sequence[str]) -> list[str]:

@@ -1,0 +1,80 @@
+"""The command line that papers share: what a smoke prints, and what it refuses."""
+
+import re
+
+import pytest
+
+from papers_repro import harness
+from papers_repro.dfkd import reproduce as dfkd
+from papers_repro.dfkd.table import PAPER as DFKD
+from papers_repro.fedgen import reproduce as fedgen
+from papers_repro.fedgen.table import PAPER as FEDGEN
+from tests.federation_folders import federation
+
+PAPERS = {"dfkd": (dfkd, DFKD), "fedgen": (fedgen, FEDGEN)}
+
+
+def sharing_the_head(tmp_path, experiment, dataset="mnist"):
+    """Runs whose devices send as much as their bar allows."""
+    return federation(
+        tmp_path, experiment, {0: 0.7}, up=13680, active=10, dataset=dataset
+    )
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """A smoke whose runs are there already."""
+    found = sharing_the_head(tmp_path, "B3.fedgen_smoke", "fake")
+    monkeypatch.setattr(harness, "make", lambda *rest: [])
+    monkeypatch.setattr(harness, "finished", lambda *rest: found)
+
+
+@pytest.mark.usefixtures("made")
+def test_a_smoke_says_what_it_is_and_judges_nothing(capsys):
+    assert fedgen.main(["--smoke", "--only", "B3.bytes,B3.fedavg"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{harness.SMOKE}\n")
+    assert "B3.bytes.up" in printed
+    assert not re.search(r"\b(met|missed)\b", printed)
+    assert "not run" in printed  # FedAvg's, which is no verdict on numbers
+
+
+def test_verdicts_are_printed_where_it_is_no_smoke(tmp_path, capsys):
+    table, console = fedgen.table, harness.Console(record=True)
+    found = sharing_the_head(tmp_path, "B3.fedgen")
+    judged = {"B3": table.judged("B3", fedgen.curves.enriched(found))}
+    for smoke in (True, False):
+        harness.tell(judged, FEDGEN, ["B3"], tmp_path, [], console, smoke=smoke)
+        printed = capsys.readouterr().out
+        assert (harness.SMOKE in printed) == smoke
+        assert bool(re.search(r"\bmet\b", printed)) != smoke
+
+
+@pytest.mark.parametrize("paper", [DFKD, FEDGEN], ids=list(PAPERS))
+def test_the_terminal_says_of_a_smoke_what_the_page_says(paper, tmp_path):
+    page = paper.write({}, tmp_path, smoke=True).read_text()
+    assert f"{harness.SMOKE}\n" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "only", "refused", "known"),
+    [
+        ("dfkd", "A2,C1.alpha0.3", "C1.alpha0.3", "C1.alpha0.1"),
+        ("dfkd", "A4.long", "A4.long", "A4.relay"),
+        ("fedgen", "B2", "B2", "B4.mnist.alpha0.1"),
+        ("fedgen", "B5.fashion_mnist", "B5.fashion_mnist", "B5.mnist.alpha0.1"),
+    ],
+)
+def test_a_smoke_refuses_what_it_does_not_run(capsys, name, only, refused, known):
+    command, paper = PAPERS[name]
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["--smoke", "--only", only])
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err
+    assert f"--only has {refused!r}, of which --smoke runs nothing; it runs" in message
+    parts = message.strip().rpartition("it runs ")[2].split(", ")
+    assert known in parts
+    # Each of them is an id, and it runs all bars of it.
+    smoke = {id for id, one in command.EXPERIMENTS.items() if one.in_smoke}
+    for part in parts:
+        assert set(paper.experiments(paper.chosen([part]))) <= smoke, part

@@ -109,6 +109,7 @@ def test_fields_of_other_tiers_may_differ(finished):
 
 
 def test_an_unfinished_run_is_refused(tmp_path, finished):
+    (tmp_path / "config.json").write_text("{}")
     here = config(tmp_path, "cloud")
     with pytest.raises(ConfigError, match=r"start_from = .*not finished"):
         start(here, outline(here).parties)

@@ -5,7 +5,8 @@ Question: what does a one-shot method add to `fedavg.py` when it is done every r
     python scripts/train.py --config configs/federated/dense.py
     python scripts/sweep.py --config configs/federated/dense.py --seeds 0,1,2
 
-Expected: above `fedavg.py` in the first rounds.
+Came out: like `fedavg.py`, in the first rounds and at the end (`B4` in
+`papers_repro/fedgen/`); above it in the first rounds was expected.
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

@@ -6,7 +6,8 @@ this folder on the same budget?
     python scripts/train.py --config configs/hops/deep_inversion.py
     python scripts/sweep.py --config configs/hops/deep_inversion.py --seeds 0,1,2
 
-Expected: behind the generators, since it makes a thousand images in the same time.
+Came out: ahead of half of the generators, though it makes a thousand images in the same
+time (`A4` in `papers_repro/dfkd/`).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

@@ -150,14 +150,11 @@ def load_run(path: str | Path) -> LoadedRun:
       `variables` one party of `run.parties.edge` gives its logits.
 
     Raises:
-      FileNotFoundError: the run is not finished.
+      FileNotFoundError: the path is no run folder, or the run is not finished.
     """
     path = Path(path)
     if not writer.is_finished(path):
-        raise FileNotFoundError(
-            f"{path} holds no summary.json: the run is not finished; run the same "
-            "command again to take it up"
-        )
+        raise FileNotFoundError(_unfinished(path))
     config = configs.from_dict(_read_json(path / "config.json"))
     summary = _read_json(path / "summary.json")
     shape = tuple(summary["image_shape"])
@@ -171,6 +168,21 @@ def load_run(path: str | Path) -> LoadedRun:
         )
         parties, _ = checkpoints.restore(saved.step, (abstract, None))
     return LoadedRun(config, nets, parties, summary)
+
+
+def _unfinished(path: Path) -> str:
+    """Why a path is no finished run, and what to do."""
+    if (path / "config.json").exists():
+        return (
+            f"{path} holds no summary.json: the run is not finished; run the same "
+            "command again to take it up"
+        )
+    if not path.is_dir():
+        return f"there is no folder {path}; give one of runs/<experiment>/"
+    below = sorted(str(file.parent) for file in path.rglob("summary.json"))
+    if below:
+        return f"{path} is no run but a folder above some; give one: {', '.join(below)}"
+    return f"{path} is no run folder, and above none; train a run first"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -75,16 +75,13 @@ def hierarchical(task: Task) -> Method:
         number = server.number + 1
         visited = (number % period == 0) & (seen.sum() > 0)
         server = replace(server, edges=edges, seen=seen, number=number)
-        cloud = chosen(visited, meet(server), server.cloud)
+        cloud = chosen(visited, _met(server), server.cloud)
         return replace(
             server,
             cloud=cloud,
             edges=chosen(visited, copies(cloud, task.num_edges), edges),
             seen=jnp.where(visited, jnp.zeros_like(seen), seen),
         ), {}
-
-    def meet(server: Tiers) -> Server:
-        return mean(server.edges, server.seen)
 
     def report(server: Tiers) -> tuple[Variables, PyTree]:
         variables, seen = server.cloud.variables, server.seen[0]
@@ -101,6 +98,11 @@ def hierarchical(task: Task) -> Method:
             down=lambda rounds: task.num_edges * math.ceil(rounds / period),
             up=lambda rounds: task.num_edges * (rounds // period),
             report=report,
-            meet=meet,
+            meet=_met,
         ),
     )
+
+
+def _met(server: Tiers) -> Server:
+    """The cloud's net when it has met its edges."""
+    return mean(server.edges, server.seen)

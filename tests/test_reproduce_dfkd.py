@@ -2,7 +2,6 @@
 
 import io
 import math
-import pathlib
 import shutil
 from operator import attrgetter
 
@@ -14,35 +13,12 @@ from ecogen_jax import config as configs
 from ecogen_jax.config_hops import first_tier
 from ecogen_jax.report import bars, runs
 from ecogen_jax.run import start_from
-from papers_repro import harness, paper
+from papers_repro import paper
 from papers_repro.dfkd import calibrate, experiments, reproduce, table
-from papers_repro.dfkd.experiments import EXPERIMENTS, Budget
+from papers_repro.dfkd.experiments import EXPERIMENTS
 from papers_repro.dfkd.table import PAPER
 from tests.run_folders import make_run
-
-ALL_BUDGETS = {
-    (name, seconds): Budget(2.0, 40, 7)
-    for name in ("relay", *experiments.DISTILLERS)
-    for seconds in (experiments.SHORT_S, experiments.LONG_S)
-}
-
-# Stands in for scripts/train.py: A2 fails for seed 1, the rest writes a summary.
-TRAIN = """
-import pathlib, sys
-from ecogen_jax import config as configs
-from ecogen_jax.run import writer
-
-prefix = "--config."
-overrides = [a[len(prefix):] for a in sys.argv if a.startswith(prefix)]
-config = configs.load(sys.argv[2], overrides)
-if (config.experiment, config.seed) == ("A2", 1):
-    sys.exit("broken on purpose")
-start = config.protocol.start_from
-assert not start or (pathlib.Path(start) / "summary.json").exists()
-fields = (config.run.workdir, config.experiment, config.seed)
-with writer.open_run(*fields, configs.to_dict(config)) as run:
-    writer.write_json(run.path / "summary.json", {})
-"""
+from tests.stand_in_runs import EVERYTHING, stand_in
 
 
 def hop(test, **changes):
@@ -263,7 +239,7 @@ def test_an_experiment_can_start_from_its_start(id):
 
 
 def loaded(one, smoke=False):
-    made = experiments.cell(one, 0, workdir="runs", budgets=ALL_BUDGETS, smoke=smoke)
+    made = experiments.cell(one, 0, workdir="runs", smoke=smoke, **EVERYTHING)
     return configs.load(*made)
 
 
@@ -286,7 +262,7 @@ def test_the_run_with_the_baselines_is_that_of_a1():
 
 
 def test_jobs_hold_what_they_start_from_first_and_nothing_else():
-    settings = reproduce.Settings("runs", smoke=False, budgets={})
+    settings = reproduce.Settings("runs", smoke=False, budgets={}, tuned={})
     jobs = reproduce.jobs(["A4.dafl"], settings)
     assert [job.name for job in jobs] == [
         "teacher.fashion_mnist seed 0",
@@ -300,15 +276,17 @@ def test_jobs_hold_what_they_start_from_first_and_nothing_else():
     ]
 
 
-def test_a_budget_sets_rounds_and_steps_but_not_in_a_smoke():
+def test_a_budget_sets_rounds_steps_and_setting_but_not_in_a_smoke():
     one = EXPERIMENTS["A4.relay"]
-    plain = experiments.cell(one, 0, workdir="runs", budgets=ALL_BUDGETS)
-    hop = configs.load(*plain).down_cloud_edge
-    assert (hop.rounds, hop.steps) == (7, 40)
-    smoke = experiments.cell(one, 0, workdir="runs", budgets={}, smoke=True)
+    hop = loaded(one).down_cloud_edge
+    assert (hop.rounds, hop.steps, hop.learning_rate) == (7, 40, 4e-3)
+    nothing = {"budgets": {}, "tuned": {}}
+    smoke = experiments.cell(one, 0, workdir="runs", smoke=True, **nothing)
     assert configs.load(*smoke).down_cloud_edge.rounds == 2
     with pytest.raises(ValueError, match=r"A4.relay has no budget in budgets.csv"):
-        experiments.cell(one, 0, workdir="runs", budgets={})
+        experiments.cell(one, 0, workdir="runs", **nothing)
+    with pytest.raises(ValueError, match=r"no setting in tuned.csv; run with --tune"):
+        experiments.cell(one, 0, workdir="runs", **EVERYTHING | {"tuned": {}})
 
 
 @pytest.mark.parametrize(
@@ -341,15 +319,10 @@ def test_a_step_longer_than_a_budget_is_refused(monkeypatch, tmp_path):
 
 def test_runs_start_from_runs_and_go_on_where_they_stopped(tmp_path, monkeypatch):
     few = {id: EXPERIMENTS[id]._replace(seeds=(0, 1)) for id in ("teacher.mnist", "A2")}
-    root = pathlib.Path.cwd()
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "configs").symlink_to(root / "configs")
-    (tmp_path / "train.py").write_text(TRAIN)
-    monkeypatch.setattr(harness, "TRAIN", tmp_path / "train.py")
+    stand_in(tmp_path, monkeypatch)
     monkeypatch.setattr(experiments, "EXPERIMENTS", few)
     monkeypatch.setattr(reproduce, "EXPERIMENTS", few)
-    monkeypatch.setattr(harness, "pin", lambda core: None)
-    settings = reproduce.Settings("runs", smoke=False, budgets={})
+    settings = reproduce.Settings("runs", smoke=False, budgets={}, tuned={})
     for lines in (3, 0):
         console = Console(record=True, file=io.StringIO())
         failed = reproduce.run(["A2"], settings, 2, console)

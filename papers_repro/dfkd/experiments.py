@@ -13,6 +13,7 @@ from ecogen_jax.run.sweep import Cell
 
 HERE = pathlib.Path(__file__).parent
 BUDGETS = HERE / "budgets.csv"
+TUNED = HERE / "tuned.csv"
 
 ALPHAS = (0.1, 0.3, 0.5)
 """Dirichlet concentrations of the one-shot partitions, as in DENSE."""
@@ -33,7 +34,6 @@ ONE_SHOT = {
 }
 """Methods of C1 and C2, and their configs."""
 
-# The five devices once more, since a smoke leaves two, too few for three nets.
 ABLATIONS = {
     "no_statistics": "weights.batchnorm=0.0",
     "no_adversary": "weights.adversarial=0.0",
@@ -46,6 +46,7 @@ ABLATIONS = {
 }
 """What A2's hop goes without, one part at a time, and the field that takes it away."""
 
+# The five devices once more, since a smoke leaves two, too few for three nets.
 _THREE_NETS = ("nets.end=cnn_medium,lenet5,mlp", "topology.devices_per_edge=5")
 _NO_HOP = "protocol.route=()"
 
@@ -60,7 +61,8 @@ class Experiment(NamedTuple):
         overrides: `field=value`.
         dataset: what it runs on.
         start: id of the experiment whose runs hold the first senders, or "".
-        budget_s: seconds that the first hop gets, see `Budget`; 0 for the config's.
+        budget_s: seconds that the first hop gets, see `Budget`, with the settings that
+            were chosen for its distiller, see `tune`; 0 for the config's.
         in_smoke: False where only a number sets it apart from another in the smoke.
     """
 
@@ -126,7 +128,7 @@ def _fashion() -> Iterable[Experiment]:
             real = (f"protocol.baselines={baselines}",)
             yield Experiment(
                 f"{prefix}.{name}",
-                "a1" if name == "relay" else name,
+                "a4" if name == "relay" else name,
                 of_size,
                 real if name == "relay" else (),
                 fashion,
@@ -193,6 +195,7 @@ def cell(
     start_from: str = "",
     smoke: bool = False,
     budgets: Mapping[tuple[str, float], Budget],
+    tuned: Mapping[str, str],
 ) -> Cell:
     """Returns the config and the overrides of one run.
 
@@ -203,33 +206,43 @@ def cell(
         start_from: the run folder with the first senders.
         smoke: tiny, on generated data: neither dataset nor budget is set.
         budgets: from `read_budgets`.
+        tuned: from `read_tuned`.
 
     Raises:
-        ValueError: the experiment needs a budget that was not calibrated.
+        ValueError: the experiment needs a budget that was not calibrated, or a setting
+            that was not chosen.
     """
     overrides = [f"experiment={one.id}{'_smoke' if smoke else ''}", f"seed={seed}"]
     # One device is one core, so that runs side by side do not slow each other down.
     overrides += ["mesh.num_devices=1", f"run.workdir={workdir}", *one.overrides]
     if not smoke:
-        overrides += [f"data.name={one.dataset}", *_size(one, budgets)]
+        overrides += [f"data.name={one.dataset}", *_sized(one, budgets, tuned)]
     if start_from:
         overrides.append(f"protocol.start_from={start_from}")
     return Cell(one.config_path(smoke), tuple(overrides))
 
 
-def _size(
-    one: Experiment, budgets: Mapping[tuple[str, float], Budget]
+def _sized(
+    one: Experiment,
+    budgets: Mapping[tuple[str, float], Budget],
+    tuned: Mapping[str, str],
 ) -> tuple[str, ...]:
+    """Rounds, steps and setting of the first hop, where a budget is asked for."""
     if not one.budget_s:
         return ()
     if (one.distiller, one.budget_s) not in budgets:
         raise ValueError(
             f"{one.id} has no budget in {BUDGETS.name}; run with --calibrate first"
         )
+    if one.distiller not in tuned:
+        raise ValueError(
+            f"{one.id} has no setting in {TUNED.name}; run with --tune first"
+        )
     budget = budgets[one.distiller, one.budget_s]
     return (
         f"down_cloud_edge.rounds={budget.rounds}",
         f"down_cloud_edge.steps={budget.steps}",
+        f"down_cloud_edge.{tuned[one.distiller]}",
     )
 
 
@@ -243,4 +256,16 @@ def read_budgets(path: pathlib.Path = BUDGETS) -> dict[tuple[str, float], Budget
                 float(row["seconds_per_round"]), int(row["steps"]), int(row["rounds"])
             )
             for row in csv.DictReader(file)
+        }
+
+
+def read_tuned(path: pathlib.Path = TUNED) -> dict[str, str]:
+    """Reads what `--tune` chose: `field=value` by distiller; {} without a file."""
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8") as file:
+        return {
+            row["distiller"]: f"{row['field']}={float(row['value'])}"
+            for row in csv.DictReader(file)
+            if row["chosen"] == "True"
         }

@@ -1,6 +1,7 @@
 """Runs the experiments of this folder and prints ours beside what was published.
 
     python -m papers_repro.dfkd.reproduce --calibrate         # once, before A4
+    python -m papers_repro.dfkd.reproduce --tune              # then
     python -m papers_repro.dfkd.reproduce --only A1,C1.alpha0.1
     python -m papers_repro.dfkd.reproduce --table             # from what is there
     python -m papers_repro.dfkd.reproduce --smoke             # all, tiny, in minutes
@@ -20,12 +21,13 @@ from rich.console import Console
 from ecogen_jax.report import runs, tables
 from ecogen_jax.run import sweep
 from papers_repro import harness
-from papers_repro.dfkd import table
+from papers_repro.dfkd import table, tune
 from papers_repro.dfkd.experiments import (
     EXPERIMENTS,
     Budget,
     cell,
     read_budgets,
+    read_tuned,
     with_starts,
 )
 from papers_repro.harness import Job
@@ -40,17 +42,22 @@ class Settings(NamedTuple):
         workdir: the folder of all runs.
         smoke: tiny, one seed.
         budgets: of A4, see `read_budgets`.
+        tuned: settings of A4, see `read_tuned`.
     """
 
     workdir: str
     smoke: bool
     budgets: Mapping[tuple[str, float], Budget]
+    tuned: Mapping[str, str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 1 if a run failed."""
-    options = harness.parser(__doc__, "runs/dfkd", calibrate="write budgets.csv")
-    return harness.command(options, arguments, table.PAPER, _reproduce)
+    options = harness.parser(
+        __doc__, "runs/dfkd", calibrate="write budgets.csv", tune="write tuned.csv"
+    )
+    in_smoke = [id for id, one in EXPERIMENTS.items() if one.in_smoke]
+    return harness.command(options, arguments, table.PAPER, _reproduce, in_smoke)
 
 
 def _calibrate(console: Console) -> int:
@@ -69,7 +76,12 @@ def _reproduce(
 ) -> int:
     if options.calibrate:
         return _calibrate(console)
-    settings = Settings(options.workdir, options.smoke, read_budgets())
+    budgets = read_budgets()
+    if options.tune:
+        trials, failed = tune.tune(options.workdir, budgets, options.jobs, console)
+        console.print(tables.to_rich(tables.from_frame("Trials of A4", trials)))
+        return harness.told(failed, console)
+    settings = Settings(options.workdir, options.smoke, budgets, read_tuned())
     failed = [] if options.table else run(only, settings, options.jobs, console)
     found = finished(settings)
     if not found and options.table:
@@ -81,7 +93,9 @@ def _reproduce(
         for name in harness.asked_tables(table.PAPER, only)
     }
     written = table.PAPER.write(judged, folder, smoke=options.smoke)
-    return harness.tell(judged, table.PAPER, only, written, failed, console)
+    return harness.tell(
+        judged, table.PAPER, only, written, failed, console, smoke=options.smoke
+    )
 
 
 def run(
@@ -134,14 +148,17 @@ def finished(settings: Settings) -> list[runs.Run]:
     todo = [
         job
         for job in jobs(list(EXPERIMENTS), settings)
-        if settings.smoke or _is_calibrated(job, settings)
+        if settings.smoke or _is_sized(job, settings)
     ]
     return harness.finished(todo, _place(settings))
 
 
-def _is_calibrated(job: Job, settings: Settings) -> bool:
+def _is_sized(job: Job, settings: Settings) -> bool:
     one = EXPERIMENTS[job.experiment]
-    return not one.budget_s or (one.distiller, one.budget_s) in settings.budgets
+    return not one.budget_s or (
+        (one.distiller, one.budget_s) in settings.budgets
+        and one.distiller in settings.tuned
+    )
 
 
 def _place(settings: Settings) -> harness.Place:
@@ -153,6 +170,7 @@ def _place(settings: Settings) -> harness.Place:
             start_from=start,
             smoke=settings.smoke,
             budgets=settings.budgets,
+            tuned=settings.tuned,
         )
 
     return harness.Place(settings.workdir, settings.smoke, cell_of)

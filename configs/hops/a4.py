@@ -1,0 +1,28 @@
+r"""LeNet-5 teaches LeNet-5-half on Fashion-MNIST without data, in 3 or 10 minutes.
+
+Question: how does `relay` do against the other distillers of this folder on equal
+seconds, and how far is it from distillation on the real images?
+
+    python scripts/train.py --config configs/hops/a4.py
+    python scripts/sweep.py --config configs/hops/a4.py --seeds 0,1,2
+    python scripts/train.py --config configs/hops/a4.py \
+        --config.down_cloud_edge.rounds=196
+
+Expected: nothing citable on this dataset. Above the others, below the real images: see
+`papers_repro/dfkd/`.
+"""
+
+from ecogen_jax.config import ConfigDict, parse_arg
+from ecogen_jax.config_presets import for_lenets, from_lenet
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config; `smoke` shrinks it to generated data and seconds."""
+    config = from_lenet("hops_a4", "cloud>edge", dataset="fashion_mnist")
+    for_lenets(config, "down_cloud_edge")
+    # As chosen in papers_repro/dfkd/tuned.csv. With the weight for MNIST this student
+    # loses within ten minutes what it has learnt in one.
+    config.down_cloud_edge.weights.adversarial = 0.6
+    config.down_cloud_edge.update(rounds=58, steps=40)
+    parse_arg(config, arg)
+    return config

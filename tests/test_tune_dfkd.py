@@ -1,0 +1,55 @@
+"""Trials of A4: as many for every distiller, compared on validation."""
+
+import io
+from operator import attrgetter
+
+import pytest
+from rich.console import Console
+
+from ecogen_jax import config as configs
+from ecogen_jax.run import sweep
+from papers_repro.dfkd import experiments, tune
+from papers_repro.dfkd.experiments import EXPERIMENTS
+from tests.stand_in_runs import ALL_BUDGETS, ALL_TUNED, stand_in
+
+
+def test_every_distiller_has_as_many_trials_and_its_config_is_one_of_them():
+    assert set(tune.TRIALS) == set(ALL_TUNED)
+    assert {len(set(values)) for _, values in tune.TRIALS.values()} == {3}
+    for name in experiments.DISTILLERS:
+        field, values = tune.TRIALS[name]
+        hop = configs.load(f"configs/hops/{name}.py").down_cloud_edge
+        assert attrgetter(field)(hop) in values
+
+
+def test_the_config_of_relay_has_what_was_chosen():
+    config = f"configs/hops/{EXPERIMENTS['A4.relay'].config}.py"
+    chosen = f"down_cloud_edge.{experiments.read_tuned()['relay']}"
+    assert configs.load(config, [chosen]).to_dict() == configs.load(config).to_dict()
+
+
+def test_trials_are_compared_on_validation(tmp_path, monkeypatch):
+    teacher = "teacher.fashion_mnist"
+    few = {id: EXPERIMENTS[id] for id in (teacher, "A4.nayer", "A4.dfq")}
+    stand_in(tmp_path, monkeypatch)
+    monkeypatch.setattr(tune, "EXPERIMENTS", few)
+    trials = {
+        "nayer": ("learning_rate", (2e-3, 3e-3, 1e-3)),
+        "dfq": ("learning_rate", (2e-3, 4e-3, 1e-3)),
+    }
+    monkeypatch.setattr(tune, "TRIALS", trials)
+    console, path = Console(file=io.StringIO()), tmp_path / "tuned.csv"
+    frame, failed = tune.tune("runs", ALL_BUDGETS, 2, console, path)
+    assert not failed
+    assert list(frame["validation"]) == pytest.approx(
+        [99.9, 100, 99.8] + [99.9] * 2 + [99.8]
+    )
+    assert list(frame["chosen"]) == [False, True, False, True, False, False]
+    chosen = experiments.read_tuned(path)
+    assert chosen == {"nayer": "learning_rate=0.003", "dfq": "learning_rate=0.002"}
+    # What was chosen has been run: the table finds it.
+    (start,) = tmp_path.glob(f"runs/{teacher}/*seed0")
+    start = str(start.relative_to(tmp_path))
+    given = {"start_from": start, "budgets": ALL_BUDGETS, "tuned": chosen}
+    cell = experiments.cell(few["A4.nayer"], 0, workdir="runs", **given)
+    assert sweep.finished_run(cell) is not None

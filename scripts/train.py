@@ -80,11 +80,13 @@ def run_folder_shown() -> Iterator[None]:
     handler = logging.StreamHandler(sys.stdout)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    logger.propagate = False  # or a handler of a library's prints it once more
     try:
         yield
     finally:
         logger.removeHandler(handler)
         logger.setLevel(logging.NOTSET)
+        logger.propagate = True
 
 
 def show(error: Exception) -> None:

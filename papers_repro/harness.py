@@ -22,12 +22,9 @@ from rich.console import Console
 from ecogen_jax import config as config_lib
 from ecogen_jax.report import runs, tables
 from ecogen_jax.run import sweep
-from papers_repro.paper import Paper
+from papers_repro.paper import SMOKE, Paper
 
 TRAIN = pathlib.Path(__file__).parent.parent / "scripts" / "train.py"
-SMOKE = "SMOKE: generated data; these numbers show nothing."
-"""What a smoke says above its tables."""
-
 # A smoke compiles far longer than it runs.
 _FAST_COMPILING = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 

@@ -22,8 +22,10 @@ STANDINGS = ("read", "second-hand", "inferred")
 BEST = "best"
 """In the column `against`: the best of the experiment's family."""
 
+SMOKE = "SMOKE: generated data; these numbers show nothing."
+"""What a smoke says above its tables."""
+
 _SMOKE = "_smoke"
-_BAR = ("experiment", "dataset", "quantity", "unit", "direction", "bar", "judged")
 _SHOWN = {
     "id": "id",
     "quantity": "quantity",
@@ -193,10 +195,8 @@ class Paper:
             return table
         before = read(path).reindex(columns=table.columns)
         before = before[before["ours_mean"].notna()]
-        asked = self.bars[name].set_index("id").reindex(before["id"])[list(_BAR)]
-        had = before[list(_BAR)].set_axis(asked.index)
-        alike = (asked == had) | (asked.isna() & had.isna())
-        before = before[alike.all(axis=1).to_numpy()]
+        asked = self.bars[name].set_index("id").reindex(before["id"])
+        before = before[bars.unchanged(asked, before).to_numpy()]
         by = "cell" if "cell" in table else "id"
         made = set(table.loc[table["ours_mean"].notna(), by])
         parts = []
@@ -231,14 +231,14 @@ class Paper:
             printer = (printers or {}).get(name, self.markdown)
             # Whole or not at all, and never a CSV without what it prints.
             shown = printer(name, read(io.StringIO(text)))
-            _replace(path.with_suffix(".md"), shown)
-            _replace(path, text)
+            put(path.with_suffix(".md"), shown)
+            put(path, text)
         sections = [f"# {self.title}\n"]
-        sections += ["SMOKE: generated data; these numbers show nothing.\n"] * smoke
+        sections += [f"{SMOKE}\n"] * smoke
         written = sorted(folder.glob("*.csv"))
         sections += [path.with_suffix(".md").read_text("utf-8") for path in written]
         whole = folder / "all.md"
-        _replace(whole, "\n".join(sections))
+        put(whole, "\n".join(sections))
         return whole
 
     def markdown(self, name: str, table: pd.DataFrame) -> str:
@@ -292,9 +292,18 @@ class Paper:
         return text[[name for name in wanted if name in text]]
 
 
-def _replace(path: pathlib.Path, text: str) -> None:
+def put(path: pathlib.Path, content: str | Callable[[pathlib.Path], object]) -> None:
+    """Puts a file in its place once it is whole.
+
+    Args:
+        path: the file.
+        content: its text, or what writes it to a path.
+    """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    if isinstance(content, str):
+        temporary.write_text(content, encoding="utf-8")
+    else:
+        content(temporary)
     os.replace(temporary, path)
 
 

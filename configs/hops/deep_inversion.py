@@ -6,7 +6,7 @@ this folder on the same budget?
     python scripts/train.py --config configs/hops/deep_inversion.py
     python scripts/sweep.py --config configs/hops/deep_inversion.py --seeds 0,1,2
 
-Came out: ahead of half of the generators, though it makes a thousand images in the same
+Came out: ahead of most of the generators, though it makes a thousand images in the same
 time (`A4` in `papers_repro/dfkd/`).
 """
 

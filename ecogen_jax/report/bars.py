@@ -51,7 +51,7 @@ PAIRED = ("against", "low", "high")
 ALLOWED = {"direction": (">=", "<=", "="), "judged": ("mean", "worst", "std")}
 
 # What a bar asks; a printed row stands as long as it is the same.
-_ASKED = ("experiment", "dataset", "quantity", "unit", "direction", "bar", "judged")
+_ASKED = ["experiment", "dataset", "quantity", "unit", "direction", "bar", "judged"]
 _FROM_RUNS = (
     "ours_mean",
     "ours_std",
@@ -148,14 +148,20 @@ def kept(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
     if not path.exists():
         return table
     printed = pd.read_csv(path, dtype={"seeds": "str", "commit": "str"})
-    before = {row["id"]: row for row in printed.to_dict("records")}
-    rows = []
-    for row in table.to_dict("records"):
-        old = before.get(row["id"], {})
-        if pd.isna(row["ours_mean"]) and _same_bar(row, old):
-            row |= {name: old[name] for name in _FROM_RUNS if name in old}
-        rows.append(row)
-    return pd.DataFrame(rows).reindex(columns=table.columns)
+    missing = table.loc[table["ours_mean"].isna(), "id"]
+    printed = printed[printed["id"].isin(missing) & printed["ours_mean"].notna()]
+    asked = table.set_index("id").reindex(printed["id"])
+    printed = printed[unchanged(asked, printed).to_numpy()].set_index("id")
+    filled = table.set_index("id").astype("object")
+    columns = [name for name in _FROM_RUNS if name in printed and name in filled]
+    filled.loc[printed.index, columns] = printed[columns]
+    return filled.reset_index()[list(table.columns)].infer_objects()
+
+
+def unchanged(asked: pd.DataFrame, printed: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether rows that were printed answer the same question as bars, row by row."""
+    now, before = asked[_ASKED], printed[_ASKED].set_axis(asked.index)
+    return ((now == before) | (now.isna() & before.isna())).all(axis=1)
 
 
 def evaluate(expression: str, run: Run) -> float:
@@ -233,12 +239,6 @@ def _by_phase(summary: dict[str, Any]) -> dict[str, Any]:
         name = tables.phase_name(phase).replace(" ", "_")
         named.setdefault(name, phase["accuracy"])
     return named
-
-
-def _same_bar(row: dict[Any, Any], old: dict[Any, Any]) -> bool:
-    """Whether a row printed before answers the same question."""
-    pairs = [(row[name], old.get(name, math.nan)) for name in _ASKED]
-    return bool(old) and all(a == b or (pd.isna(a) and pd.isna(b)) for a, b in pairs)
 
 
 def _ours(bar: dict[Any, Any], found: Sequence[Run]) -> dict[str, Any]:

@@ -91,14 +91,21 @@ def tune(
     place = harness.Place(workdir, False, cell_of)
     failed = harness.make([teacher, *jobs], place, num_jobs, console)
     start = str(sweep.finished_run(cell_of(teacher, "")) or "")
-    scores = [
-        {**trial._asdict(), "validation": 100 * bars.evaluate(_LAST, runs.read(found))}
-        for job, trial in jobs.items()
-        if (found := sweep.finished_run(cell_of(job, start)))
-    ]
-    frame = pd.DataFrame(scores, columns=[*Trial._fields, "validation"])
-    best = frame.groupby("distiller")["validation"].idxmax()
-    frame["chosen"] = frame.index.isin(best)
+    made = {
+        trial: sweep.finished_run(cell_of(job, start)) for job, trial in jobs.items()
+    }
+    frame = _compared({trial: found for trial, found in made.items() if found})
     if not failed:
         frame.to_csv(path, index=False, lineterminator="\n", float_format="%.6g")
     return frame, failed
+
+
+def _compared(made: Mapping[Trial, pathlib.Path]) -> pd.DataFrame:
+    """What finished trials came to, and which is the best of each distiller."""
+    rows = [
+        {**trial._asdict(), "validation": 100 * bars.evaluate(_LAST, runs.read(found))}
+        for trial, found in made.items()
+    ]
+    frame = pd.DataFrame(rows, columns=[*Trial._fields, "validation"])
+    best = frame.groupby("distiller")["validation"].idxmax()
+    return frame.assign(chosen=frame.index.isin(best))

@@ -8,9 +8,7 @@ accounting row misses its bar: those have no model to blame.
 """
 
 import argparse
-import functools
 import io
-import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO
@@ -23,6 +21,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 
 from papers_repro.energy import accounting, predictions, programs, rows
+from papers_repro.paper import put
 
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     **accounting.TABLES,
@@ -91,9 +90,8 @@ def write(tables: Mapping[str, pd.DataFrame], folder: pathlib.Path) -> pathlib.P
     pages = {whole: markdown(shown)}
     pages |= {folder / f"{name}.csv": text for name, text in texts.items()}
     for path, page in pages.items():
-        write_page = functools.partial(pathlib.Path.write_text, data=page)
-        _replace(path, functools.partial(write_page, encoding="utf-8"))
-    _replace(folder / "deviations.png", lambda to: plot(shown, to))
+        put(path, page)
+    put(folder / "deviations.png", lambda to: plot(shown, to))
     return whole
 
 
@@ -113,13 +111,6 @@ def _all(new: Mapping[str, str], folder: pathlib.Path) -> dict[str, pd.DataFrame
 def read(path: pathlib.Path | IO[str]) -> pd.DataFrame:
     """Reads a written table back; a verdict without a bar is "", as in `rows.row`."""
     return pd.read_csv(path, dtype={"verdict": "str"}).fillna({"verdict": ""})
-
-
-def _replace(path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
-    """Puts a file in its place once it is whole."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    write(temporary)
-    os.replace(temporary, path)
 
 
 def report(frame: pd.DataFrame) -> int:

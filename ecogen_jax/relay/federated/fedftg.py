@@ -37,7 +37,11 @@ from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.ensemble import Teachers
 from ecogen_jax.relay.federated.base import Arrived, Method, Metrics, Task
 from ecogen_jax.relay.federated.fedavg import Server, averaged, fedavg
-from ecogen_jax.relay.federated.fedgen import Learner, diversity
+from ecogen_jax.relay.federated.fedgen import (
+    Learner,
+    diversity,
+    shared_cross_entropy,
+)
 from ecogen_jax.relay.federated.received import (
     nets_alone,
     shares,
@@ -213,12 +217,9 @@ def hard_terms(
       weights: of the devices for each image, `[active, batch]`.
     """
     apart = jnp.abs(guess[None] - jax.lax.stop_gradient(logits)).mean(axis=-1)
-    chosen = jnp.take_along_axis(
-        jax.nn.log_softmax(logits), labels[None, :, None], axis=-1
-    )[..., 0]
     return {
         "adversarial": -jnp.mean(jnp.sum(weights * apart, axis=0)),
-        "cross_entropy": -jnp.mean(jnp.sum(weights * chosen, axis=0)),
+        "cross_entropy": shared_cross_entropy(logits, labels, weights),
     }
 
 

@@ -201,7 +201,9 @@ def generator_objective(
         output = maker.apply(Variables(params, stats), noise, labels, train=True)
         logits = jax.vmap(lambda one: head(one, output.value))(heads)
         terms = {
-            "generator_cross_entropy": shared_cross_entropy(logits, labels, share),
+            "generator_cross_entropy": shared_cross_entropy(
+                logits, labels, share[:, labels]
+            ),
             "generator_diversity": diversity(noise, output.value),
         }
         return sum(terms.values(), jnp.float32(0.0)), (output.stats, terms)
@@ -240,18 +242,18 @@ def _generator_training(
 
 
 def shared_cross_entropy(
-    logits: jax.Array, labels: jax.Array, share: jax.Array
+    logits: jax.Array, labels: jax.Array, weights: jax.Array
 ) -> jax.Array:
-    """`sum_k mean_i w_k(y_i) CE(logits_ki, y_i)`, the devices' shares as weights.
+    """`sum_k mean_i w_ki CE(logits_ki, y_i)`.
 
     Args:
-      logits: of device `k` on feature `i`, `[devices, batch, classes]`.
+      logits: of device `k` on input `i`, `[devices, batch, classes]`.
       labels: int32 `[batch]`, what was asked for.
-      share: `w_k(y)`, `[devices, classes]`.
+      weights: of the devices for each input, such as `w_k(y_i)`, `[devices, batch]`.
     """
     every = jax.nn.log_softmax(logits)
     asked = jnp.take_along_axis(every, labels[None, :, None], axis=-1)[..., 0]
-    return -jnp.mean(jnp.sum(share[:, labels] * asked, axis=0))
+    return -jnp.mean(jnp.sum(weights * asked, axis=0))
 
 
 def diversity(noise: jax.Array, features: jax.Array) -> jax.Array:

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ecogen_jax import mesh
+from ecogen_jax.nets.functional import Variables
 from ecogen_jax.serve import inference as serve
 from tests import toy_nets
 
@@ -54,6 +56,34 @@ def test_all_splits_share_one_program(monkeypatch):
     for count in (3, 8, 17):
         hits(parties(2), *labelled(count))
     assert traces == 1
+
+
+@pytest.mark.parametrize("mapping", [("scan", 1), ("shard_map", 2)])
+def test_parties_with_one_net_are_asked_once(monkeypatch, mapping):
+    asked, map_clients = [], mesh.map_clients
+
+    def mapped(function, **how):
+        answer = map_clients(function, **how)
+
+        def counted(variables):
+            asked.append(jax.tree.leaves(variables)[0].shape[0])
+            return answer(variables)
+
+        return counted
+
+    monkeypatch.setattr(serve.mesh, "map_clients", mapped)
+    backend, num_devices = mapping
+    hits = serve.inference(NET, backend=backend, num_devices=num_devices)
+    served = jax.tree.map(lambda a: jnp.repeat(a[:1], 4, axis=0), parties(2))
+    images, labels = labelled(30)
+    got = hits(served, images, labels)
+    assert asked == [1]
+    expected = by_hand(served, images, labels, 0)
+    np.testing.assert_array_equal(got, np.tile(expected, (4, 1)))
+    # A net that differs in one number alone is another one.
+    last = jax.tree.map(lambda a: a.at[3].add(1e-3), served.params)
+    hits(Variables(last, served.stats), images, labels)
+    assert asked == [1, 4]
 
 
 @pytest.mark.parametrize("mapping", [("loop", 1), ("shard_map", 2), ("pmap", 2)])

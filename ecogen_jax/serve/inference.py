@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ecogen_jax import mesh
@@ -29,7 +30,8 @@ def inference(net: Net, *, backend: str, num_devices: int) -> Hits:
     Returns:
       `hits(variables, images, labels)`: for variables `[parties, ...]`, uint8 images
       `[n, height, width, channels]` and labels `[n]`, the right answers of each party
-      by class, `[parties, classes]`.
+      by class, `[parties, classes]`. Parties whose nets are all alike, as devices that
+      are served the same net, answer as one.
     """
 
     def one_party(
@@ -52,11 +54,28 @@ def inference(net: Net, *, backend: str, num_devices: int) -> Hits:
     def hits(
         variables: Variables, images: np.ndarray, labels: np.ndarray
     ) -> np.ndarray:
+        parties = jax.tree.leaves(variables)[0].shape[0]
+        if parties > 1 and _alike(variables):
+            variables = _first(variables)
         variables = mesh.place(variables, num_devices=num_devices)
         total = [chunk_hits(variables, *some) for some in _chunks(images, labels)]
-        return np.sum(mesh.to_host(total), axis=0)
+        found = np.sum(mesh.to_host(total), axis=0)
+        return np.broadcast_to(found, (parties, *found.shape[1:]))
 
     return hits
+
+
+@jax.jit
+def _alike(variables: Variables) -> jax.Array:
+    """Whether all parties `[parties, ...]` have the first one's net."""
+    equal = jax.tree.map(lambda a: jnp.all(a == a[:1]), variables)
+    return jnp.all(jnp.stack(jax.tree.leaves(equal)))
+
+
+@jax.jit
+def _first(variables: Variables) -> Variables:
+    """The first party's net, `[1, ...]`."""
+    return jax.tree.map(lambda a: a[:1], variables)
 
 
 def ensemble(nets: Sequence[Net], *, backend: str, num_devices: int) -> EnsembleHits:

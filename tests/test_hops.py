@@ -325,6 +325,17 @@ def test_teachers_that_are_heard_by_class_come_with_what_each_has_seen():
     assert toy_route.run(plain)["up/end_edge"].inputs.log_priors is None
 
 
+def test_a_net_that_a_hop_taught_has_learnt_no_prior():
+    route = legs("end>edge", "edge>cloud", "cloud>end")
+    settings = toy_route.settings(route, start=("train",), by_class=True)
+    passages = toy_route.run(settings)
+    for stage in ("up/edge_cloud", "down/cloud_end"):
+        heard = passages[stage].inputs
+        np.testing.assert_allclose(np.exp(heard.log_priors), 1 / 3, rtol=1e-6)
+        counts = passages["up/end_edge"].inputs.log_priors
+        assert np.ptp(counts, axis=-1).max() > 0.1  # theirs do differ
+
+
 def test_nets_of_another_run_are_not_trained_again():
     passages = toy_route.run(toy_route.settings(legs("end>cloud")))
     assert [*passages] == ["up/end_cloud"]

@@ -1,9 +1,10 @@
 """What a protocol is built from: training data, evidence, and the size of each part."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ecogen_jax.data.partition import Held
@@ -45,15 +46,20 @@ class HopSettings(NamedTuple):
     keeps_generator: bool
     by_class: bool = False
 
-    def teachers(self, groups: tuple[Variables, ...], counts: jax.Array) -> Teachers:
+    def teachers(
+        self, groups: tuple[Variables, ...], counts: jax.Array, taught: Sequence[bool]
+    ) -> Teachers:
         """The teachers of each of those who train.
 
         Args:
           groups: see `Teachers`, `[trainers, members, ...]`.
           counts: images of each class behind each teacher,
             `[trainers, teachers, classes]`.
+          taught: which teachers learnt in a hop, `[teachers]`: on generated images, of
+            all classes alike, so that no class is rarer with them than another.
         """
-        priors = jax.vmap(log_priors)(counts) if self.by_class else None
+        seen = jnp.where(jnp.asarray(taught)[:, None], 0, counts)
+        priors = jax.vmap(log_priors)(seen) if self.by_class else None
         return Teachers(groups, jax.vmap(self.weigh)(counts), priors)
 
 

@@ -24,6 +24,7 @@ the edge passes it on without looking into it.
 """
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,8 +51,20 @@ from ecogen_jax.relay.stage import Stage, one_party
 from ecogen_jax.relay.training import devices_alone, learn_stage, pretrain
 from ecogen_jax.types import Key
 
-Counts = dict[str, np.ndarray]
-"""Images of each class behind every party's net, `[parties, classes]` by tier."""
+
+class Behind(NamedTuple):
+    """What the nets of a tier know their classes from.
+
+    Attributes:
+      counts: images of each class behind every party's net, `[parties, classes]`.
+      taught: whether a hop taught them, on generated images.
+    """
+
+    counts: np.ndarray
+    taught: bool = False
+
+
+Tiers = dict[str, Behind]
 
 
 def hops(settings: Settings) -> tuple[list[Stage], list[Stage]]:
@@ -73,16 +86,16 @@ def hops(settings: Settings) -> tuple[list[Stage], list[Stage]]:
             for kind, name in enumerate(route.start)
         ]
     start += [_baseline(settings, name) for name in route.baselines]
-    counts = {
-        "cloud": settings.evidence.public[None],
-        "end": settings.evidence.private,
+    tiers = {
+        "cloud": Behind(settings.evidence.public[None]),
+        "end": Behind(settings.evidence.private),
     }
     stages = []
     for leg in route.legs:
         build = _up if leg.direction == "up" else _down
-        stage, behind = build(settings, leg, counts)
+        stage, counts = build(settings, leg, tiers)
         stages.append(stage)
-        counts = counts | {leg.receiver: behind}
+        tiers = tiers | {leg.receiver: Behind(counts, taught=True)}
     return start, stages
 
 
@@ -128,21 +141,21 @@ def _baseline(settings: Settings, name: str) -> Stage:
     )
 
 
-def _down(settings: Settings, leg: Leg, counts: Counts) -> tuple[Stage, np.ndarray]:
+def _down(settings: Settings, leg: Leg, tiers: Tiers) -> tuple[Stage, np.ndarray]:
     """A hop in which every sender trains; and the images behind its receivers."""
     nets, topology = settings.nets, settings.topology
     (net,), hop = nets.of_tier(leg.receiver), settings.hops[leg.stage]
     senders, receivers = topology.size(leg.sender), topology.size(leg.receiver)
     sender = np.arange(receivers) // (receivers // senders)
     first = np.arange(senders) * (receivers // senders)
-    known = counts[leg.sender]
+    known, taught = tiers[leg.sender]
 
     def start(parties: Parties, key: Key) -> Start:
         (teacher,) = parties.of_tier(leg.sender)
         return Start(
             fresh(net, keys.stream(key, "student"), senders),
             _generator(settings, leg, parties, key),
-            hop.teachers((as_members(teacher),), jnp.asarray(known[:, None])),
+            hop.teachers((as_members(teacher),), jnp.asarray(known[:, None]), [taught]),
         )
 
     def end(parties: Parties, state: HopState) -> Parties:
@@ -169,15 +182,17 @@ def _down(settings: Settings, leg: Leg, counts: Counts) -> tuple[Stage, np.ndarr
     return stage, known[sender]
 
 
-def _up(settings: Settings, leg: Leg, counts: Counts) -> tuple[Stage, np.ndarray]:
+def _up(settings: Settings, leg: Leg, tiers: Tiers) -> tuple[Stage, np.ndarray]:
     """A hop in which every receiver trains; and the images behind its receivers."""
     nets, topology, hop = settings.nets, settings.topology, settings.hops[leg.stage]
     (net,), receivers = nets.of_tier(leg.receiver), topology.size(leg.receiver)
     kinds = _by_kind(topology, leg.sender, len(nets.of_tier(leg.sender)))
-    sent = [counts[leg.sender][parties] for parties in kinds]
+    sent = [tiers[leg.sender].counts[parties] for parties in kinds]
     heard = [known.reshape(receivers, len(known) // receivers, -1) for known in sent]
+    taught = [tiers[leg.sender].taught for known in heard for _ in known[0]]
     if leg.returns:
-        heard.append(counts[leg.receiver][:, None])
+        own_counts, own_taught = tiers[leg.receiver]
+        heard, taught = [*heard, own_counts[:, None]], [*taught, own_taught]
     behind = np.concatenate(heard, axis=1)
 
     def start(parties: Parties, key: Key) -> Start:
@@ -189,7 +204,7 @@ def _up(settings: Settings, leg: Leg, counts: Counts) -> tuple[Stage, np.ndarray
         return Start(
             student,
             _generator(settings, leg, parties, key),
-            hop.teachers(tuple(groups), jnp.asarray(behind)),
+            hop.teachers(tuple(groups), jnp.asarray(behind), taught),
         )
 
     def end(parties: Parties, state: HopState) -> Parties:

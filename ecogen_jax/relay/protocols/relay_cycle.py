@@ -212,7 +212,8 @@ def _up_end_edge(
         groups = (as_groups(parties.end[0], edges), as_members(parties.edge))
         came_down = parties.edge_relay.label_counts[:, None]
         counts = jnp.concatenate([devices, came_down], axis=1)
-        teachers = settings.teachers(groups, counts)
+        taught = [*(False for _ in devices[0]), True]
+        teachers = settings.teachers(groups, counts, taught)
         return Start(parties.edge, parties.edge_relay.generator, teachers)
 
     def end(parties: Parties, state: HopState) -> Parties:
@@ -240,7 +241,9 @@ def _up_edge_cloud(
     def start(parties: Parties, key: Key) -> Start:
         groups = (as_groups(parties.edge, 1), as_members(parties.cloud))
         counts = jnp.concatenate([below, parties.cloud_relay.label_counts])
-        teachers = settings.teachers(groups, counts[None])
+        # The cloud's net began with public images.
+        taught = [*(True for _ in below), False]
+        teachers = settings.teachers(groups, counts[None], taught)
         return Start(parties.cloud, parties.cloud_relay.generator, teachers)
 
     def end(parties: Parties, state: HopState) -> Parties:

@@ -283,7 +283,11 @@ def _read(path: str, argument: str) -> ConfigDict:
     if spec is None or spec.loader is None:
         raise ConfigError("config", path, "a file whose name ends in .py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        allowed = f"valid Python, which line {error.lineno} is not: {error.msg}"
+        raise ConfigError("config", path, allowed) from error
     if not hasattr(module, "get_config"):
         raise ConfigError("config", path, "a file that defines get_config(arg='')")
     try:

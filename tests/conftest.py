@@ -14,11 +14,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("ECOGEN_DATA", str(CACHE / "data"))
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
 # Simulated devices share the few real cores; a slow collective is not a deadlock.
-# Tests compile far longer than they run, so the compiler optimises nothing.
+# Tests compile far longer than they run, so the compiler optimises nothing, and takes
+# the older of its two ways to write loops, in half the time.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_cpu_collective_call_terminate_timeout_seconds=600"
     + " --xla_backend_optimization_level=0"
+    + " --xla_cpu_use_fusion_emitters=false"
 )
 
 import filelock  # noqa: E402

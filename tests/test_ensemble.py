@@ -353,3 +353,30 @@ def test_under_priors_no_teacher_speaks_louder_for_the_zero_of_its_logits():
         return ensemble([CONSTANT], Teachers((group,), weights, priors), IMAGES).logits
 
     np.testing.assert_allclose(answers([0.0, 0.0]), answers([5.0, -3.0]), rtol=1e-5)
+
+
+def test_each_teacher_compares_its_own_mix_of_classes():
+    net = classifier("cnn_small", shape=(8, 8, 1), num_classes=CLASSES)
+    group = jax.vmap(net.init)(jax.random.split(jax.random.key(0), 2))
+    images = jax.random.uniform(jax.random.key(1), (4, 8, 8, 1))
+    # With PRIOR_IMAGES more of each class: 5 : 1 : 2, and all alike.
+    counts = jnp.asarray([[40, 0, 10], [7, 7, 7]])
+    teachers = Teachers((group,), jnp.full((2, CLASSES), 0.5), log_priors(counts))
+    run = jax.jit(lambda **how: ensemble([net], teachers, images, **how))
+    seen, plain = run(asked=LABELS), run()
+    one = member(group, 0)
+    # One image each of classes 0 and 2, and two of class 1.
+    repeated = images[jnp.asarray([*[0] * 5, 1, *[2] * 2, 3])]
+    first = net.apply(one, repeated, train=False).moments
+    for ours, theirs in zip(
+        jax.tree.leaves(member(seen.moments[0], 0)), jax.tree.leaves(first), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    for ours, theirs in zip(
+        jax.tree.leaves(member(seen.moments[0], 1)),
+        jax.tree.leaves(member(plain.moments[0], 1)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(seen.logits, plain.logits, rtol=1e-5)
+    assert abs(float(seen.batchnorm - plain.batchnorm)) > 1e-3

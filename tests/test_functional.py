@@ -8,7 +8,13 @@ from flax import nnx
 
 from ecogen_jax.nets.classifier import classifier
 from ecogen_jax.nets.conv import conv
-from ecogen_jax.nets.functional import BatchNorm, Recorder, Variables, functional
+from ecogen_jax.nets.functional import (
+    BatchNorm,
+    Recorder,
+    Variables,
+    functional,
+    weighing,
+)
 
 SHAPE = (8, 8, 1)
 IMAGES = jnp.asarray(np.random.default_rng(0).random((5, *SHAPE)), jnp.float32)
@@ -69,6 +75,24 @@ def test_moments_are_those_of_the_input(train):
     given = variables([2.0, 3.0], [0.5, -1.0], [1.0, -1.0], [4.0, 0.25])
     output = NORM.apply(given, BATCH, train=train)
     assert_trees_close(output.moments, {"mean": np.array(MEAN), "var": np.array(VAR)})
+
+
+def test_moments_weigh_images_as_a_batch_that_repeats_them(small):
+    net, _, given = small
+    shares = jnp.asarray([1, 0, 3, 0, 4]) / 8
+    apply = jax.jit(net.apply, static_argnames="train")
+
+    def weighed(images):
+        with weighing(shares):
+            return net.apply(given, images, train=False)
+
+    found, plain = jax.jit(weighed)(IMAGES), apply(given, IMAGES, train=False)
+    repeated = apply(given, IMAGES[jnp.asarray([0, 2, 2, 2, 4, 4, 4, 4])], train=False)
+    assert_trees_close(found.moments, repeated.moments, rtol=1e-4)
+    np.testing.assert_allclose(found.value, plain.value, rtol=1e-5)
+    # It ends with the block, and is no part of a net that was traced before.
+    assert_trees_close(weighed(IMAGES).moments, found.moments)
+    assert_trees_close(net.apply(given, IMAGES, train=False).moments, plain.moments)
 
 
 def test_only_training_moves_the_running_statistics_a_tenth_of_the_way():

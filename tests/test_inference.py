@@ -7,6 +7,7 @@ import pytest
 
 from ecogen_jax import mesh
 from ecogen_jax.nets.functional import Variables
+from ecogen_jax.relay.stage import Mapping
 from ecogen_jax.serve import inference as serve
 from tests import toy_nets
 
@@ -86,12 +87,13 @@ def test_parties_with_one_net_are_asked_once(monkeypatch, mapping):
     assert asked == [1, 4]
 
 
-@pytest.mark.parametrize("mapping", [("loop", 1), ("shard_map", 2), ("pmap", 2)])
+@pytest.mark.parametrize(
+    "mapping", [("loop", 1), ("shard_map", 2), ("pmap", 2), ("vmap", 1, 1)]
+)
 def test_every_mapping_gives_the_same_hits(mapping):
-    backend, num_devices = mapping
     variables, some = parties(2), labelled(30)
     expected = serve.inference(NET, backend="vmap", num_devices=1)(variables, *some)
-    got = serve.inference(NET, backend=backend, num_devices=num_devices)
+    got = serve.inference(NET, **Mapping(*mapping)._asdict())
     np.testing.assert_array_equal(got(variables, *some), expected)
     assert expected.sum() > 0
 

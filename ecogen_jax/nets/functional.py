@@ -5,7 +5,9 @@ functions over plain dictionaries of arrays. This is the only place that splits
 and merges modules.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -36,7 +38,7 @@ class Output(NamedTuple):
       value: logits `[batch, classes]`, or images for a generator.
       stats: running statistics after the call (unchanged unless `train`).
       moments: mean and biased variance of this batch at every BatchNorm input,
-        a tree of the same structure as `stats`.
+        a tree of the same structure as `stats`; see `weighing`.
       activations: what the hidden layers gave: the map of each spatial stage,
         `[batch, height, width, channels]`, and last the features before the linear
         classifier, `[batch, features]`. Empty for a generator.
@@ -134,11 +136,35 @@ class Recorder(nnx.Module):
         return x
 
 
+_shares: ContextVar[jax.Array | None] = ContextVar("shares", default=None)
+
+
+@contextlib.contextmanager
+def weighing(shares: jax.Array) -> Iterator[None]:
+    """While it is open, moments weigh the images of a batch, where a net is traced.
+
+    Args:
+      shares: of the images, `[batch]`, which sum to 1.
+    """
+    token = _shares.set(shares)
+    try:
+        yield
+    finally:
+        _shares.reset(token)
+
+
 def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance over all axes but the last."""
-    axes = tuple(range(x.ndim - 1))
-    mean = jnp.mean(x, axes)
-    var = jnp.mean(jnp.square(x), axes) - jnp.square(mean)
+    """Mean and biased variance over all axes but the last, see `weighing`."""
+    axes, shares = tuple(range(x.ndim - 1)), _shares.get()
+
+    def mean_of(values: jax.Array) -> jax.Array:
+        if shares is None:
+            return jnp.mean(values, axes)
+        weights = len(shares) * shares.reshape(-1, *(1 for _ in x.shape[1:]))
+        return jnp.mean(weights * values, axes)
+
+    mean = mean_of(x)
+    var = mean_of(jnp.square(x)) - jnp.square(mean)
     # Rounding can leave a constant input a variance below zero, then NaN.
     return mean, jnp.maximum(var, 0.0)
 

@@ -1,5 +1,6 @@
 """Several teachers as one: logits weighted by who has seen which class."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ecogen_jax import losses
-from ecogen_jax.nets.functional import Net, Variables
+from ecogen_jax.nets.functional import Net, Variables, weighing
 from ecogen_jax.types import Leaf, PyTree
 
 PRIOR_IMAGES = 10.0
@@ -116,6 +117,7 @@ def ensemble(
     images: jax.Array,
     labels: jax.Array | None = None,
     *,
+    asked: jax.Array | None = None,
     moments: PyTree = None,
     momentum: float = 1.0,
 ) -> Judgement:
@@ -133,6 +135,10 @@ def ensemble(
         `log_priors`, `t_k` is `log softmax(log softmax(t_k) - log prior_k)` (logit
         adjustment: Menon et al., ICLR 2021): logits of different teachers have no
         common zero, and each has learnt how rare a class is with it.
+      asked: the class each image was generated for, `[batch]`, also where `labels` is
+        None. With `log_priors`, moments of teacher `k`'s batch weigh image `i` by
+        `prior_k(y_i)`: what it recorded are moments of its own mix of classes. None:
+        all images weigh alike.
       moments: the moving average of batch moments so far, see `Judgement`; None where
         `momentum` is 1.
       momentum: weight of this batch in it.
@@ -151,7 +157,8 @@ def ensemble(
         def member(carry: PyTree, inputs: PyTree, net: Net = net) -> PyTree:
             logits, batchnorm, activation = carry
             variables, weight, share, prior, before = inputs
-            output = net.apply(variables, images, train=False)
+            with _own_mix(prior, asked):
+                output = net.apply(variables, images, train=False)
             after = jax.tree.map(
                 lambda new, old: momentum * new + (1.0 - momentum) * old,
                 output.moments,
@@ -175,6 +182,15 @@ def ensemble(
 def _rows(priors: Leaf | None, rows: slice) -> Leaf | None:
     """Those of some teachers, `[teachers, 1, classes]`."""
     return None if priors is None else priors[rows, None]
+
+
+def _own_mix(
+    log_prior: jax.Array | None, asked: jax.Array | None
+) -> contextlib.AbstractContextManager[None]:
+    """Weighs a batch as if its classes were as frequent as they are with a teacher."""
+    if log_prior is None or asked is None:
+        return contextlib.nullcontext()
+    return weighing(jax.nn.softmax(log_prior[0, asked]))
 
 
 def _said(

@@ -155,7 +155,7 @@ class Evaluator:
         mapping = experiment.mapping
         self._hits: dict[str, list[Hits]] = {
             tier: [
-                inference(net, backend=mapping.backend, num_devices=mapping.num_devices)
+                inference(net, **mapping._asdict())
                 for net in experiment.nets.of_tier(tier)
             ]
             for tier in TIERS

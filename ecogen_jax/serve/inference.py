@@ -19,13 +19,14 @@ Hits = Callable[[Variables, np.ndarray, np.ndarray], np.ndarray]
 EnsembleHits = Callable[[Sequence[Variables], np.ndarray, np.ndarray], np.ndarray]
 
 
-def inference(net: Net, *, backend: str, num_devices: int) -> Hits:
+def inference(net: Net, *, backend: str, num_devices: int, chunk: int = 0) -> Hits:
     """Builds the inference of one tier.
 
     Args:
       net: the tier's classifier.
       backend: see `mesh.map_clients`.
       num_devices: see `mesh.map_clients`.
+      chunk: see `mesh.map_clients`.
 
     Returns:
       `hits(variables, images, labels)`: for variables `[parties, ...]`, uint8 images
@@ -48,6 +49,7 @@ def inference(net: Net, *, backend: str, num_devices: int) -> Hits:
             lambda one: one_party(one, images, labels),  # all see the same images
             backend=backend,
             num_devices=num_devices,
+            chunk=chunk,
         )
         return answer(variables)
 

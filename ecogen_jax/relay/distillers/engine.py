@@ -139,6 +139,7 @@ def judge(
         received,
         images,
         labels if asks and not generation.by_class else None,
+        asked=labels,
         moments=state.moments,
         momentum=generation.batchnorm_momentum,
     )

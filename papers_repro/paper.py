@@ -114,23 +114,28 @@ class Paper:
         """Returns the bars with one of these ids, or below one of them; all for none.
 
         Args:
-            only: ids or their first parts, such as "A1" or "C1.alpha0.1".
+            only: ids or their first parts, such as "A1" or "C1.alpha0.1"; or names of
+                tables, whose bars may be called otherwise.
 
         Raises:
             ValueError: an id has no bar.
         """
         frame = pd.concat(self.bars.values(), ignore_index=True)
         wanted = list(only)
+        if not wanted:
+            return frame
+        meant = pd.Series(False, index=frame.index)
         for id in wanted:
-            if not frame["id"].map(lambda own, id=id: _within(own, id)).any():
+            below = frame["id"].map(lambda own, id=id: _within(own, id))
+            if id in self.bars:
+                below |= frame["id"].isin(self.bars[id]["id"])
+            if not below.any():
                 names = ", ".join(self.bars)
                 raise ValueError(
                     f"no bar is called {id!r}; there are {names} and parts"
                 )
-        if not wanted:
-            return frame
-        below = frame["id"].map(lambda own: any(_within(own, id) for id in wanted))
-        return frame[below]
+            meant |= below
+        return frame[meant]
 
     def experiments(self, frame: pd.DataFrame) -> list[str]:
         """Ids of the experiments that bars are about, in the order of the rows."""

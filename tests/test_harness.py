@@ -56,6 +56,14 @@ def test_the_terminal_says_of_a_smoke_what_the_page_says(paper, tmp_path):
     assert f"{harness.SMOKE}\n" in page
 
 
+def test_the_name_of_a_table_stands_for_its_bars():
+    for _, paper in PAPERS.values():
+        for name, bars in paper.bars.items():  # a table prints its name in its command
+            chosen = paper.chosen([name])["id"]
+            assert set(bars["id"]) <= set(chosen)
+            assert name in harness.asked_tables(paper, [name])
+
+
 @pytest.mark.parametrize(
     ("name", "only", "refused", "known"),
     [

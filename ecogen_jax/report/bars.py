@@ -248,7 +248,7 @@ def _ours(bar: dict[Any, Any], found: Sequence[Run]) -> dict[str, Any]:
         return {"verdict": "not run"}
     ours = {
         "mean": round(values.mean(), _EXACT),
-        "std": values.std(),
+        "std": round(values.std(), _EXACT),
         "worst": _worst(values, bar),
     }
     return {

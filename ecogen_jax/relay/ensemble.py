@@ -1,4 +1,15 @@
-"""Several teachers as one: logits weighted by who has seen which class."""
+"""Several teachers as one: logits weighted by who has seen which class.
+
+Weighted by the label that was asked for, `sum_k w[k, y_i] t_k(x_i)`, or class by class
+whatever was asked for, `sum_k w[k, c] t_k(x_i)[c]`. A teacher that has seen a single
+class finds it everywhere: by the label it is believed, by class it is compared with the
+others. Logits of different teachers have no common zero, and each has learnt how rare a
+class is with it, so by class `t_k` is `log softmax(log softmax(t_k) - log prior_k)`
+(logit adjustment: Menon et al., ICLR 2021).
+
+A teacher recorded moments of its own mix of classes. With priors, those of a batch are
+taken of the same mix: image `i`, generated for class `y_i`, weighs as `prior_k(y_i)`.
+"""
 
 import contextlib
 from collections.abc import Sequence
@@ -127,18 +138,10 @@ def ensemble(
       nets: one net for each group of `teachers`.
       teachers: their variables and weights.
       images: `[batch, height, width, channels]` in [0, 1].
-      labels: the class each image was generated for, `[batch]`: teachers are weighted
-        by that class, `sum_k w[k, y_i] t_k(x_i)`. None: each logit comes from those
-        who know its class, `sum_k w[k, c] t_k(x_i)[c]`, whatever was asked for. A
-        teacher that has seen a single class finds it everywhere, so that weighting by
-        the label believes it, and weighting by class compares it with the others. With
-        `log_priors`, `t_k` is `log softmax(log softmax(t_k) - log prior_k)` (logit
-        adjustment: Menon et al., ICLR 2021): logits of different teachers have no
-        common zero, and each has learnt how rare a class is with it.
-      asked: the class each image was generated for, `[batch]`, also where `labels` is
-        None. With `log_priors`, moments of teacher `k`'s batch weigh image `i` by
-        `prior_k(y_i)`: what it recorded are moments of its own mix of classes. None:
-        all images weigh alike.
+      labels: the class each image was generated for, `[batch]`, to weight teachers by;
+        None: class by class, under equal priors where there are `log_priors`.
+      asked: the class each image was generated for, in either case, so that moments
+        are taken of each teacher's mix; None: all images weigh alike.
       moments: the moving average of batch moments so far, see `Judgement`; None where
         `momentum` is 1.
       momentum: weight of this batch in it.

@@ -286,7 +286,8 @@ def _read(path: str, argument: str) -> ConfigDict:
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
-        allowed = f"valid Python, which line {error.lineno} is not: {error.msg}"
+        place = f"line {error.lineno} of {error.filename or path}"
+        allowed = f"valid Python, which {place} is not: {error.msg}"
         raise ConfigError("config", path, allowed) from error
     if not hasattr(module, "get_config"):
         raise ConfigError("config", path, "a file that defines get_config(arg='')")

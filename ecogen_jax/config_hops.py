@@ -76,7 +76,8 @@ def _hop() -> dict[str, Any]:
         "temperature": 4.0,  # softens the teacher's and the student's logits
         # Of several teachers: by their share of the label asked for ("label_counts");
         # of each class whatever was asked for, with their probabilities put to equal
-        # priors ("by_class"); or "equal".
+        # priors, and their statistics compared under their own mix of classes
+        # ("by_class"); or "equal".
         "teacher_weights": "label_counts",
         "weights": {  # of the loss terms; a distiller uses some of them
             "cross_entropy": 1.0,  # the teacher finds the asked class
@@ -95,8 +96,8 @@ def _hop() -> dict[str, Any]:
 
 def _upward_hop(*, learning_rate: float) -> dict[str, Any]:
     hop = _hop() | {"rounds": 5, "temperature": 2.0, "learning_rate": learning_rate}
-    # The statistics of several teachers contradict each other, and a class that only
-    # some of them know is found by its cross-entropy alone.
+    # The statistics of teachers heard by label contradict each other, and a class that
+    # only some of them know is found by its cross-entropy alone.
     hop["weights"] |= {"batchnorm": 0.1, "adversarial": 2.0}
     return hop
 

@@ -169,7 +169,12 @@ def parser(doc: str | None, workdir: str, **others: str) -> argparse.ArgumentPar
     found = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    found.add_argument("--only", default="", metavar="ID,ID", help="bars, or parts")
+    found.add_argument(
+        "--only",
+        default="",
+        metavar="ID,ID",
+        help="bars, parts of their ids, or tables",
+    )
     found.add_argument("--workdir", default=workdir, help="default: %(default)s")
     found.add_argument(
         "--jobs", type=int, default=2, help="runs side by side (default: %(default)s)"

@@ -237,7 +237,7 @@ def test_registries_of_higher_layers_are_checked_with_the_nearest_name():
         (None, "Did you mean"),
         ("x = 1", "defines get_config"),
         ("def get_config(arg=''):\n    return {}", "made by default"),
-        ("x = 1\ndef get_config(arg='')", "line 2 is not: expected ':'"),
+        ("x = 1\ndef get_config(arg='')", "line 2 of .*relay.py is not: expected ':'"),
     ],
 )
 def test_a_file_that_gives_no_config_is_refused(tmp_path, body, cure):

@@ -10,9 +10,10 @@ import optax
 import pytest
 
 from ecogen_jax import losses
+from ecogen_jax.nets.classifier import classifier
 from ecogen_jax.relay.distillers import engine
 from ecogen_jax.relay.distillers.base import Weights
-from ecogen_jax.relay.ensemble import ensemble
+from ecogen_jax.relay.ensemble import Teachers, ensemble, log_priors
 from tests import toy_maps
 from tests.toy_maps import BANK, BATCH, CLASSES, LATENT, SHAPE
 
@@ -113,6 +114,27 @@ def test_judge_gives_every_term_unweighted(how, labels, divergence):
     np.testing.assert_array_equal(made.images, IMAGES)
     np.testing.assert_array_equal(made.labels, LABELS)
     assert made.moments is None
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_statistics_are_those_of_a_teachers_own_mix_where_classes_are_asked_for(asks):
+    net = classifier("cnn_small", shape=(8, 8, 1), num_classes=CLASSES)
+    group = jax.vmap(net.init)(jax.random.split(jax.random.key(0), 2))
+    counts = jnp.asarray([[90, 0, 5], [0, 60, 0]])
+    teachers = Teachers((group,), jnp.full((2, CLASSES), 0.5), log_priors(counts))
+    images = jax.random.uniform(jax.random.key(1), (len(LABELS), 8, 8, 1))
+    of = hop(student=net, weights=Weights(batchnorm=1.0), by_class=True)
+    of = of._replace(teachers=(net,))
+
+    def all_three():
+        state = begin(of, teachers)
+        made = engine.judge(of, teachers, state, images, LABELS, asks=asks)
+        seen = [ensemble([net], teachers, images, asked=a) for a in (LABELS, None)]
+        return made.terms["batchnorm"], *(each.batchnorm for each in seen)
+
+    found, own, alike = jax.jit(all_three)()
+    assert abs(own - alike) > 1e-3
+    np.testing.assert_allclose(found, own if asks else alike, rtol=1e-5)
 
 
 @pytest.mark.parametrize("left_out", SEVEN)

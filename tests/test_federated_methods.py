@@ -96,8 +96,8 @@ def test_a_straggler_does_its_share_of_the_steps(steps, few, monkeypatch):
 
 def test_fedprox_without_weight_is_fedavg():
     found, wanted = toy("fedprox", fedprox__weight=0.0).play(), toy("fedavg").play()
-    # Where zero is added, a compiler may round the last digit otherwise.
-    assert distance(found[0][-1].server, wanted[0][-1].server) < 1e-7
+    # Where zero is added, a compiler may round the last digits otherwise.
+    assert distance(found[0][-1].server, wanted[0][-1].server) < 1e-6
 
 
 def numpy_loss(params, image, label, received, weight):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from ecogen_jax import mesh
-from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.stage import Mapping
 from ecogen_jax.serve import inference as serve
 from tests import toy_nets
@@ -81,10 +80,17 @@ def test_parties_with_one_net_are_asked_once(monkeypatch, mapping):
     assert asked == [1]
     expected = by_hand(served, images, labels, 0)
     np.testing.assert_array_equal(got, np.tile(expected, (4, 1)))
-    # A net that differs in one number alone is another one.
-    last = jax.tree.map(lambda a: a.at[3].add(1e-3), served.params)
-    hits(Variables(last, served.stats), images, labels)
-    assert asked == [1, 4]
+    # A net that differs in one number alone is another one, whichever number it is.
+    leaves, tree = jax.tree.flatten(served)
+    for place, leaf in enumerate(leaves):
+        moved = leaf.at[(3, *(-1 for _ in leaf.shape[1:]))].add(0.5)
+        other = jax.tree.unflatten(tree, [*leaves[:place], moved, *leaves[place + 1 :]])
+        asked.clear()
+        got = hits(other, images, labels)
+        assert asked in ([4], [])  # it is traced once
+        for party in range(4):
+            expected = by_hand(other, images, labels, party)
+            np.testing.assert_array_equal(got[party], expected)
 
 
 @pytest.mark.parametrize(

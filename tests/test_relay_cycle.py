@@ -204,6 +204,17 @@ def test_up_hops_weight_devices_and_the_edge_itself_by_their_label_counts(passag
         assert equal(party(party(own, edge), 0), party(before.edge, edge))
 
 
+def test_up_hops_take_a_prior_from_nets_that_no_hop_taught(passages):
+    def priors(stage):
+        return np.exp(passages[1, stage].inputs.log_priors)
+
+    # Shares of (4 0 0) and (2 2 0), and ten more of each class.
+    first = [[14 / 34, 10 / 34, 10 / 34], [12 / 34, 12 / 34, 10 / 34], [1 / 3] * 3]
+    np.testing.assert_allclose(priors("up/end_edge")[0], first, rtol=1e-6)
+    cloud = [[1 / 3] * 3, [1 / 3] * 3, [16 / 38, 12 / 38, 10 / 38]]
+    np.testing.assert_allclose(priors("up/edge_cloud"), [cloud], rtol=1e-6)
+
+
 def test_up_hops_weight_edges_and_the_cloud_itself_by_their_label_counts(passages):
     passage = passages[1, "up/edge_cloud"]
     edges, own = passage.inputs.groups

@@ -98,7 +98,9 @@ def _hop(student: Any, *teachers: Any, keep_statistics: bool = False) -> HopSett
             keep_statistics=keep_statistics,
         ),
     )
-    return HopSettings(1, STEPS, distiller, label_count_weights, keeps_generator=True)
+    return HopSettings(
+        *(1, STEPS, distiller, label_count_weights), keeps_generator=True, by_class=True
+    )
 
 
 def stages() -> tuple[list[Stage], list[Stage]]:

@@ -7,8 +7,9 @@ others. Logits of different teachers have no common zero, and each has learnt ho
 class is with it, so by class `t_k` is `log softmax(log softmax(t_k) - log prior_k)`
 (logit adjustment: Menon et al., ICLR 2021).
 
-A teacher recorded moments of its own mix of classes. With priors, those of a batch are
-taken of the same mix: image `i`, generated for class `y_i`, weighs as `prior_k(y_i)`.
+A teacher recorded moments of its own mix of classes. With priors, and where it is said
+what was asked for, those of a batch are taken of the same mix: image `i`, generated
+for class `y_i`, weighs as `prior_k(y_i)`.
 """
 
 import contextlib
@@ -37,9 +38,9 @@ class Teachers:
         the members of that group.
       weights: `[teachers, classes]`, members in group order; a column sums to 1, or
         to 0 for a class that no teacher knows.
-      log_priors: the share of each class in what each teacher has seen, `[teachers,
-        classes]`, see `log_priors`; None for teachers whose logits are taken as they
-        are.
+      log_priors: the share of each class in what each teacher has learnt from,
+        `[teachers, classes]`, see `log_priors`; None for teachers whose logits and
+        moments are taken as they are.
     """
 
     groups: tuple[Variables, ...]

@@ -36,7 +36,8 @@ class HopSettings(NamedTuple):
       weigh: from the images of each class behind each teacher to the teachers'
         weights, both `[teachers, classes]`.
       keeps_generator: whether the distiller leaves a generator that can be replayed.
-      by_class: whether teachers are heard class by class, under equal priors.
+      by_class: whether teachers are heard class by class, under equal priors, and their
+        statistics compared under their own.
     """
 
     rounds: int
@@ -56,7 +57,7 @@ class HopSettings(NamedTuple):
           counts: images of each class behind each teacher,
             `[trainers, teachers, classes]`.
           taught: which teachers learnt in a hop, `[teachers]`: on generated images, of
-            all classes alike, so that no class is rarer with them than another.
+            all classes alike that their teachers knew, so that they bring no prior.
         """
         seen = jnp.where(jnp.asarray(taught)[:, None], 0, counts)
         priors = jax.vmap(log_priors)(seen) if self.by_class else None

@@ -217,11 +217,7 @@ class Evaluator:
     def ensemble(self, parties: Parties, tier: str, split: str) -> float:
         """Accuracy of the mean of the logits of all parties of a tier."""
         mapping = self._experiment.mapping
-        together = ensemble(
-            self._experiment.nets.of_tier(tier),
-            backend=mapping.backend,
-            num_devices=mapping.num_devices,
-        )
+        together = ensemble(self._experiment.nets.of_tier(tier), **mapping._asdict())
         hits = self._ask(together, parties.of_tier(tier), split)
         return float(accuracy(hits[None], self._totals(split))[0])
 

@@ -1,9 +1,9 @@
 """Task inference at a tier: class hits on labelled images, and its FLOPs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ecogen_jax import mesh
@@ -58,7 +58,7 @@ def inference(net: Net, *, backend: str, num_devices: int, chunk: int = 0) -> Hi
     ) -> np.ndarray:
         parties = jax.tree.leaves(variables)[0].shape[0]
         if parties > 1 and _alike(variables):
-            variables = _first(variables)
+            variables = jax.tree.map(lambda a: a[:1], variables)
         variables = mesh.place(variables, num_devices=num_devices)
         total = [chunk_hits(variables, *some) for some in _chunks(images, labels)]
         found = np.sum(mesh.to_host(total), axis=0)
@@ -67,33 +67,29 @@ def inference(net: Net, *, backend: str, num_devices: int, chunk: int = 0) -> Hi
     return hits
 
 
-@jax.jit
-def _alike(variables: Variables) -> jax.Array:
+def _alike(variables: Variables) -> bool:
     """Whether all parties `[parties, ...]` have the first one's net."""
-    equal = jax.tree.map(lambda a: jnp.all(a == a[:1]), variables)
-    return jnp.all(jnp.stack(jax.tree.leaves(equal)))
+    return all(bool((a == a[:1]).all()) for a in jax.tree.leaves(variables))
 
 
-@jax.jit
-def _first(variables: Variables) -> Variables:
-    """The first party's net, `[1, ...]`."""
-    return jax.tree.map(lambda a: a[:1], variables)
-
-
-def ensemble(nets: Sequence[Net], *, backend: str, num_devices: int) -> EnsembleHits:
+def ensemble(
+    nets: Sequence[Net], *, backend: str, num_devices: int, chunk: int = 0
+) -> EnsembleHits:
     """Builds the inference of many parties together: the mean of their logits.
 
     Args:
       nets: the classifiers of the parties, one a kind.
       backend: see `mesh.map_clients`.
       num_devices: see `mesh.map_clients`.
+      chunk: see `mesh.map_clients`.
 
     Returns:
       `hits(groups, images, labels)`: for one group of variables `[members, ...]` a
       kind, uint8 images `[n, height, width, channels]` and labels `[n]`, the right
       answers by class, `[classes]`.
     """
-    sums = [_sum_of_logits(net, backend, num_devices) for net in nets]
+    mapping = {"backend": backend, "num_devices": num_devices, "chunk": chunk}
+    sums = [_sum_of_logits(net, mapping) for net in nets]
     right = jax.jit(class_hits)
 
     def hits(
@@ -114,16 +110,14 @@ def ensemble(nets: Sequence[Net], *, backend: str, num_devices: int) -> Ensemble
 
 
 def _sum_of_logits(
-    net: Net, backend: str, num_devices: int
+    net: Net, mapping: Mapping[str, Any]
 ) -> Callable[[Variables, np.ndarray], jax.Array]:
     """The sum over parties `[parties, ...]` of their logits, `[batch, classes]`."""
 
     @jax.jit
     def summed(variables: Variables, images: jax.Array) -> jax.Array:
         answer = mesh.map_clients(
-            lambda one: net.apply(one, to_unit(images), train=False).value,
-            backend=backend,
-            num_devices=num_devices,
+            lambda one: net.apply(one, to_unit(images), train=False).value, **mapping
         )
         return answer(variables).sum(axis=0)
 

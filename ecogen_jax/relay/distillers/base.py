@@ -63,7 +63,8 @@ class Generation(NamedTuple):
       bank_policy: what a full bank keeps, `newest` or `reservoir`, see `bank`.
       average: decay of the generator's moving average; 0 keeps none.
       by_class: whether teachers are weighted class by class rather than by the label
-        that was asked for, see `ensemble`.
+        that was asked for, and statistics compared under their own mix of classes, see
+        `ensemble`.
     """
 
     shape: tuple[int, int, int]

@@ -129,7 +129,8 @@ def judge(
       state: its student, in inference mode, is the adversary.
       images: `[batch, height, width, channels]` in [0, 1].
       labels: the classes asked for, `[batch]`.
-      asks: whether teachers are weighted by the class asked for (see `ensemble`).
+      asks: whether the classes asked for count: teachers are weighted by them, and
+        moments taken of each teacher's own mix of them (see `ensemble`).
       divergence: of the adversarial term, `kl`, `js` or `l1`.
       temperature: of the adversarial term.
     """
@@ -139,7 +140,7 @@ def judge(
         received,
         images,
         labels if asks and not generation.by_class else None,
-        asked=labels,
+        asked=labels if asks else None,
         moments=state.moments,
         momentum=generation.batchnorm_momentum,
     )

@@ -57,7 +57,8 @@ class Behind(NamedTuple):
 
     Attributes:
       counts: images of each class behind every party's net, `[parties, classes]`.
-      taught: whether a hop taught them, on generated images.
+      taught: whether a hop taught them from nothing, on generated images. A net that
+        goes on from its own still has the statistics that it began with.
     """
 
     counts: np.ndarray
@@ -95,7 +96,8 @@ def hops(settings: Settings) -> tuple[list[Stage], list[Stage]]:
         build = _up if leg.direction == "up" else _down
         stage, counts = build(settings, leg, tiers)
         stages.append(stage)
-        tiers = tiers | {leg.receiver: Behind(counts, taught=True)}
+        taught = tiers[leg.receiver].taught if leg.returns else True
+        tiers = tiers | {leg.receiver: Behind(counts, taught)}
     return start, stages
 
 

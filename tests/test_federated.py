@@ -97,7 +97,7 @@ def test_the_devices_of_the_machine_meet_once_in_a_round():
     split = of("fedavg", backend="shard_map", num_devices=2)
     state = mesh.replicate(split.first, num_clients=len(ACTIVE), num_devices=2)
     cohort = mesh.place(split.stage.together.feed(0), num_devices=2)
-    lowered = split.round.lower(state, cohort, jax.random.key(0))
+    lowered = split.round.lower(state, cohort, jax.random.key(0), 1, 0)
     assert exchanges(lowered.compile()) == 1
 
 
@@ -115,8 +115,8 @@ def test_the_state_is_donated_and_stays_where_it_was_put():
     compiled = []
     for number in range(2):
         cohort = mesh.place(played.stage.together.feed(number), num_devices=2)
-        before, key = state, jax.random.key(number)
-        state, _ = played.round(before, cohort, key)
+        before = state
+        state, _ = played.round(before, cohort, jax.random.key(0), 1, number)
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(learnt(before)))
         assert {leaf.sharding for leaf in jax.tree.leaves(state)} == places
         compiled.append(played.round._cache_size())

@@ -73,17 +73,28 @@ def test_a_round_is_traced_once_and_its_state_donated(local, material, mapping):
     one_round = compile_round(local._replace(one=counted), mapping)
     state, inputs = map(placed, material)
     for number in range(3):
-        before, keys = state, party_keys(local, KEY, 1, number)
-        state, _ = one_round(before, inputs, placed(keys))
+        before = state
+        state, _ = one_round(before, inputs, KEY, 1, number)
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(inputs))
     assert traces == 1
 
 
+def test_a_round_draws_from_the_keys_of_its_cycle_and_number(local, material):
+    def drawn(state, inputs, key):
+        del inputs
+        return state, {"drawn": jax.random.key_data(key)}
+
+    one_round = compile_round(local._replace(one=drawn), VMAP)
+    _, metrics = one_round(*jax.tree.map(jnp.asarray, material), KEY, 2, 5)
+    expected = jax.random.key_data(party_keys(local, KEY, 2, 5))
+    assert np.array_equal(metrics["drawn"], expected)
+
+
 def results(stage, material, mapping):
     state, inputs = jax.tree.map(jnp.asarray, material)
-    keys = party_keys(stage, KEY, 1, 0)
-    return jax.tree.map(np.asarray, compile_round(stage, mapping)(state, inputs, keys))
+    one_round = compile_round(stage, mapping)
+    return jax.tree.map(np.asarray, one_round(state, inputs, KEY, 1, 0))
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from ecogen_jax.relay.settings import (
     Route,
     Settings,
 )
-from ecogen_jax.relay.stage import Mapping, Stage, compile_round, party_keys
+from ecogen_jax.relay.stage import Mapping, Stage, compile_round
 from tests import toy_nets
 
 NETS = toy_nets.nets()
@@ -161,7 +161,7 @@ def history(cycles: int) -> list[Passage]:
         state, inputs = stage.begin(parties, key)
         state = jax.tree.map(np.asarray, state)
         for index in range(stage.rounds):
-            state, _ = one(state, inputs, party_keys(stage, KEY, number, index))
+            state, _ = one(state, inputs, KEY, number, index)
         after = stage.end(parties, state)
         passages.append(Passage(stage, number, parties, inputs, state, after))
         parties = after

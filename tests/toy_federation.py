@@ -163,8 +163,8 @@ class Toy(NamedTuple):
         states, metrics = [state], []
         for number in range(int(state.number), int(state.number) + rounds):
             cohort = change(self.stage.together.feed(number), number)
-            key = jax.random.fold_in(KEY, number)
-            state, seen = self.round(jax.device_put(states[-1]), cohort, key)
+            before = jax.device_put(states[-1])
+            state, seen = self.round(before, cohort, KEY, 1, number)
             states.append(jax.device_get(state))
             metrics.append({name: value.item() for name, value in seen.items()})
         return states, metrics

@@ -24,7 +24,7 @@ from ecogen_jax.relay.settings import (
     Route,
     Settings,
 )
-from ecogen_jax.relay.stage import Mapping, Stage, compile_round, party_keys
+from ecogen_jax.relay.stage import Mapping, Stage, compile_round
 from tests import toy_nets
 
 PUBLIC = np.array([6, 2, 0])  # the cloud has never seen class 2
@@ -160,7 +160,7 @@ def run(settings: Settings) -> dict[str, Passage]:
         begun, inputs = stage.begin(parties, keys.stream(KEY, stage.name))
         begun = jax.tree.map(np.asarray, begun)
         one = compile_round(stage, Mapping("vmap", 1))
-        state, _ = one(begun, inputs, party_keys(stage, KEY, 1, 0))
+        state, _ = one(begun, inputs, KEY, 1, 0)
         after = stage.end(parties, state)
         passages[stage.name] = Passage(stage, parties, begun, inputs, state, after)
         parties = after

@@ -6,6 +6,8 @@ With `--flops`, a unit is a FLOP of the hop's convolutions and matrix products.
 """
 
 import argparse
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +28,8 @@ from ecogen_jax.relay.hop import Start, as_members, fresh, hop_stage
 from ecogen_jax.relay.parties import Parties
 from ecogen_jax.relay.settings import HopSettings, Leg
 from ecogen_jax.relay.stage import (
-    Mapping,
+    Metrics,
     Stage,
-    compile_round,
     no_messages,
     one_party,
     party_keys,
@@ -53,23 +54,36 @@ def main() -> None:
 
 
 class Rounds:
-    """The rounds of a hop for several seeds at once, as `run/loop.py` runs them."""
+    """The rounds of a hop as `run/loop.py` runs them, but for several seeds at once."""
 
     def __init__(self, stage: Stage, seeds: tuple[int, ...], devices: int = 1) -> None:
-        self.stage, self.number, self._devices = stage, 0, devices
+        self.stage, self.number = stage, 0
         self._roots = [keys.root(seed) for seed in seeds]
-        self._compiled = compile_round(stage, Mapping(mesh.resolve("auto"), devices))
+        self._compiled = jax.jit(self._of_all_seeds(devices), donate_argnums=0)
         each = [stage.begin(NOBODY, root) for root in self._roots]
         joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *each)
         self.state, self._inputs = mesh.place(joined, num_devices=devices)
 
+    def _of_all_seeds(self, devices: int) -> Callable[..., Any]:
+        mapped = mesh.map_clients(
+            self.stage.one, backend=mesh.resolve("auto"), num_devices=devices
+        )
+
+        def one_round(
+            state: PyTree, inputs: PyTree, roots: list[Key], number: int
+        ) -> tuple[PyTree, Metrics]:
+            each = [party_keys(self.stage, root, 1, number) for root in roots]
+            return mapped(state, inputs, jnp.concatenate(each))
+
+        return one_round
+
     def one(self) -> None:
         """Runs a round, and fetches its metrics."""
-        each = [party_keys(self.stage, root, 1, self.number) for root in self._roots]
-        placed = mesh.place(jnp.concatenate(each), num_devices=self._devices)
-        self.state, metrics = self._compiled(self.state, self._inputs, placed)
+        self.state, metrics = self._compiled(
+            self.state, self._inputs, self._roots, self.number
+        )
         self.number += 1
-        jax.device_get(metrics)
+        mesh.to_host(metrics)
 
     def flops(self) -> float:
         """FLOPs of the convolutions and matrix products of a round, of one seed."""

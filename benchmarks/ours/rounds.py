@@ -12,15 +12,13 @@ import argparse
 import tempfile
 from typing import Any
 
-import jax
-
 from benchmarks.ours import federation
 from benchmarks.speaker import Speaker
 from ecogen_jax import keys, mesh
 from ecogen_jax.data import sources
 from ecogen_jax.energy import rates
 from ecogen_jax.relay.parties import TIERS
-from ecogen_jax.relay.stage import Mapping, Stage, compile_round, party_keys
+from ecogen_jax.relay.stage import Mapping, Stage, compile_round
 from ecogen_jax.run import diverged, journal, together, writer
 from ecogen_jax.types import PyTree
 
@@ -95,10 +93,10 @@ class Rounds:
 
     def run(self, inputs: PyTree) -> dict[str, Any]:
         """Runs a round on its inputs."""
-        key = party_keys(self.stage, self._key, CYCLE, self.number)
-        self.state, metrics = self._compiled(self.state, inputs, key)
+        now = (self._key, CYCLE, self.number)
+        self.state, metrics = self._compiled(self.state, inputs, *now)
         self.number += 1
-        return jax.device_get(metrics)
+        return mesh.to_host(metrics)
 
 
 class Told(Rounds):

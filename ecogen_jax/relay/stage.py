@@ -16,7 +16,7 @@ from ecogen_jax.energy import meter
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.messages import Delivery, Message
 from ecogen_jax.relay.parties import Parties
-from ecogen_jax.types import Key, PyTree
+from ecogen_jax.types import Key, Leaf, PyTree
 
 Metrics = dict[str, jax.Array]
 
@@ -135,32 +135,46 @@ def compile_round(stage: Stage, mapping: Mapping) -> Callable[..., Any]:
     """The stage's round for all parties: one program, its state donated.
 
     Returns:
-      `round(state, inputs, party_keys) -> (state, metrics)`, metrics
-      `[parties, steps]`.
+      `round(state, inputs, key, cycle, number) -> (state, metrics)`, metrics
+      `[parties, steps]`; the key is the run's, see `party_keys`.
     """
     if stage.together:
         # The state goes out as it came in, or the second round is compiled again.
         state = mesh.everywhere(stage.num_parties, mapping.num_devices)
-        return jax.jit(stage.one, donate_argnums=0, out_shardings=(state, None))
+        one = _with_keys(stage, stage.one)
+        return jax.jit(one, donate_argnums=0, out_shardings=(state, None))
     backend = mesh.resolve(mapping.backend)
     if backend == "loop":  # for debugging: one program a party, so an error names it
-        return mesh.map_clients(jax.jit(stage.one), backend=backend, num_devices=1)
+        one = mesh.map_clients(jax.jit(stage.one), backend=backend, num_devices=1)
+        return _with_keys(stage, one)
     mapped = mesh.map_clients(
         stage.one,
         backend=backend,
         num_devices=mapping.num_devices,
         chunk=mapping.chunk,
     )
-    return jax.jit(mapped, donate_argnums=0)
+    return jax.jit(_with_keys(stage, mapped), donate_argnums=0)
 
 
-# Compiled, as it takes as long as a small round otherwise.
-_stream = jax.jit(keys.stream, static_argnums=1)
+def _with_keys(stage: Stage, one: Callable[..., Any]) -> Callable[..., Any]:
+    """A round that derives its keys itself: a call for them is as long as a small one.
+
+    Args:
+      stage: whose round it is.
+      one: `one(state, inputs, party_keys)`.
+    """
+
+    def one_round(
+        state: PyTree, inputs: PyTree, key: Key, cycle: Leaf, number: Leaf
+    ) -> tuple[PyTree, Metrics]:
+        return one(state, inputs, party_keys(stage, key, cycle, number))
+
+    return one_round
 
 
-def party_keys(stage: Stage, key: Key, cycle: int, number: int) -> jax.Array:
+def party_keys(stage: Stage, key: Key, cycle: Leaf, number: Leaf) -> jax.Array:
     """One key a party for round `number` of a cycle's stage, or one for all."""
-    base = _stream(key, stage.name, cycle, number)
+    base = keys.stream(key, stage.name, cycle, number)
     if stage.together:
         return base
     return jax.vmap(lambda party: keys.stream(base, "party", party))(

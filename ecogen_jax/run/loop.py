@@ -18,7 +18,7 @@ from ecogen_jax.config import ConfigError, to_dict
 from ecogen_jax.energy import ledger
 from ecogen_jax.relay.distillers.base import COLLAPSE
 from ecogen_jax.relay.parties import Parties
-from ecogen_jax.relay.stage import Stage, compile_round, party_keys, round_flops
+from ecogen_jax.relay.stage import Stage, compile_round, round_flops
 from ecogen_jax.run import baselines, measure, results, together, writer
 from ecogen_jax.run import journal as journals
 from ecogen_jax.run.build import Experiment, build
@@ -187,10 +187,8 @@ class _Run:
         if stage.name not in self.rounds:
             self.rounds[stage.name] = compile_round(stage, self.experiment.mapping)
         with self.clock("train"), self.stage_clock("train"):
-            keys_ = party_keys(stage, self.experiment.key, cycle, self.journal.round)
-            if not stage.together:
-                keys_ = self._placed(keys_)
-            state, metrics = self.rounds[stage.name](state, inputs, keys_)
+            key, number = self.experiment.key, self.journal.round
+            state, metrics = self.rounds[stage.name](state, inputs, key, cycle, number)
             metrics = mesh.to_host(metrics)
         check_round(
             metrics,

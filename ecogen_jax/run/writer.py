@@ -46,11 +46,14 @@ class RunFolder(NamedTuple):
         path: the folder.
         resumed: whether an unfinished run was taken up again.
         lock: the open lock file; None where process 0 holds it.
+        metrics: `metrics.jsonl`, open to be added to, since opening it takes as long
+            as a small round's lines; None where process 0 writes it.
     """
 
     path: Path
     resumed: bool
     lock: IO[str] | None
+    metrics: IO[bytes] | None
 
     def __enter__(self) -> "RunFolder":
         """Returns the folder, which is locked since it was opened."""
@@ -58,8 +61,9 @@ class RunFolder(NamedTuple):
 
     def __exit__(self, *error: object) -> None:
         """Lets the folder go."""
-        if self.lock:
-            self.lock.close()
+        for file in (self.metrics, self.lock):
+            if file:
+                file.close()
 
 
 def open_run(
@@ -90,7 +94,7 @@ def open_run(
     )
     if run:
         _LOGGER.info("%-12s%s%s", "run folder", path, ", resumed" if resumed else "")
-    return run or RunFolder(Path(path), resumed, None)
+    return run or RunFolder(Path(path), resumed, None, None)
 
 
 def _open(
@@ -103,7 +107,7 @@ def _open(
             continue
         # The other process may have finished the run before it let the lock go.
         if not is_finished(path):
-            return RunFolder(path, True, lock)
+            return _held(path, True, lock)
         lock.close()
     path = _create(workdir, experiment, seed)
     lock = _lock(path)
@@ -111,7 +115,12 @@ def _open(
         raise RuntimeError(f"{path} was locked by another process; run again")
     # Written after the lock is held: without it nobody takes the folder up.
     write_json(path / "config.json", config)
-    return RunFolder(path, False, lock)
+    return _held(path, False, lock)
+
+
+def _held(path: Path, resumed: bool, lock: IO[str]) -> RunFolder:
+    """A locked folder, its metrics without a buffer: no kill loses a line of them."""
+    return RunFolder(path, resumed, lock, _metrics(path).open("ab", buffering=0))
 
 
 def find_runs(
@@ -169,8 +178,8 @@ def append_metrics(run: RunFolder, records: Sequence[Mapping[str, Any]]) -> None
         run: the run folder.
         records: JSON-able; NumPy and JAX scalars are written as plain numbers.
     """
-    with _metrics(run).open("ab") as file:
-        file.write("".join(_line(record) + "\n" for record in records).encode())
+    assert run.metrics is not None
+    run.metrics.write("".join([_line(record) + "\n" for record in records]).encode())
 
 
 @distributed.main_only
@@ -180,8 +189,8 @@ def sync_metrics(run: RunFolder) -> None:
     What comes after the last checkpoint is written anew by a resume, and a disk takes
     longer than a small round.
     """
-    with _metrics(run).open("a") as file:
-        os.fsync(file.fileno())
+    assert run.metrics is not None
+    os.fsync(run.metrics.fileno())
 
 
 @distributed.main_only
@@ -195,14 +204,16 @@ def truncate_metrics(run: RunFolder, num_lines: int) -> None:
     Raises:
         ValueError: the file has fewer lines than that.
     """
-    lines = _whole_lines(run)
+    assert run.metrics is not None
+    lines = _whole_lines(run.path)
     if len(lines) < num_lines:
         raise ValueError(
-            f"{_metrics(run)} has {len(lines)} lines, but the checkpoint was written "
-            f"after {num_lines}; put the file back, or delete the run folder to start "
-            "over"
+            f"{_metrics(run.path)} has {len(lines)} lines, but the checkpoint was "
+            f"written after {num_lines}; put the file back, or delete the run folder "
+            "to start over"
         )
-    _replace(_metrics(run), "".join(lines[:num_lines]))
+    run.metrics.truncate(sum(map(len, lines[:num_lines])))
+    sync_metrics(run)
 
 
 def manifest(seed: int, command: list[str], synthetic_data: bool) -> dict[str, Any]:
@@ -269,16 +280,14 @@ def _lock(path: Path) -> IO[str] | None:
     return handle
 
 
-def _metrics(run: RunFolder) -> Path:
-    return run.path / "metrics.jsonl"
+def _metrics(path: Path) -> Path:
+    return path / "metrics.jsonl"
 
 
-def _whole_lines(run: RunFolder) -> list[str]:
+def _whole_lines(path: Path) -> list[bytes]:
     """Lines that end: a kill may leave a torn last one."""
-    if not _metrics(run).exists():
-        return []
-    lines = _metrics(run).read_text().splitlines(keepends=True)
-    return [line for line in lines if line.endswith("\n")]
+    lines = _metrics(path).read_bytes().splitlines(keepends=True)
+    return [line for line in lines if line.endswith(b"\n")]
 
 
 _plain = operator.methodcaller("item")

@@ -19,6 +19,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config = from_skewed_devices("hops_d2_flat", "end>cloud", num_edges=2)
     config.nets.update(cloud="cnn_large", edge="cnn_medium", end="cnn_small")
     for_skewed_teachers(config, "up_end_cloud")
-    config.up_end_cloud.rounds = 18
+    config.up_end_cloud.rounds = 49
     parse_arg(config, arg)
     return config

@@ -123,6 +123,25 @@ def test_a_torn_last_line_is_dropped(tmp_path):
         assert (run.path / "metrics.jsonl").read_text() == '{"round": 0}\n'
 
 
+def test_lines_that_a_full_disk_cuts_short_are_an_error_and_gone_by_a_resume(tmp_path):
+    class Full:
+        """The open file of a disk that takes one line more and a half."""
+
+        def write(self, data):
+            return run.metrics.write(data[: len(data) * 3 // 4])
+
+    with open_run(tmp_path) as run:
+        writer.append_metrics(run, [{"round": 1}])
+        with pytest.raises(OSError, match="make room on the disk"):
+            writer.append_metrics(
+                run._replace(metrics=Full()), [{"round": 2}, {"round": 3}]
+            )
+        writer.truncate_metrics(run, 1)
+        writer.append_metrics(run, [{"round": 2}])
+        lines = (run.path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["round"] for line in lines] == [1, 2]
+
+
 def test_lost_metrics_are_an_error(tmp_path):
     with open_run(tmp_path) as run:
         writer.append_metrics(run, [{"round": 0}])

@@ -28,6 +28,7 @@ from ecogen_jax.relay.hop import Start, as_members, fresh, hop_stage
 from ecogen_jax.relay.parties import Parties
 from ecogen_jax.relay.settings import HopSettings, Leg
 from ecogen_jax.relay.stage import (
+    Counter,
     Metrics,
     Stage,
     no_messages,
@@ -58,9 +59,10 @@ class Rounds:
 
     def __init__(self, stage: Stage, seeds: tuple[int, ...], devices: int = 1) -> None:
         self.stage, self.number = stage, 0
-        self._roots = [keys.root(seed) for seed in seeds]
+        roots = [keys.root(seed) for seed in seeds]
+        self._roots = jnp.stack(roots)
         self._compiled = jax.jit(self._of_all_seeds(devices), donate_argnums=0)
-        each = [stage.begin(NOBODY, root) for root in self._roots]
+        each = [stage.begin(NOBODY, root) for root in roots]
         joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *each)
         self.state, self._inputs = mesh.place(joined, num_devices=devices)
 
@@ -70,10 +72,10 @@ class Rounds:
         )
 
         def one_round(
-            state: PyTree, inputs: PyTree, roots: list[Key], number: int
+            state: PyTree, inputs: PyTree, roots: jax.Array, number: Counter
         ) -> tuple[PyTree, Metrics]:
-            each = [party_keys(self.stage, root, 1, number) for root in roots]
-            return mapped(state, inputs, jnp.concatenate(each))
+            each = jax.vmap(lambda root: party_keys(self.stage, root, 1, number))(roots)
+            return mapped(state, inputs, each.reshape(-1))
 
         return one_round
 

@@ -16,8 +16,9 @@ from ecogen_jax.energy import meter
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.messages import Delivery, Message
 from ecogen_jax.relay.parties import Parties
-from ecogen_jax.types import Key, Leaf, PyTree
+from ecogen_jax.types import Key, PyTree
 
+Counter = int | jax.Array
 Metrics = dict[str, jax.Array]
 
 
@@ -134,6 +135,8 @@ def repeat(
 def compile_round(stage: Stage, mapping: Mapping) -> Callable[..., Any]:
     """The stage's round for all parties: one program, its state donated.
 
+    Only the backend `loop`, which is there for debugging, has a program a party.
+
     Returns:
       `round(state, inputs, key, cycle, number) -> (state, metrics)`, metrics
       `[parties, steps]`; the key is the run's, see `party_keys`.
@@ -161,18 +164,18 @@ def _with_keys(stage: Stage, one: Callable[..., Any]) -> Callable[..., Any]:
 
     Args:
       stage: whose round it is.
-      one: `one(state, inputs, party_keys)`.
+      one: `one(state, inputs, keys)`, see `party_keys`.
     """
 
     def one_round(
-        state: PyTree, inputs: PyTree, key: Key, cycle: Leaf, number: Leaf
+        state: PyTree, inputs: PyTree, key: Key, cycle: Counter, number: Counter
     ) -> tuple[PyTree, Metrics]:
         return one(state, inputs, party_keys(stage, key, cycle, number))
 
     return one_round
 
 
-def party_keys(stage: Stage, key: Key, cycle: Leaf, number: Leaf) -> jax.Array:
+def party_keys(stage: Stage, key: Key, cycle: Counter, number: Counter) -> jax.Array:
     """One key a party for round `number` of a cycle's stage, or one for all."""
     base = keys.stream(key, stage.name, cycle, number)
     if stage.together:

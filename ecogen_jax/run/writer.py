@@ -4,6 +4,7 @@ A run lies in `<workdir>/<experiment>/<YYYYmmdd-HHMMSS>-seed<k>/` (UTC). It is
 finished once it holds `summary.json`, which is therefore the last file to write.
 """
 
+import contextlib
 import datetime
 import fcntl
 import importlib.metadata
@@ -52,8 +53,8 @@ class RunFolder(NamedTuple):
 
     path: Path
     resumed: bool
-    lock: IO[str] | None
-    metrics: IO[bytes] | None
+    lock: IO[str] | None = None
+    metrics: IO[bytes] | None = None
 
     def __enter__(self) -> "RunFolder":
         """Returns the folder, which is locked since it was opened."""
@@ -61,9 +62,11 @@ class RunFolder(NamedTuple):
 
     def __exit__(self, *error: object) -> None:
         """Lets the folder go."""
-        for file in (self.metrics, self.lock):
-            if file:
-                file.close()
+        with contextlib.ExitStack() as files:  # the last to go is the lock
+            if self.lock:
+                files.callback(self.lock.close)
+            if self.metrics:
+                files.callback(self.metrics.close)
 
 
 def open_run(
@@ -94,7 +97,7 @@ def open_run(
     )
     if run:
         _LOGGER.info("%-12s%s%s", "run folder", path, ", resumed" if resumed else "")
-    return run or RunFolder(Path(path), resumed, None, None)
+    return run or RunFolder(Path(path), resumed)
 
 
 def _open(
@@ -120,7 +123,12 @@ def _open(
 
 def _held(path: Path, resumed: bool, lock: IO[str]) -> RunFolder:
     """A locked folder, its metrics without a buffer: no kill loses a line of them."""
-    return RunFolder(path, resumed, lock, _metrics(path).open("ab", buffering=0))
+    try:
+        metrics = _metrics(path).open("ab", buffering=0)
+    except OSError:
+        lock.close()
+        raise
+    return RunFolder(path, resumed, lock, metrics)
 
 
 def find_runs(
@@ -177,9 +185,15 @@ def append_metrics(run: RunFolder, records: Sequence[Mapping[str, Any]]) -> None
     Args:
         run: the run folder.
         records: JSON-able; NumPy and JAX scalars are written as plain numbers.
+
+    Raises:
+        OSError: they were not written, or not all of them; a resume cuts what is there
+            at the last checkpoint.
     """
     assert run.metrics is not None
-    run.metrics.write("".join([_line(record) + "\n" for record in records]).encode())
+    data = "".join([_line(record) + "\n" for record in records]).encode()
+    if run.metrics.write(data) != len(data):
+        raise OSError(f"{_metrics(run.path)} was cut short: make room on the disk")
 
 
 @distributed.main_only
@@ -213,7 +227,7 @@ def truncate_metrics(run: RunFolder, num_lines: int) -> None:
             "to start over"
         )
     run.metrics.truncate(sum(map(len, lines[:num_lines])))
-    sync_metrics(run)
+    os.fsync(run.metrics.fileno())
 
 
 def manifest(seed: int, command: list[str], synthetic_data: bool) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Question: does an edge in between help the cloud to learn from skewed devices, a
     python scripts/train.py --config configs/hops/d2.py
     python scripts/sweep.py --config configs/hops/d2.py --seeds 0,1,2,3,4
 
-Came out: the cloud 2.3 points below that of the flat hop, and 0.79 of the bytes at the
+Came out: the cloud 0.8 points below that of the flat hop, and 0.79 of the bytes at the
 cloud, where no loss and half the bytes were expected (`D2` in `papers_repro/dfkd/`).
 """
 

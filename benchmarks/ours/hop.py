@@ -67,9 +67,7 @@ class Rounds:
         self.state, self._inputs = mesh.place(joined, num_devices=devices)
 
     def _of_all_seeds(self, devices: int) -> Callable[..., Any]:
-        mapped = mesh.map_clients(
-            self.stage.one, backend=mesh.resolve("auto"), num_devices=devices
-        )
+        mapped = mesh.map_clients(self.stage.one, backend="auto", num_devices=devices)
 
         def one_round(
             state: PyTree, inputs: PyTree, roots: jax.Array, number: Counter

@@ -70,7 +70,7 @@ class Rounds:
         self.stage, self.number = stage, 0
         self._num_devices = num_devices
         self._key = keys.root(0)
-        mapping = Mapping(mesh.resolve("auto"), num_devices)
+        mapping = Mapping("auto", num_devices)
         self._compiled = compile_round(stage, mapping)
         self._begin()
 

@@ -20,7 +20,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.nets.update(cloud="cnn_large", edge="cnn_medium", end="cnn_small")
     for_skewed_teachers(config, "up_end_edge", "up_edge_cloud")
     # 16.9 TFLOP of training in all; those of d2_flat.py have 17.1. A third of that is
-    # enough for the flat hop, and too little for two hops in a row.
+    # nearly enough for the flat hop, and too little for two hops in a row.
     config.up_end_edge.rounds = 30
     config.up_edge_cloud.rounds = 20
     parse_arg(config, arg)

@@ -17,6 +17,7 @@ CONFIGS = (
     "config_hops",
     "config_presets",
     "config_rules",
+    "config_scope",
 )
 LAYERS = {
     **dict.fromkeys(("types", "keys", "distributed", "mesh"), 0),

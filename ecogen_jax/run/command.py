@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import sys
 
 import jax
 from ml_collections import ConfigDict
 
 from ecogen_jax import config as configs
 from ecogen_jax import distributed, mesh
+from ecogen_jax.config_scope import without_effect
 
 PREFIX = "--config."
 BACKENDS = ("auto", "shard_map")
@@ -16,6 +18,9 @@ BACKENDS = ("auto", "shard_map")
 
 def read_config(description: str | None) -> ConfigDict:
     """Reads `--config FILE[:ARG]` and its overrides, and sets JAX up for the config.
+
+    An override that the protocol does not read is named on stderr: a setting of
+    another method, or of a hop that the route has not, changes nothing.
 
     Args:
       description: what `--help` prints, the script's docstring.
@@ -81,7 +86,13 @@ def _read(parser: argparse.ArgumentParser) -> tuple[ConfigDict, argparse.Namespa
         words = " ".join(unknown)
         parser.error(f"unknown: {words}; overrides are {PREFIX}FIELD=VALUE")
     overrides = [word.removeprefix(PREFIX) for word in rest]
-    return configs.load(arguments.config, overrides), arguments
+    config = configs.load(arguments.config, overrides)
+    fields = [override.partition("=")[0] for override in overrides]
+    for field in without_effect(config, fields):
+        name, partition = config.protocol.name, config.data.partition
+        scope = f"protocol.name = {name!r}, data.partition = {partition!r}"
+        print(f"warning: {field} has no effect with {scope}", file=sys.stderr)
+    return config, arguments
 
 
 def _check_suits(config: ConfigDict, num_processes: int) -> None:

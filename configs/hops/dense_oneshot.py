@@ -7,6 +7,15 @@ Question: how much of an ensemble of skewed nets does this method keep, against 
         --seeds 0,1,2,3,4 --grid data.alpha=0.1,0.3,0.5
 
 Expected: 66.6, 76.5 and 95.8 % at alpha 0.1, 0.3 and 0.5 (published, with other nets).
+
+Chosen by the best of five trials on validation images, seed 0, alpha 0.1, eight rounds:
+the generator's rate and the weight of the statistics, which are published for another
+generator and for a sum over clients. 1e-2 and 5.0 gave 36.3 %, 1e-2 and 0.5 42.1, 3e-2
+and 0.5 55.2, 3e-2 and 2.0 50.9, 1e-1 and 0.5 66.2; as published (1e-3, 5.0) the images
+are not found in their 30 steps, and 20 rounds ended at 22.3. To make one of them:
+
+    python scripts/train.py --config configs/hops/dense_oneshot.py \
+        --config.mesh.num_devices=1 --config.up_end_cloud.generator_learning_rate=3e-2
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg
@@ -22,11 +31,11 @@ def get_config(arg: str = "") -> ConfigDict:
     hop.teacher_weights = "equal"
     # Published: a pass over all images after each batch, which is half as many student
     # steps as there are batches in the mean.
-    hop.update(rounds=20, steps=4, student_steps=40, bank_size=10240)
-    hop.update(inner_steps=30, generator_learning_rate=1e-3, temperature=20.0)
+    # Eight rounds are 3.6 TFLOP; those of c1.py have 2.5.
+    hop.update(rounds=8, steps=4, student_steps=40, bank_size=10240)
+    hop.update(inner_steps=30, generator_learning_rate=1e-1, temperature=20.0)
     hop.learning_rate = 2e-3  # a fresh student, as downwards
-    # 1.0 is published for the sum over the five clients; ours is the mean.
-    hop.weights.update(cross_entropy=1.0, batchnorm=5.0, adversarial=1.0, balance=0.0)
+    hop.weights.update(cross_entropy=1.0, batchnorm=0.5, adversarial=1.0, balance=0.0)
     hop.adversarial_mask = "disagree"
     parse_arg(config, arg)
     return config

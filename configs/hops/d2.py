@@ -21,7 +21,7 @@ def get_config(arg: str = "") -> ConfigDict:
     for_skewed_teachers(config, "up_end_edge", "up_edge_cloud")
     # 16.9 TFLOP of training in all; those of d2_flat.py have 17.1. A third of that is
     # nearly enough for the flat hop, and too little for two hops in a row.
-    config.up_end_edge.rounds = 30
-    config.up_edge_cloud.rounds = 20
+    config.up_end_edge.update(rounds=30, temperature=2.0, generator_learning_rate=5e-2)
+    config.up_edge_cloud.update(rounds=20, temperature=2.0)
     parse_arg(config, arg)
     return config

@@ -1,6 +1,7 @@
-"""Which fields of a config have an effect under its protocol and its partition."""
+"""Which fields of a config have no effect, because of what others say."""
 
 from collections.abc import Iterable
+from operator import attrgetter
 
 from ml_collections import ConfigDict
 
@@ -9,51 +10,87 @@ from ecogen_jax.config_hops import HOPS, first_tier, section
 from ecogen_jax.config_rules import LEARNING
 
 _CYCLE = ("cloud>edge", "edge>end", "end>edge", "edge>cloud")
+_REPLAY = ("local.learning_rate", "local.replay_weight", "local.replay_size")
+_LOCAL_SIZES = ("local.rounds", "local.steps", "local.scratch_learning_rate")
+_WITH_GENERATOR = ("fedftg", *config_federated.ROUNDS)
 
 
-def without_effect(config: ConfigDict, fields: Iterable[str]) -> list[str]:
-    """Picks the fields of sections that nothing reads.
+def without_effect(config: ConfigDict, fields: Iterable[str]) -> dict[str, str]:
+    """Finds the fields that nothing reads, and what is the cause.
 
     Args:
       config: a checked config.
       fields: dotted names, such as those that a command line sets.
 
     Returns:
-      Those without effect, in their order.
+      For each field without effect the one that decides so, with its value, such as
+      "protocol.name = 'fedavg'".
     """
     idle = _idle(config)
-    return [
-        field
+    return {
+        field: f"{idle[name]} = {attrgetter(idle[name])(config)!r}"
         for field in fields
-        if any(f"{field}.".startswith(f"{name}.") for name in idle)
-    ]
+        for name in idle
+        if f"{field}.".startswith(f"{name}.")
+    }
 
 
-def _idle(config: ConfigDict) -> list[str]:
-    """The sections, and single fields, that are not read."""
-    methods = [
-        f"federated.{name}"
-        for name in config.federated
-        if name in config_federated.METHODS
-    ]
-    read = _read(config)
-    idle = [s for s in (*LEARNING, *HOPS, "federated", *methods) if s not in read]
-    if config.data.partition in ("iid", "shards"):
-        idle.append("data.alpha")
-    if config.data.partition != "shards":
-        idle.append("data.shards_per_client")
+def _idle(config: ConfigDict) -> dict[str, str]:
+    """Sections and fields that are not read -> the field that decides so."""
+    if config_federated.is_federated(config):
+        idle = _idle_in_federation(config)
+    elif config.protocol.name == "hops":
+        idle = _idle_in_route(config)
+    else:
+        idle = dict.fromkeys(_not_in(_CYCLE), "protocol.name")
+    if not config_federated.is_federated(config):
+        idle["federated"] = "protocol.name"
+    if config.protocol.start_from:  # which asks for the same data in both runs
+        return idle
+    partition = config.data.partition
+    shares = ("data.alpha", "data.shards_per_client")
+    if config.data.public_fraction == 1:
+        return idle | dict.fromkeys(shares, "data.public_fraction")
+    if partition in ("iid", "shards"):
+        idle["data.alpha"] = "data.partition"
+    if partition != "shards":
+        idle["data.shards_per_client"] = "data.partition"
     return idle
 
 
-def _read(config: ConfigDict) -> set[str]:
-    """The sections of phases, hops and methods that are read."""
-    name = config.protocol.name
-    if config_federated.is_federated(config):
-        hop = {"up_end_cloud"} if name in config_federated.ROUNDS else set()
-        return hop | {"federated", f"federated.{name}"}
-    if name == "relay_cycle":
-        return {*LEARNING, *map(section, _CYCLE)}
-    hops = set(map(section, config.protocol.route))
+def _not_in(route: Iterable[str]) -> list[str]:
+    taken = set(map(section, route))
+    return [hop for hop in HOPS if hop not in taken]
+
+
+def _idle_in_federation(config: ConfigDict) -> dict[str, str]:
+    name, federated = config.protocol.name, config.federated
+    hops = _not_in(("end>cloud",) if name in config_federated.ROUNDS else ())
+    methods = [
+        f"federated.{other}"
+        for other in federated
+        if other in config_federated.METHODS and other != name
+    ]
+    idle = dict.fromkeys([*LEARNING, *hops, *methods], "protocol.name")
+    if name not in _WITH_GENERATOR:
+        idle["generator"] = "protocol.name"
+    if not federated.privacy.clip:
+        idle["federated.privacy.noise_multiplier"] = "federated.privacy.clip"
+        idle["federated.privacy.delta"] = "federated.privacy.clip"
+    if federated.compression != "topk":
+        idle["federated.keep"] = "federated.compression"
+    if not federated.faults.straggler:
+        idle["federated.faults.straggler_share"] = "federated.faults.straggler"
+    return idle
+
+
+def _idle_in_route(config: ConfigDict) -> dict[str, str]:
+    idle = dict.fromkeys(_not_in(config.protocol.route), "protocol.route")
+    if first_tier(config) == "cloud":
+        idle["local"] = "protocol.route"
+    else:  # devices train alone and from scratch; their batch is the least they get
+        idle |= dict.fromkeys(_REPLAY, "protocol.name")
+        idle["pretrain"] = "protocol.route"
     if config.protocol.start_from:
-        return hops
-    return hops | {"pretrain" if first_tier(config) == "cloud" else "local"}
+        idle |= dict.fromkeys(("pretrain", *_LOCAL_SIZES), "protocol.start_from")
+    return idle

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from ecogen_jax import config
 from ecogen_jax.report import tables
-from ecogen_jax.run import sweep
+from ecogen_jax.run import command, sweep
 
 EXAMPLE = """example:
   python scripts/sweep.py --config configs/relay_cycle.py --seeds 0,1,2 \\
@@ -92,11 +93,23 @@ def main() -> int:
     try:
         seeds = parse_seeds(args.seeds)
         cells = sweep.cells(args.config, seeds, args.grid, fixed)
+        warn(cells)
         results = list(run_with_progress(cells))
     except ValueError as error:
         sys.exit(f"error: {error}")
     show(results)
     return int(any(result.status == "failed" for result in results))
+
+
+def warn(cells: Sequence[sweep.Cell]) -> None:
+    """Names what the grid sets without effect, once: cells that differ in it agree."""
+    lines = [
+        line
+        for spec, overrides in cells
+        for line in command.warnings(config.load(spec, overrides), overrides)
+    ]
+    for line in dict.fromkeys(lines):
+        print(line, file=sys.stderr)
 
 
 def show(results: Sequence[sweep.Result]) -> None:

@@ -8,15 +8,23 @@ from ecogen_jax import config as configs
 from ecogen_jax.config_scope import without_effect
 from ecogen_jax.run import command
 from ecogen_jax.run.build import outline
+from scripts import sweep
 
 CONFIGS = (
-    "configs/relay_cycle.py",
-    "configs/hops/d1.py",
-    "configs/hops/d2.py",
+    *("configs/relay_cycle.py", "configs/hops/d1.py", "configs/hops/d2.py"),
     "configs/federated/fedgen.py",
 )
+CYCLE, ROUTE, UP, FEDGEN = CONFIGS
+FEDAVG, DENSE = "configs/federated/fedavg.py", "configs/federated/dense.py"
 ROUNDS = tuple(f"{name}.rounds" for name in (*configs.LEARNING, *configs.HOPS))
 ROUNDS += ("federated.rounds",)
+PRIVATE = ("federated.privacy.clip=1", "federated.statistics=average")
+START = "protocol.start_from=runs/other"
+
+
+def idle(spec, fields, *overrides):
+    """Those of some fields that have no effect, and why."""
+    return without_effect(configs.load(f"{spec}:smoke", overrides), fields)
 
 
 def planned(spec, *overrides):
@@ -28,47 +36,92 @@ def planned(spec, *overrides):
 
 @pytest.mark.parametrize("spec", CONFIGS)
 def test_rounds_count_exactly_where_they_are_read(spec):
-    idle = without_effect(configs.load(f"{spec}:smoke"), ROUNDS)
+    unread = idle(spec, ROUNDS)
     before = planned(spec)
-    assert planned(spec, *(f"{field}=3" for field in idle)) == before
-    others = [f"{field}=3" for field in ROUNDS if field not in idle]
+    assert planned(spec, *(f"{field}=3" for field in unread)) == before
+    others = [f"{field}=3" for field in ROUNDS if field not in unread]
     assert {rounds for _, rounds in planned(spec, *others)[0]} == {3}
 
 
 @pytest.mark.parametrize(
-    ("partition", "field", "value"),
+    ("spec", "overrides", "field", "value"),
     [
-        *(("iid", "data.alpha", 5.0), ("shards", "data.alpha", 5.0)),
-        *(("dirichlet", "data.alpha", 5.0), ("quantity", "data.alpha", 5.0)),
-        ("shards", "data.shards_per_client", 3),
-        ("dirichlet_capped", "data.shards_per_client", 3),
+        *(
+            (CYCLE, (f"data.partition={partition}",), "data.alpha", 5.0)
+            for partition in ("iid", "shards", "dirichlet", "quantity")
+        ),
+        (CYCLE, ("data.partition=shards",), "data.shards_per_client", 3),
+        (CYCLE, ("data.partition=dirichlet",), "data.shards_per_client", 3),
+        (
+            CYCLE,
+            ("data.partition=domain", "data.domains=('fake', 'digits')"),
+            "data.alpha",
+            5.0,
+        ),
+        (ROUTE, (), "data.alpha", 5.0),  # all images are public
+        (UP, (START,), "local.batch_size", 100),  # the least that a device has
+        (UP, (START,), "local.rounds", 3),
+        (ROUTE, (), "local.batch_size", 100),
     ],
 )
-def test_the_partition_decides_what_is_read(partition, field, value):
-    spec, asked = CONFIGS[0], f"data.partition={partition}"
-    idle = without_effect(configs.load(f"{spec}:smoke", [asked]), [field])
-    same = planned(spec, asked) == planned(spec, asked, f"{field}={value}")
-    assert same == bool(idle)
+def test_images_and_rounds_change_exactly_where_the_field_is_read(
+    spec, overrides, field, value
+):
+    unread = idle(spec, [field], *overrides)
+    changed = planned(spec, *overrides, f"{field}={value}")
+    assert (planned(spec, *overrides) == changed) == (field in unread)
 
 
-def test_a_whole_section_or_a_longer_name_is_not_mistaken():
-    config = configs.load("configs/federated/fedavg.py:smoke")
-    fields = ["federated.fedprox.weight", "federated.momentum", "federated.rounds"]
-    assert without_effect(config, fields) == ["federated.fedprox.weight"]
-    dense = configs.load("configs/federated/dense.py:smoke")
-    assert without_effect(dense, ["up_end_cloud.steps", "up_end_edge.steps"]) == [
-        "up_end_edge.steps"
-    ]
-    assert without_effect(config, ["seed", "localities", "run.workdir"]) == []
+def test_local_rates_are_those_of_the_protocol():
+    fields = ["local.learning_rate", "local.scratch_learning_rate"]
+    assert idle(UP, fields) == {"local.learning_rate": "protocol.name = 'hops'"}
+    assert idle(CYCLE, fields) == {}
+
+
+@pytest.mark.parametrize(
+    ("spec", "overrides", "field", "cause"),
+    [
+        (FEDAVG, (), "federated.fedprox.weight", "protocol.name = 'fedavg'"),
+        (FEDAVG, (), "federated.privacy.delta", "federated.privacy.clip = 0.0"),
+        (FEDAVG, PRIVATE, "federated.privacy.delta", None),
+        (FEDAVG, (), "federated.keep", "federated.compression = 'none'"),
+        (FEDAVG, ("federated.compression=topk",), "federated.keep", None),
+        (FEDGEN, (), "generator.latent_size", "protocol.name = 'fedgen'"),
+        (DENSE, (), "generator.latent_size", None),
+        (DENSE, (), "up_end_edge.steps", "protocol.name = 'dense_rounds'"),
+        (DENSE, (), "up_end_cloud.steps", None),
+        (CYCLE, (), "federated.keep", "protocol.name = 'relay_cycle'"),
+        (CYCLE, (), "local.learning_rate", None),
+        (UP, (), "local.learning_rate", "protocol.name = 'hops'"),
+        (UP, (), "local.scratch_learning_rate", None),
+        (UP, (), "pretrain.steps", "protocol.route = ('end>edge', 'edge>cloud')"),
+        (UP, (START,), "local.steps", "protocol.start_from = 'runs/other'"),
+        # The other run has to have the same, whatever the partition.
+        (UP, (START,), "data.shards_per_client", None),
+        (UP, (), "data.shards_per_client", "data.partition = 'dirichlet'"),
+    ],
+)
+def test_the_cause_is_named(spec, overrides, field, cause):
+    assert idle(spec, [field], *overrides).get(field) == cause
+
+
+def test_names_are_compared_by_whole_parts():
+    fields = ["federated.momentum", "localities", "run.workdir", "seed"]
+    assert idle(FEDAVG, fields) == {}
 
 
 def test_the_command_line_is_told(monkeypatch, capsys):
     monkeypatch.setattr(command.mesh, "start", lambda num_devices: None)
     words = ["--config.federated.fedprox.weight=1", "--config.federated.rounds=3"]
-    spec = "configs/federated/fedavg.py:smoke"
+    spec = f"{FEDAVG}:smoke"
     monkeypatch.setattr(sys, "argv", ["train.py", "--config", spec, *words])
     assert command.read_config("").federated.rounds == 3
-    assert capsys.readouterr().err.splitlines() == [
-        "warning: federated.fedprox.weight has no effect with protocol.name = "
-        "'fedavg', data.partition = 'dirichlet_capped'"
-    ]
+    line = "warning: federated.fedprox.weight has no effect with "
+    assert capsys.readouterr().err == f"{line}protocol.name = 'fedavg'\n"
+
+
+def test_a_grid_is_told_once(capsys):
+    grid = ["federated.fedprox.weight=1.0,2.0", "protocol.name=fedavg,fedprox"]
+    sweep.warn(sweep.sweep.cells(f"{FEDAVG}:smoke", [0, 1], grid, []))
+    line = "warning: federated.fedprox.weight has no effect with "
+    assert capsys.readouterr().err == f"{line}protocol.name = 'fedavg'\n"

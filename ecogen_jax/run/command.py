@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 
 import jax
 from ml_collections import ConfigDict
@@ -19,8 +20,7 @@ BACKENDS = ("auto", "shard_map")
 def read_config(description: str | None) -> ConfigDict:
     """Reads `--config FILE[:ARG]` and its overrides, and sets JAX up for the config.
 
-    An override that the protocol does not read is named on stderr: a setting of
-    another method, or of a hop that the route has not, changes nothing.
+    An override without effect, such as a setting of another method, is named on stderr.
 
     Args:
       description: what `--help` prints, the script's docstring.
@@ -71,6 +71,13 @@ def join_and_read_config(description: str | None) -> ConfigDict:
     return config
 
 
+def warnings(config: ConfigDict, overrides: Iterable[str]) -> list[str]:
+    """Names the overrides that change nothing, with the cause, a line each."""
+    fields = [override.partition("=")[0] for override in overrides]
+    found = without_effect(config, fields).items()
+    return [f"warning: {field} has no effect with {cause}" for field, cause in found]
+
+
 def _parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -87,11 +94,8 @@ def _read(parser: argparse.ArgumentParser) -> tuple[ConfigDict, argparse.Namespa
         parser.error(f"unknown: {words}; overrides are {PREFIX}FIELD=VALUE")
     overrides = [word.removeprefix(PREFIX) for word in rest]
     config = configs.load(arguments.config, overrides)
-    fields = [override.partition("=")[0] for override in overrides]
-    for field in without_effect(config, fields):
-        name, partition = config.protocol.name, config.data.partition
-        scope = f"protocol.name = {name!r}, data.partition = {partition!r}"
-        print(f"warning: {field} has no effect with {scope}", file=sys.stderr)
+    for line in warnings(config, overrides):
+        print(line, file=sys.stderr)
     return config, arguments
 
 

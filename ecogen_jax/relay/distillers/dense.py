@@ -16,7 +16,7 @@ Differs from the published recipe:
 - Generator: the conditional one of this project, and its own initialisation. No flips
   and no crops between generator and teachers, and none for the student.
 - `L_bn` is averaged over the clients, where the published code sums: multiply its
-  weight by their number (`configs/hops/dense_oneshot.py`).
+  weight by their number (`configs/federated/dense.py`) for theirs.
 - The plain ensemble is the setting `teacher_weights = "equal"`.
 """
 

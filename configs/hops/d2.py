@@ -21,8 +21,8 @@ def get_config(arg: str = "") -> ConfigDict:
     for_skewed_teachers(config, "up_end_edge", "up_edge_cloud")
     # 16.9 TFLOP of training in all; those of d2_flat.py have 17.1. A third of that is
     # nearly enough for the flat hop, and too little for two hops in a row.
-    # Rate and temperature were worth 0.4 points at the cloud in trials, two partitions,
-    # validation.
+    # Other than in the preset: rate and temperature, for 0.3 points more at the cloud
+    # over five partitions (`papers_repro/dfkd/`).
     config.up_end_edge.update(rounds=30, temperature=2.0, generator_learning_rate=5e-2)
     config.up_edge_cloud.update(rounds=20, temperature=2.0)
     parse_arg(config, arg)

@@ -7,7 +7,7 @@ Question: how much of an ensemble of skewed nets does this method keep, against 
         --seeds 0,1,2,3,4 --grid data.alpha=0.1,0.3,0.5
 
 Expected: above `dense_oneshot.py` (published on CIFAR-10, ten clients, alpha 0.1: 57.1
-against 47.8 %).
+against 47.8 %). Came out far below it (`C1` in `papers_repro/dfkd/`).
 
 Chosen by the best of five trials on validation images, seed 0, alpha 0.1, eight rounds:
 the generator's rate, which is published for another generator, beside the adversary's

@@ -22,6 +22,9 @@ STANDINGS = ("read", "second-hand", "inferred")
 BEST = "best"
 """In the column `against`: the best of the experiment's family."""
 
+CLAIM = 3
+"""Seeds that a claim needs at least."""
+
 SMOKE = "SMOKE: generated data; these numbers show nothing."
 """What a smoke says above its tables."""
 
@@ -254,10 +257,12 @@ class Paper:
         return "\n".join([shown, *self.origin(name, table)])
 
     def origin(self, name: str, table: pd.DataFrame) -> list[str]:
-        """Lines that say how a table was made, and which runs it lacks."""
+        """Lines that say how a table was made, and what is thin or missing in it."""
         found = dict.fromkeys(" ".join(table["commit"].dropna()).split())
         commits = " ".join(found) or tables.BLANK
         lines = [f"Command: `{self.command} --only {name}`; commit: {commits}\n"]
+        thin = ", ".join(_thin(table))
+        lines += [f"Fewer than {CLAIM} seeds, so no claim: {thin}.\n"] * bool(thin)
         lacking = ", ".join(self.missing(table))
         return lines + [f"Not run: {lacking}.\n"] * bool(lacking)
 
@@ -275,6 +280,10 @@ class Paper:
 
     def readable(self, table: pd.DataFrame) -> pd.DataFrame:
         """Returns a table's columns for reading; those without values are left out."""
+        # Where the spread is judged, a mean beside it would be taken for what is.
+        spread = table["judged"] == "std"
+        hidden = ("ours_mean", "ours_worst", *self.columns)
+        table = table.assign(**{name: table[name].mask(spread) for name in hidden})
         rows = table.to_dict("records")
         numbers = ("published", "ours_mean", "ours_std", "ours_worst", *self.columns)
         text = table.assign(
@@ -325,6 +334,13 @@ def mean(found: Iterable[Run], experiment: str, expression: str) -> float | None
         if run.summary["experiment"] == experiment
     ]
     return sum(values) / len(values) if values else None
+
+
+def _thin(table: pd.DataFrame) -> list[str]:
+    """Ids of the bars that were judged on fewer seeds than a claim needs."""
+    judged = table[table["bar"].notna() & table["seeds"].notna()]
+    few = judged["seeds"].map(lambda seeds: len(seeds.split()) < CLAIM)
+    return judged["id"][few].tolist()
 
 
 def digits(value: float, unit: str) -> str:

@@ -85,7 +85,7 @@ def test_no_counter_and_no_reader_are_told_apart(monkeypatch):
     found, reason = measure.monitor()
     assert found is None
     assert "RAPL found" in reason
-    assert "ecogen_jax[measure]" in reason
+    assert "pip install -e '.[measure]'" in reason
 
 
 @pytest.mark.parametrize(

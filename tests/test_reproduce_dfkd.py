@@ -182,6 +182,15 @@ def test_markdown_names_command_commit_and_what_was_not_run(tmp_path):
     assert "D1.relay" in PAPER.write(other, tmp_path / "tables").read_text()
 
 
+def test_markdown_names_the_bars_that_too_few_seeds_were_held_against(tmp_path):
+    found = made(tmp_path / "runs", "A2", {0: 0.97, 3: 0.97})
+    text = PAPER.write({"A2": table.judged("A2", found)}, tmp_path / "two").read_text()
+    assert "Fewer than 3 seeds, so no claim: A2.accuracy, A2.seconds." in text
+    found = made(tmp_path / "runs", "A2", {1: 0.97})
+    more = PAPER.write({"A2": table.judged("A2", found)}, tmp_path / "three")
+    assert "no claim" not in more.read_text()
+
+
 def test_the_committed_tables_are_what_their_csv_prints(tmp_path):
     kept = experiments.HERE / "tables"
     shutil.copytree(kept, tmp_path, dirs_exist_ok=True)

@@ -223,8 +223,32 @@ def test_the_plot_draws_each_protocol_by_what_it_has_cost(tmp_path):
     assert axes.yaxis_inverted()  # a small error is at the top
     assert axes.yaxis.get_major_formatter()(5) == "95"
     assert {text.get_text() for text in figure.legends[0].get_texts()} == set(lines)
-    plot.write(found, tmp_path / "tables" / "B5.png")
-    assert (tmp_path / "tables" / "B5.png").stat().st_size > 10_000
+
+
+def test_a_comparison_that_is_not_at_hand_stays_in_the_picture(tmp_path, monkeypatch):
+    drawn = []
+    draw = plot.draw
+    monkeypatch.setattr(
+        plot,
+        "draw",
+        lambda states, *a, **k: drawn.append(states) or draw(states, *a, **k),
+    )
+    here = comparison(tmp_path, fedavg={0: 0.8}, fedgen={0: 0.9})
+    folder = tmp_path / "tables"
+    plot.write(here, folder)
+    assert (folder / "B5.png").stat().st_size > 10_000
+    there = "B4.mnist.alpha0.1"
+    other = federation(tmp_path, f"{there}.fedavg", {0: 0.7}, dataset="mnist")
+    plot.write(other, folder)
+    before, now = drawn
+    assert set(now) == {(CELL, "fedavg"), (CELL, "fedgen"), (there, "fedavg")}
+    for key, states in before.items():
+        shown = list(plot.DRAWN)
+        np.testing.assert_allclose(now[key][shown], states[shown], rtol=1e-5)
+    # A comparison is that of one set of runs: what was of another is not mixed in.
+    plot.write(comparison(tmp_path / "again", fedavg={0: 0.5}), folder)
+    assert set(drawn[-1]) == {(CELL, "fedavg"), (there, "fedavg")}
+    assert drawn[-1][CELL, "fedavg"]["end_seen"].iloc[-1] == pytest.approx(0.5)
 
 
 def test_joules_and_grams_share_an_axis_only_on_one_grid(tmp_path):

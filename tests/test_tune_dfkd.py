@@ -8,8 +8,9 @@ from rich.console import Console
 
 from ecogen_jax import config as configs
 from ecogen_jax.run import sweep
+from papers_repro import trials
 from papers_repro.dfkd import experiments, tune
-from papers_repro.dfkd.experiments import EXPERIMENTS
+from papers_repro.dfkd.experiments import EXPERIMENTS, TUNED
 from tests.stand_in_runs import ALL_BUDGETS, ALL_TUNED, stand_in
 
 
@@ -24,7 +25,7 @@ def test_every_distiller_has_as_many_trials_and_its_config_is_one_of_them():
 
 def test_the_config_of_relay_has_what_was_chosen():
     config = f"configs/hops/{EXPERIMENTS['A4.relay'].config}.py"
-    chosen = f"down_cloud_edge.{experiments.read_tuned()['relay']}"
+    chosen = f"down_cloud_edge.{trials.chosen(TUNED)['relay']}"
     assert configs.load(config, [chosen]).to_dict() == configs.load(config).to_dict()
 
 
@@ -33,11 +34,11 @@ def test_trials_are_compared_on_validation(tmp_path, monkeypatch):
     few = {id: EXPERIMENTS[id] for id in (teacher, "A4.nayer", "A4.dfq")}
     stand_in(tmp_path, monkeypatch)
     monkeypatch.setattr(tune, "EXPERIMENTS", few)
-    trials = {
+    few_trials = {
         "nayer": ("learning_rate", (2e-3, 3e-3, 1e-3)),
         "dfq": ("learning_rate", (2e-3, 4e-3, 1e-3)),
     }
-    monkeypatch.setattr(tune, "TRIALS", trials)
+    monkeypatch.setattr(tune, "TRIALS", few_trials)
     console, path = Console(file=io.StringIO()), tmp_path / "tuned.csv"
     frame, failed = tune.tune("runs", ALL_BUDGETS, 2, console, path)
     assert not failed
@@ -45,7 +46,7 @@ def test_trials_are_compared_on_validation(tmp_path, monkeypatch):
         [99.9, 100, 99.8] + [99.9] * 2 + [99.8]
     )
     assert list(frame["chosen"]) == [False, True, False, True, False, False]
-    chosen = experiments.read_tuned(path)
+    chosen = trials.chosen(path)
     assert chosen == {"nayer": "learning_rate=0.003", "dfq": "learning_rate=0.002"}
     # What was chosen has been run: the table finds it.
     (start,) = tmp_path.glob(f"runs/{teacher}/*seed0")

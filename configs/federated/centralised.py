@@ -5,7 +5,8 @@ Question: how good is the net when the images are in one place?
     python scripts/train.py --config configs/federated/centralised.py
     python scripts/sweep.py --config configs/federated/centralised.py --seeds 0,1,2
 
-Expected: above every federation.
+Came out: 96.7 % after 60 rounds on MNIST, where the best federation has 95.6
+(`B4.ranking` in `papers_repro/fedgen/`, alpha 0.3).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

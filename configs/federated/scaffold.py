@@ -5,7 +5,9 @@ Question: does twice the bytes a round pay, against `fedavg.py`?
     python scripts/train.py --config configs/federated/scaffold.py
     python scripts/sweep.py --config configs/federated/scaffold.py --seeds 0,1,2
 
-Expected: faster than FedAvg in rounds.
+Came out: faster than `fedavg.py` in rounds, 91.4 against 86.9 % after 60 on MNIST at
+alpha 0.1. At the same bytes it has 88.4 there, and at alpha 0.3 89.3, where `fedavg.py`
+has 90.3 (`B4.ranking` in `papers_repro/fedgen/`).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

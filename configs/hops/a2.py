@@ -7,7 +7,8 @@ Question: how far does a data-free hop come on a small budget?
     python scripts/train.py --config configs/hops/a2.py \
         --config.protocol.start_from=runs/hops_teacher/<run>
 
-Expected: at least 97.0 % on the MNIST test images, compilation out.
+Came out: 98.0 % on the MNIST test images in the mean, above the bar of 97.0, in 136
+seconds at most on one core, compilation out (`A2` in `papers_repro/dfkd/`).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

@@ -8,8 +8,9 @@ seconds, and how far is it from distillation on the real images?
     python scripts/train.py --config configs/hops/a4.py \
         --config.down_cloud_edge.rounds=196
 
-Expected: nothing citable on this dataset. Above the others, below the real images: see
-`papers_repro/dfkd/`.
+Came out: first both times, 82.2 % with three minutes and 83.8 with ten, which is 3.9
+and 1.9 points above the best of the others; distillation on the real images gives 88.3
+and 88.2 (`A4` in `papers_repro/dfkd/`).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

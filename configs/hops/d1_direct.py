@@ -7,7 +7,8 @@ Question: what does the way over the edge cost?
     python scripts/train.py --config configs/hops/d1_direct.py \
         --config.protocol.start_from=runs/hops_teacher/<run>
 
-Expected: see `d1.py`.
+Came out: the device at 95.8 %, 0.7 points above the way over the edge (`D1` in
+`papers_repro/dfkd/`).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

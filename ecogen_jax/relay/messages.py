@@ -1,7 +1,10 @@
 """The only payloads that may cross a link, each of which knows its size.
 
-Only nets, label counts and mean logits cross: no type here has room for a sample of
-anybody's data, and `audit` looks for raw samples in the arrays all the same.
+In a relay cycle and in hops these are nets and label counts, in types without a field
+for a sample. Federations send what their method has: nets or their changes, control
+variates, generators, mean logits, counts of images, BatchNorm statistics. No method
+sends a sample of anybody's data, and `audit` looks for raw ones in the arrays all the
+same.
 """
 
 import functools

@@ -219,6 +219,16 @@ def _topology(config: ConfigDict) -> Topology:
 
 def _rates(config: ConfigDict) -> energy_rates.Rates:
     energy = config.energy
+    if energy.include_idle:
+        known = constants.names("devices", (*devices.TRAINING, "idle_power"))
+        for field in (f"{tier}_device" for tier in energy_rates.TIERS):
+            if energy[field] not in known:
+                raise ConfigError(
+                    f"energy.{field}",
+                    energy[field],
+                    "with energy.include_idle = True, one whose idle power is known: "
+                    f"{', '.join(known)}",
+                )
     return energy_rates.rates(
         devices={tier: energy[f"{tier}_device"] for tier in energy_rates.TIERS},
         links={link: energy[f"{link}_link"] for link in energy_rates.LINKS},

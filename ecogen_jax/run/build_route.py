@@ -243,12 +243,13 @@ def kind_of(config: ConfigDict, leg: Leg) -> Kind:
         )
     for term, weight in section.weights.items():
         if weight and term not in kind.terms:
+            example = "a1" if section.distiller == "relay" else section.distiller
             raise ConfigError(
                 f"{name}.weights.{term}",
                 weight,
                 f"0, as the terms of {section.distiller} are "
-                f"{', '.join(sorted(kind.terms))}; its published weights are in "
-                f"configs/hops/{section.distiller}.py",
+                f"{', '.join(sorted(kind.terms))}; weights that fit it are in "
+                f"configs/hops/{example}.py",
             )
     return kind
 

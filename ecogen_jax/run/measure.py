@@ -111,7 +111,7 @@ def monitor() -> tuple[Monitor | None, str]:
     if importlib.util.find_spec("zeus") is None:
         return None, (
             f"not measured: {' and '.join(found)} found, but no zeus to read them; "
-            "pip install 'ecogen_jax[measure]'"
+            "pip install -e '.[measure]'"
         )
     from zeus.monitor import ZeusMonitor
 

@@ -206,7 +206,7 @@ def cell(
         start_from: the run folder with the first senders.
         smoke: tiny, on generated data: neither dataset nor budget is set.
         budgets: from `read_budgets`.
-        tuned: from `read_tuned`.
+        tuned: what `--tune` chose, from `TUNED`.
 
     Raises:
         ValueError: the experiment needs a budget that was not calibrated, or a setting
@@ -256,16 +256,4 @@ def read_budgets(path: pathlib.Path = BUDGETS) -> dict[tuple[str, float], Budget
                 float(row["seconds_per_round"]), int(row["steps"]), int(row["rounds"])
             )
             for row in csv.DictReader(file)
-        }
-
-
-def read_tuned(path: pathlib.Path = TUNED) -> dict[str, str]:
-    """Reads what `--tune` chose: `field=value` by distiller; {} without a file."""
-    if not path.exists():
-        return {}
-    with path.open(encoding="utf-8") as file:
-        return {
-            row["distiller"]: f"{row['field']}={float(row['value'])}"
-            for row in csv.DictReader(file)
-            if row["chosen"] == "True"
         }

@@ -20,14 +20,14 @@ from rich.console import Console
 
 from ecogen_jax.report import runs, tables
 from ecogen_jax.run import sweep
-from papers_repro import harness
+from papers_repro import harness, trials
 from papers_repro.dfkd import table, tune
 from papers_repro.dfkd.experiments import (
     EXPERIMENTS,
+    TUNED,
     Budget,
     cell,
     read_budgets,
-    read_tuned,
     with_starts,
 )
 from papers_repro.harness import Job
@@ -42,7 +42,7 @@ class Settings(NamedTuple):
         workdir: the folder of all runs.
         smoke: tiny, one seed.
         budgets: of A4, see `read_budgets`.
-        tuned: settings of A4, see `read_tuned`.
+        tuned: settings of A4, see `trials.chosen`.
     """
 
     workdir: str
@@ -78,10 +78,10 @@ def _reproduce(
         return _calibrate(console)
     budgets = read_budgets()
     if options.tune:
-        trials, failed = tune.tune(options.workdir, budgets, options.jobs, console)
-        console.print(tables.to_rich(tables.from_frame("Trials of A4", trials)))
+        made, failed = tune.tune(options.workdir, budgets, options.jobs, console)
+        console.print(tables.to_rich(tables.from_frame("Trials of A4", made)))
         return harness.told(failed, console)
-    settings = Settings(options.workdir, options.smoke, budgets, read_tuned())
+    settings = Settings(options.workdir, options.smoke, budgets, trials.chosen(TUNED))
     failed = [] if options.table else run(only, settings, options.jobs, console)
     found = finished(settings)
     if not found and options.table:

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 from ecogen_jax.config_presets import federated
 from ecogen_jax.run.sweep import Cell
+from papers_repro import trials
 
 HERE = pathlib.Path(__file__).parent
+TUNED = HERE / "tuned.csv"
 CONFIGS = "configs/federated"
 
 SEEDS = (0, 1, 2)
@@ -147,7 +149,8 @@ def _published() -> Iterable[Experiment]:
 
 
 def _compared() -> Iterable[Experiment]:
-    """B4 and B5: all protocols on the same devices."""
+    """B4 and B5: all protocols on the same devices, rivals as `--tune` chose."""
+    tuned = trials.chosen(TUNED)
     for cell, (dataset, alpha) in CELLS.items():
         for name, one in PROTOCOLS.items():
             yield Experiment(
@@ -155,7 +158,7 @@ def _compared() -> Iterable[Experiment]:
                 one.config,
                 dataset,
                 overrides=(f"data.alpha={alpha}", *one.overrides),
-                size=one.size,
+                size=(*one.size, *([tuned[name]] if name in tuned else [])),
                 in_smoke=cell == next(iter(CELLS)),
             )
 

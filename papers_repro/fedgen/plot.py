@@ -12,6 +12,7 @@ from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, NullFormat
 from ecogen_jax.report.runs import Run
 from papers_repro.fedgen import curves
 from papers_repro.fedgen.experiments import CELLS, OURS, PROTOCOLS
+from papers_repro.fedgen.table import COSTS
 
 # Okabe and Ito, "Color Universal Design" (2008): told apart without colour vision.
 # Black is ours, and markers tell apart what shares a colour.
@@ -24,26 +25,55 @@ WIDTH_IN, ROW_IN, LEGEND_IN = 7.2, 3.0, 1.5
 ERRORS = (50, 30, 20, 10, 5, 3, 2, 1)
 """Ticks of the log axis, in percent; they are labelled by the accuracy."""
 
+DRAWN = ("round", "end_seen", "energy_j", "carbon_g")
+"""Columns of a curve that the picture needs."""
+
+Curves = dict[tuple[str, str], pd.DataFrame]
+"""Comparison and protocol -> states, see `curves.curve`."""
+
 _ONE_INTENSITY = 1e-3  # largest relative difference of grams a joule
 
 
-def write(found: Sequence[Run], path: pathlib.Path) -> None:
+def write(found: Sequence[Run], folder: pathlib.Path) -> None:
     """Draws all protocols of B4 that were run, a row of panels a comparison.
 
+    The curves are kept in a CSV, so that a comparison whose runs are not at hand stays
+    in the picture, as it stays in the tables.
+
     Args:
-        found: finished runs; without one of B4 nothing is written.
-        path: of the PNG.
+        found: finished runs; with none of B4, now or before, nothing is written.
+        folder: of the tables.
     """
     states = mean_curves(found)
+    made, kept = {cell for cell, _ in states}, folder / "curves" / f"{COSTS}.csv"
+    if kept.exists():
+        before = read(kept)
+        states |= {key: before[key] for key in before if key[0] not in made}
     cells = [cell for cell in CELLS if any(key[0] == cell for key in states)]
     if not cells:
         return
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    rows = [
+        each[list(DRAWN)].assign(cell=cell, protocol=protocol)
+        for (cell, protocol), each in sorted(states.items())
+    ]
+    pd.concat(rows).to_csv(kept, index=False, lineterminator="\n", float_format="%.6g")
     synthetic = any(run.summary["synthetic_data"] for run in found)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw(states, cells, synthetic=synthetic).savefig(path, dpi=200)
+    figure = draw(states, cells, synthetic=synthetic)
+    figure.savefig(folder / f"{COSTS}.png", dpi=200)
 
 
-def mean_curves(found: Sequence[Run]) -> dict[tuple[str, str], pd.DataFrame]:
+def read(path: pathlib.Path) -> Curves:
+    """Reads the curves that `write` has kept; those of others than now are left out."""
+    found = pd.read_csv(path).groupby(["cell", "protocol"])
+    return {
+        (str(cell), str(protocol)): rows[list(DRAWN)].reset_index(drop=True)
+        for (cell, protocol), rows in found
+        if cell in CELLS and protocol in PROTOCOLS
+    }
+
+
+def mean_curves(found: Sequence[Run]) -> Curves:
     """Mean curves over seeds, by comparison and protocol; see `curves.curve`."""
     seeds: dict[tuple[str, str], list[pd.DataFrame]] = {}
     for run in found:
@@ -58,7 +88,7 @@ def mean_curves(found: Sequence[Run]) -> dict[tuple[str, str], pd.DataFrame]:
 
 
 def draw(
-    states: dict[tuple[str, str], pd.DataFrame],
+    states: Curves,
     cells: Sequence[str],
     *,
     synthetic: bool = False,
@@ -95,7 +125,7 @@ def draw(
     return figure
 
 
-def grams_per_joule(states: dict[tuple[str, str], pd.DataFrame]) -> float:
+def grams_per_joule(states: Curves) -> float:
     """The one intensity behind all curves: every place is on the same grid."""
     found = [
         float(each["carbon_g"].iloc[-1] / each["energy_j"].iloc[-1])

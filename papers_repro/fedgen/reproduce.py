@@ -1,5 +1,6 @@
 """Runs the experiments of this folder and prints ours beside what was published.
 
+    python -m papers_repro.fedgen.reproduce --tune            # once, before B4
     python -m papers_repro.fedgen.reproduce --only B1,B3
     python -m papers_repro.fedgen.reproduce --only B4.fashion_mnist.alpha0.1
     python -m papers_repro.fedgen.reproduce --table           # from what is there
@@ -7,7 +8,7 @@
 
 Run it again to go on where it stopped: finished runs are skipped, unfinished ones are
 resumed. Every run is a process on one core. Writes `tables/<ID>.csv` and `.md`,
-`tables/all.md` and, for B5, `tables/B5.png`. Exits with 1 if a run failed.
+`tables/all.md` and, for B5, a plot. Exits with 1 if a run failed.
 """
 
 import argparse
@@ -16,16 +17,17 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from ecogen_jax.report import tables
 from ecogen_jax.run import sweep
 from papers_repro import harness
-from papers_repro.fedgen import curves, plot, table
+from papers_repro.fedgen import curves, plot, table, tune
 from papers_repro.fedgen.experiments import EXPERIMENTS, cell, reference
 from papers_repro.harness import Job, Place
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 1 if a run failed."""
-    options = harness.parser(__doc__, "runs/fedgen")
+    options = harness.parser(__doc__, "runs/fedgen", tune="write tuned.csv")
     in_smoke = [id for id, one in EXPERIMENTS.items() if one.in_smoke]
     return harness.command(options, arguments, table.PAPER, _reproduce, in_smoke)
 
@@ -33,6 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _reproduce(
     options: argparse.Namespace, only: list[str], folder: pathlib.Path, console: Console
 ) -> int:
+    if options.tune:
+        made, failed = tune.tune(options.workdir, options.jobs, console)
+        console.print(tables.to_rich(tables.from_frame("Trials of B4", made)))
+        return harness.told(failed, console)
     where, failed = place(options.workdir, options.smoke), []
     if not options.table:
         todo = jobs(needed(only), smoke=options.smoke)
@@ -42,14 +48,17 @@ def _reproduce(
         raise ValueError(f"no finished run in {options.workdir}; leave out --table")
     found = curves.enriched(found)
     names = harness.asked_tables(table.PAPER, only)
-    fresh = {name: table.judged(name, found, smoke=options.smoke) for name in names}
-    judged = {name: table.PAPER.kept(name, fresh[name], folder) for name in names}
+    judged = {
+        name: table.PAPER.kept(
+            name, table.judged(name, found, smoke=options.smoke), folder
+        )
+        for name in names
+    }
     written = table.PAPER.write(
         judged, folder, smoke=options.smoke, printers=table.PRINTERS
     )
-    # A comparison that is not at hand stays in the table, and so in the picture.
-    if table.COSTS in names and judged[table.COSTS].equals(fresh[table.COSTS]):
-        plot.write(found, folder / f"{table.COSTS}.png")
+    if table.COSTS in names:
+        plot.write(found, folder)
     return harness.tell(
         judged, table.PAPER, only, written, failed, console, smoke=options.smoke
     )

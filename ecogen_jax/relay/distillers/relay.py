@@ -14,12 +14,12 @@ recent images (CMI, Fang et al., IJCAI 2021), here a ring buffer in device memor
 Teachers may be an ensemble weighted by label counts (FedFTG, Zhang et al., CVPR 2022).
 
 Tried in short trials on validation and left out: an adversary on logits (L1, as DFAD)
-or on the Jensen-Shannon divergence instead of KL, no adversary, and mixing images of
-the bank (mixup, cut and paste); all between LeNets that did not yet record moments.
-What the parts that stayed are worth is the table that
+or on the Jensen-Shannon divergence instead of KL, and mixing images of the bank (mixup,
+cut and paste); all between LeNets without a record of moments. What the parts that
+stayed are worth is the table that
 `python -m papers_repro.dfkd.reproduce --only ablation` prints: between LeNets on MNIST,
-nearly all of it is the statistics and the mask that keeps the adversary to images on
-which teacher and student agree.
+nearly all of it is the statistics. The adversary adds nothing there, and undoes the
+student unless its mask keeps it to images on which teacher and student agree.
 """
 
 from collections.abc import Sequence

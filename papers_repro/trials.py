@@ -1,0 +1,104 @@
+"""Settings that are chosen on validation, by as many trials for every method.
+
+A trial is a run with another value of one field. The value that ends highest on
+validation images is taken.
+"""
+
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import pandas as pd
+from rich.console import Console
+
+from ecogen_jax.report import bars, runs
+from ecogen_jax.run import sweep
+from papers_repro import harness
+from papers_repro.harness import Job, Place
+
+Choices = Mapping[str, tuple[str, tuple[float, ...]]]
+"""Method -> a field of its config, and the values that are tried."""
+
+
+class Trial(NamedTuple):
+    """One value of one field of a method."""
+
+    method: str
+    field: str
+    value: float
+
+    @property
+    def change(self) -> str:
+        """What it changes in the config: `field=value`."""
+        return f"{self.field}={self.value:g}"
+
+
+def trials(choices: Choices) -> list[Trial]:
+    """Lists the trials of all methods."""
+    return [
+        Trial(method, field, value)
+        for method, (field, values) in choices.items()
+        for value in values
+    ]
+
+
+def tune(
+    jobs: Mapping[Trial, Job],
+    place: Place,
+    measure: str,
+    num_jobs: int,
+    console: Console,
+    path: pathlib.Path,
+) -> tuple[pd.DataFrame, list[str]]:
+    """Makes all trials, after what they start from, and writes what they came to.
+
+    Args:
+        jobs: the run of each trial.
+        place: where.
+        measure: of a summary, the validation accuracy as a fraction; see
+            `bars.evaluate`.
+        num_jobs: runs side by side.
+        console: gets a line for each run.
+        path: the CSV to write, once no trial is missing.
+
+    Returns:
+        A row a trial: method, field, value, validation (percent), and whether it is
+        the method's best, the first of equals. What failed, and where its log is.
+    """
+    starts = dict.fromkeys(Job(job.start, job.seed) for job in _started(jobs.values()))
+    failed = harness.make([*starts, *jobs.values()], place, num_jobs, console)
+    made = {trial: _folder(job, place) for trial, job in jobs.items()}
+    rows = [
+        {
+            **trial._asdict(),
+            "validation": 100 * bars.evaluate(measure, runs.read(found)),
+        }
+        for trial, found in made.items()
+        if found
+    ]
+    frame = pd.DataFrame(rows, columns=[*Trial._fields, "validation"])
+    best = frame.groupby("method")["validation"].idxmax()
+    frame = frame.assign(chosen=frame.index.isin(best))
+    if not failed:
+        frame.to_csv(path, index=False, lineterminator="\n", float_format="%.6g")
+    return frame, failed
+
+
+def _started(jobs: Iterable[Job]) -> Iterable[Job]:
+    return (job for job in jobs if job.start)
+
+
+def _folder(job: Job, place: Place) -> pathlib.Path | None:
+    """Where a job's run is, once it is finished."""
+    start = _folder(Job(job.start, job.seed), place) if job.start else ""
+    return sweep.finished_run(place.cell(job, str(start or "")))
+
+
+def chosen(path: pathlib.Path) -> dict[str, str]:
+    """Reads what `tune` wrote: `field=value` by method; {} without a file."""
+    if not path.exists():
+        return {}
+    frame = pd.read_csv(path)
+    best = frame[frame["chosen"]][list(Trial._fields)]
+    found = [Trial(*row) for row in best.itertuples(index=False)]
+    return {trial.method: trial.change for trial in found}

@@ -14,6 +14,7 @@ Either way operands have the dtype of the net's precision, and results are float
 
 import functools
 import itertools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -141,7 +142,13 @@ def _is_narrow(kernel: jax.Array) -> bool:
 def _input_gradient(
     geometry: Geometry, cotangent: jax.Array, kernel: jax.Array
 ) -> jax.Array:
-    """Patches added up where they overlap, or a correlation with the flipped kernel."""
+    """Blocks, patches added up where they overlap, or the flipped kernel's correlation.
+
+    Measured on one core with 32 to 128 images: blocks take 0.4 to 0.9 of the time of
+    patches where few channels meet few, and up to 4 times as long elsewhere.
+    """
+    if geometry.stride > 1 and kernel.shape[2] <= 8 and kernel.shape[3] <= 16:
+        return _by_block(geometry, cotangent, kernel)
     if geometry.stride > 1 or _is_narrow(kernel):
         return _overlap_add(geometry, cotangent, kernel)
     mirrored = [
@@ -202,9 +209,7 @@ def _tiled(x: jax.Array, kernel: jax.Array, geometry: Geometry, side: int) -> ja
         (count - 1) * step + reach + length - size - low
         for count, (size, length, (low, _)) in zip(tiles, axes, strict=True)
     ]
-    lows = [low for low, _ in geometry.pads]
-    borders = [(0, 0, 0), *((a, b, 0) for a, b in zip(lows, ends, strict=True))]
-    x = lax.pad(x, jnp.zeros((), x.dtype), [*borders, (0, 0, 0)])
+    x = _padded(x, 1, [low for low, _ in geometry.pads], ends)
     spans = [(count - 1) * step + 1 for count in tiles]
     windows = [
         lax.slice(
@@ -219,9 +224,69 @@ def _tiled(x: jax.Array, kernel: jax.Array, geometry: Geometry, side: int) -> ja
     flat = jnp.concatenate(windows, -1).reshape(batch * tiles[0] * tiles[1], -1)
     matrix = _toeplitz(kernel, geometry.stride, side)
     product = jnp.matmul(flat, matrix, preferred_element_type=jnp.float32)
-    y = product.reshape(batch, *tiles, side, side, outputs).transpose(0, 1, 3, 2, 4, 5)
-    y = y.reshape(batch, tiles[0] * side, tiles[1] * side, outputs)
+    return _laid_out(product.reshape(batch, *tiles, side, side, outputs), lengths)
+
+
+def _laid_out(tiles: jax.Array, lengths: Sequence[int]) -> jax.Array:
+    """Puts tiles `[batch, rows, columns, side, side, channels]` beside each other."""
+    batch, rows, columns, side, _, channels = tiles.shape
+    y = tiles.transpose(0, 1, 3, 2, 4, 5)
+    y = y.reshape(batch, rows * side, columns * side, channels)
     return y[:, : lengths[0], : lengths[1]]
+
+
+def _by_block(geometry: Geometry, cotangent: jax.Array, kernel: jax.Array) -> jax.Array:
+    """One matrix product: each block of stride x stride inputs from all that it fed.
+
+    Along an axis, input `p` of block `p // stride` met the kernel's tap
+    `p + low - stride o` in output `o`, so a block has fed few outputs next to each
+    other, the same ones relative to it for all blocks.
+    """
+    batch, *positions, outputs = cotangent.shape
+    inputs, stride = kernel.shape[2], geometry.stride
+    axes = list(zip(geometry.window, geometry.pads, strict=True))
+    first = [-((length - 1 - low) // stride) for length, (low, _) in axes]
+    last = [(stride - 1 + low) // stride for _, (low, _) in axes]
+    reach = [end - begin + 1 for begin, end in zip(first, last, strict=True)]
+    blocks = [-(-size // stride) for size in geometry.size]
+    ends = [
+        count + end - position
+        for count, end, position in zip(blocks, last, positions, strict=True)
+    ]
+    fed = _padded(cotangent, 1, [-begin for begin in first], ends)
+    windows = [
+        lax.slice(fed, (0, i, j, 0), (batch, i + blocks[0], j + blocks[1], outputs))
+        for i in range(reach[0])
+        for j in range(reach[1])
+    ]
+    flat = jnp.concatenate(windows, -1).reshape(-1, reach[0] * reach[1] * outputs)
+    # Backwards, so that taps rise with outputs; then an input's place in its block.
+    lows = [stride - 1 - (length - 1 - low) % stride for length, (low, _) in axes]
+    highs = [
+        count * stride - low - length
+        for count, low, (length, _) in zip(reach, lows, axes, strict=True)
+    ]
+    taps = _padded(kernel[::-1, ::-1], 0, lows, highs)
+    taps = taps.reshape(reach[0], stride, reach[1], stride, inputs, outputs)
+    matrix = taps[:, ::-1, :, ::-1].transpose(0, 2, 5, 1, 3, 4)
+    product = jnp.matmul(
+        flat,
+        matrix.reshape(-1, stride * stride * inputs),
+        preferred_element_type=jnp.float32,
+    )
+    tiles = product.reshape(batch, *blocks, stride, stride, inputs)
+    return _laid_out(tiles, geometry.size)
+
+
+def _padded(
+    array: jax.Array, axis: int, lows: Sequence[int], highs: Sequence[int]
+) -> jax.Array:
+    """Adds zeros before and after two neighbouring axes; less than none cuts off."""
+    borders = [(0, 0, 0)] * array.ndim
+    borders[axis], borders[axis + 1] = (
+        (low, high, 0) for low, high in zip(lows, highs, strict=True)
+    )
+    return lax.pad(array, jnp.zeros((), array.dtype), borders)
 
 
 def _overlap_add(

@@ -31,6 +31,7 @@ from rich.console import Console
 
 from ecogen_jax.nets.conv import conv
 from ecogen_jax.report import tables
+from papers_repro.energy.rows import commit
 
 PASSES = 3  # in the loop; a loop of one is no loop, for the compiler
 SECONDS = 6.0  # of one row after compilation, at most, but for three repeats
@@ -95,7 +96,7 @@ def main() -> None:
     frame = pd.DataFrame(rows)
     command = shlex.join(["python", "-m", "benchmarks.conv", *sys.argv[1:]])
     about = {"machine": machine(), "versions": versions(), "command": command}
-    write(frame.assign(**about), options.out)
+    write(frame.assign(**about, commit=commit()), options.out)
     console.print(tables.to_rich(tables.from_frame("Convolutions", frame)))
 
 
@@ -214,7 +215,7 @@ def write(frame: pd.DataFrame, folder: pathlib.Path) -> None:
     frame.to_csv(
         folder / "conv.csv", index=False, float_format="%.4g", lineterminator="\n"
     )
-    shared = [f"{name}: {frame.pop(name)[0]}" for name in frame.columns[-3:]]
+    shared = [f"{name}: {frame.pop(name)[0]}" for name in frame.columns[-4:]]
     title = "Convolutions, value and both gradients in a loop, CPU ms of one pass"
     page = tables.to_markdown(tables.from_frame(title, frame))
     (folder / "conv.md").write_text("\n".join([page, *(f"- {s}" for s in shared), ""]))

@@ -61,6 +61,8 @@ LAYERS = [
     Layer("lenet5_half conv2", 14, 3, 5, 8, padding="VALID"),
     Layer("lenet5_quarter conv1", 28, 1, 5, 2),
     Layer("lenet5_quarter conv2", 14, 2, 5, 4, padding="VALID"),
+    Layer("cnn_fedgen conv1", 28, 1, 3, 6, stride=2),
+    Layer("cnn_fedgen conv2", 14, 6, 3, 16, stride=2),
     Layer("cnn_small conv2", 14, 8, 3, 16, stride=2),
     Layer("cnn_medium conv1", 28, 1, 3, 16, stride=2),
     Layer("cnn_medium conv2", 14, 16, 3, 32, stride=2),
@@ -77,6 +79,7 @@ LAYERS = [
     Layer("generator of ngf 64, conv3", 32, 64, 3, 3, batch=32),
     Layer("lenet5 conv1, clients", 28, 1, 5, 6, batch=32, clients=8),
     Layer("lenet5 conv2, clients", 14, 6, 5, 16, padding="VALID", batch=32, clients=8),
+    Layer("cnn_fedgen conv2, clients", 14, 6, 3, 16, stride=2, batch=32, clients=8),
     Layer("cnn_medium conv2, clients", 14, 16, 3, 32, stride=2, batch=32, clients=8),
     Layer("generator conv2, clients", 14, 32, 3, 16, batch=8, clients=8),
 ]
@@ -210,7 +213,7 @@ def versions() -> str:
 
 
 def write(frame: pd.DataFrame, folder: pathlib.Path) -> None:
-    """Writes `conv.csv`, and `conv.md` with what all rows share above the table."""
+    """Writes `conv.csv`, and `conv.md` with what all rows share below the table."""
     folder.mkdir(parents=True, exist_ok=True)
     frame.to_csv(
         folder / "conv.csv", index=False, float_format="%.4g", lineterminator="\n"

@@ -22,8 +22,8 @@ STANDINGS = ("read", "second-hand", "inferred")
 BEST = "best"
 """In the column `against`: the best of the experiment's family."""
 
-CLAIM = 3
-"""Seeds that a claim needs at least."""
+ENOUGH_SEEDS = 3
+"""What a comparison needs at least, before anything follows from it."""
 
 SMOKE = "SMOKE: generated data; these numbers show nothing."
 """What a smoke says above its tables."""
@@ -262,7 +262,9 @@ class Paper:
         commits = " ".join(found) or tables.BLANK
         lines = [f"Command: `{self.command} --only {name}`; commit: {commits}\n"]
         thin = ", ".join(_thin(table))
-        lines += [f"Fewer than {CLAIM} seeds, so no claim: {thin}.\n"] * bool(thin)
+        lines += [f"Fewer than {ENOUGH_SEEDS} seeds, so no claim: {thin}.\n"] * bool(
+            thin
+        )
         lacking = ", ".join(self.missing(table))
         return lines + [f"Not run: {lacking}.\n"] * bool(lacking)
 
@@ -337,9 +339,10 @@ def mean(found: Iterable[Run], experiment: str, expression: str) -> float | None
 
 
 def _thin(table: pd.DataFrame) -> list[str]:
-    """Ids of the bars that were judged on fewer seeds than a claim needs."""
-    judged = table[table["bar"].notna() & table["seeds"].notna()]
-    few = judged["seeds"].map(lambda seeds: len(seeds.split()) < CLAIM)
+    """Ids of bars and of differences that too few seeds stand behind."""
+    says = table["bar"].notna() | table["against"].notna()
+    judged = table[says & table["seeds"].notna()]
+    few = judged["seeds"].map(lambda seeds: len(seeds.split()) < ENOUGH_SEEDS)
     return judged["id"][few].tolist()
 
 

@@ -15,6 +15,7 @@ from ecogen_jax.report import bars, runs
 from ecogen_jax.run import sweep
 from papers_repro import harness
 from papers_repro.harness import Job, Place
+from papers_repro.paper import put
 
 Choices = Mapping[str, tuple[str, tuple[float, ...]]]
 """Method -> a field of its config, and the values that are tried."""
@@ -80,7 +81,7 @@ def tune(
     best = frame.groupby("method")["validation"].idxmax()
     frame = frame.assign(chosen=frame.index.isin(best))
     if not failed:
-        frame.to_csv(path, index=False, lineterminator="\n", float_format="%.6g")
+        put(path, frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     return frame, failed
 
 
@@ -95,10 +96,20 @@ def _folder(job: Job, place: Place) -> pathlib.Path | None:
 
 
 def chosen(path: pathlib.Path) -> dict[str, str]:
-    """Reads what `tune` wrote: `field=value` by method; {} without a file."""
+    """Reads what `tune` wrote: `field=value` by method; {} without a file.
+
+    Raises:
+        ValueError: the file is not one that `tune` has written.
+    """
     if not path.exists():
         return {}
-    frame = pd.read_csv(path)
-    best = frame[frame["chosen"]][list(Trial._fields)]
+    try:
+        frame = pd.read_csv(path)
+        best = frame.loc[frame["chosen"].astype("bool"), list(Trial._fields)]
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path} has not the columns {', '.join(Trial._fields)}, chosen: put back "
+            "the committed one, or delete it and run with --tune"
+        ) from error
     found = [Trial(*row) for row in best.itertuples(index=False)]
     return {trial.method: trial.change for trial in found}

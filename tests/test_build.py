@@ -18,6 +18,8 @@ from ecogen_jax.run import build_route
 from ecogen_jax.run.build import build, outline
 from ecogen_jax.run.build_data import resized
 
+HOP_WEIGHTS = tuple(configs.default().down_cloud_edge.weights)
+
 
 def make(*route, **fields):
     """A smoke config on generated data: a route, or a relay cycle without one."""
@@ -169,14 +171,22 @@ def test_a_baseline_takes_as_many_student_steps_as_the_hop():
     assert (stage.rounds, settings.steps) == (3, 35)
 
 
-def test_a_weight_that_the_distiller_has_no_use_for_is_refused():
-    error = refused(make(down_cloud_edge__weights__contrastive=0.5))
+@pytest.mark.parametrize("name", sorted(set(DISTILLERS) - {"cmi"}))
+def test_a_weight_that_the_distiller_has_no_use_for_is_refused(name):
+    weights = {f"down_cloud_edge__weights__{term}": 0.0 for term in HOP_WEIGHTS}
+    weights["down_cloud_edge__weights__contrastive"] = 0.5
+    config = make("cloud>edge", down_cloud_edge__distiller=name, **weights)
+    error = refused(config)
     assert error.field == "down_cloud_edge.weights.contrastive"
-    assert "adversarial, balance" in error.allowed
+    assert set(error.allowed.partition("are ")[2].partition(";")[0].split(", ")) == (
+        DISTILLERS[name].terms
+    )
     named = re.search(r"configs/hops/\w+\.py", error.allowed)
     assert named
     assert pathlib.Path(named[0]).exists()
-    # A hop that is not on the way may have any.
+
+
+def test_a_hop_that_is_not_on_the_way_may_have_any_weight():
     outline(make("cloud>edge", up_end_cloud__weights__contrastive=0.5))
 
 

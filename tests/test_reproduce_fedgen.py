@@ -4,6 +4,7 @@ import math
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
 from ecogen_jax import config as configs
@@ -249,6 +250,27 @@ def test_a_comparison_that_is_not_at_hand_stays_in_the_picture(tmp_path, monkeyp
     plot.write(comparison(tmp_path / "again", fedavg={0: 0.5}), folder)
     assert set(drawn[-1]) == {(CELL, "fedavg"), (there, "fedavg")}
     assert drawn[-1][CELL, "fedavg"]["end_seen"].iloc[-1] == pytest.approx(0.5)
+
+
+def test_curves_under_other_constants_give_way_to_what_was_made_now(tmp_path):
+    folder = tmp_path / "tables"
+    plot.write(comparison(tmp_path, fedavg={0: 0.8}), folder)
+    kept = folder / "curves" / "B5.csv"
+    before = pd.read_csv(kept)
+    before["carbon_g"] *= 1.1
+    before.to_csv(kept, index=False)
+    there = "B4.mnist.alpha0.1"
+    other = federation(tmp_path, f"{there}.fedavg", {0: 0.7}, dataset="mnist")
+    plot.write(other, folder)
+    assert set(plot.read(kept)) == {(there, "fedavg")}
+
+
+def test_the_committed_picture_has_the_curves_of_its_table():
+    kept = experiments.HERE / "tables"
+    shown = paper.read(kept / "B5.csv")
+    shown = shown[shown["ours_mean"].notna()]["experiment"]
+    drawn = {f"{cell}.{name}" for cell, name in plot.read(kept / "curves" / "B5.csv")}
+    assert drawn == set(shown)
 
 
 def test_joules_and_grams_share_an_axis_only_on_one_grid(tmp_path):

@@ -22,7 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # 16.9 TFLOP of training in all; those of d2_flat.py have 17.1. A third of that is
     # nearly enough for the flat hop, and too little for two hops in a row.
     # Other than in the preset: rate and temperature, for 0.3 points more at the cloud
-    # over five partitions (`papers_repro/dfkd/`).
+    # over five partitions (with the preset's: tables of commit 0b59026).
     config.up_end_edge.update(rounds=30, temperature=2.0, generator_learning_rate=5e-2)
     config.up_edge_cloud.update(rounds=20, temperature=2.0)
     parse_arg(config, arg)

@@ -13,6 +13,7 @@ from ecogen_jax.report.runs import Run
 from papers_repro.fedgen import curves
 from papers_repro.fedgen.experiments import CELLS, OURS, PROTOCOLS
 from papers_repro.fedgen.table import COSTS
+from papers_repro.paper import put
 
 # Okabe and Ito, "Color Universal Design" (2008): told apart without colour vision.
 # Black is ours, and markers tell apart what shares a colour.
@@ -29,7 +30,7 @@ DRAWN = ("round", "end_seen", "energy_j", "carbon_g")
 """Columns of a curve that the picture needs."""
 
 Curves = dict[tuple[str, str], pd.DataFrame]
-"""Comparison and protocol -> states, see `curves.curve`."""
+"""Comparison and protocol -> states: at least the columns `DRAWN`."""
 
 _ONE_INTENSITY = 1e-3  # largest relative difference of grams a joule
 
@@ -44,27 +45,48 @@ def write(found: Sequence[Run], folder: pathlib.Path) -> None:
         found: finished runs; with none of B4, now or before, nothing is written.
         folder: of the tables.
     """
-    states = mean_curves(found)
-    made, kept = {cell for cell, _ in states}, folder / "curves" / f"{COSTS}.csv"
-    if kept.exists():
-        before = read(kept)
-        states |= {key: before[key] for key in before if key[0] not in made}
+    states, kept = mean_curves(found), folder / "curves" / f"{COSTS}.csv"
+    states |= _before(kept, states)
     cells = [cell for cell in CELLS if any(key[0] == cell for key in states)]
     if not cells:
         return
-    kept.parent.mkdir(parents=True, exist_ok=True)
+    synthetic = any(run.summary["synthetic_data"] for run in found)
+    figure = draw(states, cells, synthetic=synthetic)
     rows = [
         each[list(DRAWN)].assign(cell=cell, protocol=protocol)
         for (cell, protocol), each in sorted(states.items())
     ]
-    pd.concat(rows).to_csv(kept, index=False, lineterminator="\n", float_format="%.6g")
-    synthetic = any(run.summary["synthetic_data"] for run in found)
-    figure = draw(states, cells, synthetic=synthetic)
-    figure.savefig(folder / f"{COSTS}.png", dpi=200)
+    whole = pd.concat(rows).to_csv(
+        index=False, lineterminator="\n", float_format="%.6g"
+    )
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    put(kept, whole)
+    put(
+        folder / f"{COSTS}.png",
+        lambda path: figure.savefig(path, format="png", dpi=200),
+    )
+
+
+def _before(kept: pathlib.Path, states: Curves) -> Curves:
+    """Curves of comparisons that are not at hand, if they can share the picture.
+
+    Those under other constants of the grid have no axis in common with what was made
+    now, which is what counts.
+    """
+    if not kept.exists():
+        return {}
+    made = {cell for cell, _ in states}
+    found = {key: each for key, each in read(kept).items() if key[0] not in made}
+    try:
+        if found:
+            grams_per_joule(states | found)
+    except ValueError:
+        return {}
+    return found
 
 
 def read(path: pathlib.Path) -> Curves:
-    """Reads the curves that `write` has kept; those of others than now are left out."""
+    """Reads the curves that `write` has kept, but for those that are drawn no more."""
     found = pd.read_csv(path).groupby(["cell", "protocol"])
     return {
         (str(cell), str(protocol)): rows[list(DRAWN)].reset_index(drop=True)
@@ -96,7 +118,7 @@ def draw(
     """Draws the panels; the error on a log axis, since it tells good nets apart.
 
     Args:
-        states: from `mean_curves`.
+        states: from `mean_curves` or `read`.
         cells: the comparisons, from top to bottom.
         synthetic: whether the numbers show nothing.
 

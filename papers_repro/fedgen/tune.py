@@ -14,7 +14,7 @@ from rich.console import Console
 from ecogen_jax.run import sweep
 from papers_repro import trials
 from papers_repro.fedgen import experiments
-from papers_repro.fedgen.experiments import EXPERIMENTS, TUNED
+from papers_repro.fedgen.experiments import EXPERIMENTS, PROTOCOLS, TUNED
 from papers_repro.harness import Job, Place
 from papers_repro.trials import Trial
 
@@ -59,10 +59,10 @@ def tune(
     def cell_of(job: Job, start: str) -> sweep.Cell:
         del start
         trial: Trial = of_job[job.experiment]
-        one = EXPERIMENTS[f"{CELL}.{trial.method}"]
-        found = experiments.cell(one, job.seed, workdir=workdir)
-        # The last word is the trial's.
-        return found._replace(overrides=(*found.overrides, trial.change))
+        # Not what an earlier choice has added.
+        size = (*PROTOCOLS[trial.method].size, trial.change)
+        one = EXPERIMENTS[f"{CELL}.{trial.method}"]._replace(size=size)
+        return experiments.cell(one, job.seed, workdir=workdir)
 
     place = Place(workdir, False, cell_of)
     return trials.tune(jobs, place, _LAST, num_jobs, console, path)

@@ -262,9 +262,8 @@ class Paper:
         commits = " ".join(found) or tables.BLANK
         lines = [f"Command: `{self.command} --only {name}`; commit: {commits}\n"]
         thin = ", ".join(_thin(table))
-        lines += [f"Fewer than {ENOUGH_SEEDS} seeds, so no claim: {thin}.\n"] * bool(
-            thin
-        )
+        if thin:
+            lines.append(f"Fewer than {ENOUGH_SEEDS} seeds, so no claim: {thin}.\n")
         lacking = ", ".join(self.missing(table))
         return lines + [f"Not run: {lacking}.\n"] * bool(lacking)
 

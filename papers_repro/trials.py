@@ -5,7 +5,7 @@ validation images is taken.
 """
 
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import pandas as pd
@@ -66,7 +66,7 @@ def tune(
         A row a trial: method, field, value, validation (percent), and whether it is
         the method's best, the first of equals. What failed, and where its log is.
     """
-    starts = dict.fromkeys(Job(job.start, job.seed) for job in _started(jobs.values()))
+    starts = {Job(job.start, job.seed): None for job in jobs.values() if job.start}
     failed = harness.make([*starts, *jobs.values()], place, num_jobs, console)
     made = {trial: _folder(job, place) for trial, job in jobs.items()}
     rows = [
@@ -83,10 +83,6 @@ def tune(
     if not failed:
         put(path, frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     return frame, failed
-
-
-def _started(jobs: Iterable[Job]) -> Iterable[Job]:
-    return (job for job in jobs if job.start)
 
 
 def _folder(job: Job, place: Place) -> pathlib.Path | None:

@@ -143,9 +143,16 @@ def test_a_round_in_which_nobody_is_heard_changes_nothing(name):
     for kind in (DROP, STALE) if name == "alone" else (DROP, NAN, STALE, SHAPE):
         change = spoilt(kind, *everybody, rounds=(1,))
         states, metrics = played.play(1, state=warm, change=change)
+        if name == "hierarchical":  # the cloud's visits come by the calendar
+            states[1] = _at_round(states[1], warm.server.number)
         assert distance(learnt(warm), learnt(states[1])) == 0.0
         assert states[1].verdicts.tolist() == [kind] * len(ACTIVE)
         assert np.isfinite(list(metrics[0].values())).all()
+
+
+def _at_round(state, number):
+    server = dataclasses.replace(state.server, number=number)
+    return dataclasses.replace(state, server=server)
 
 
 HEALTHY = tuple(device for place, device in enumerate(ACTIVE) if place != FAULTY)

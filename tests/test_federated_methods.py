@@ -10,6 +10,7 @@ import pytest
 
 from ecogen_jax.relay.federated import local
 from ecogen_jax.relay.federated.base import Arrived
+from ecogen_jax.relay.federated.schedule import DROP, OK
 from ecogen_jax.relay.messages import num_bytes
 from tests.toy_federation import (
     ACTIVE,
@@ -283,6 +284,23 @@ def test_between_visits_every_edge_goes_its_own_way():
     assert_close(clouds[2].variables.params, wanted)
     assert states[1].server.seen.tolist() == images
     assert states[2].server.seen.tolist() == [0.0, 0.0]
+
+
+def test_the_cloud_is_met_in_time_even_if_nobody_was_heard():
+    played = toy("hierarchical", hierarchical__period=2)
+
+    def silent_at_first(cohort, number):
+        fault = np.full_like(cohort.fault, DROP if number == 0 else OK)
+        return replace(cohort, fault=fault)
+
+    states, _ = played.play(2, change=silent_at_first)
+    assert distance(states[0].server.edges, states[1].server.edges) == 0.0
+    assert [int(state.server.number) for state in states] == [0, 1, 2]
+    assert distance(states[1].server.cloud, states[2].server.cloud) > 0.0
+    edges = states[2].server.edges
+    for edge in range(EDGES):
+        below = jax.tree.map(lambda a, e=edge: a[e], edges)
+        assert distance(below, states[2].server.cloud) == 0.0
 
 
 @pytest.mark.parametrize(("period", "down", "up"), [(1, 4, 4), (2, 2, 2), (3, 2, 1)])

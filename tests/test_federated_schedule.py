@@ -17,6 +17,7 @@ SOME = Faults(
 
 def draw(seed=0, faults=SOME, **changes):
     arguments = {"rounds": ROUNDS, "num_devices": DEVICES, "active": ACTIVE}
+    arguments["steps"] = 20
     rng = np.random.default_rng(seed)
     return schedules.schedule(
         rng, **{"edges_of": EDGES, **arguments, **changes}, faults=faults
@@ -81,6 +82,15 @@ def test_stragglers_keep_their_rate_and_do_their_share_of_steps():
     # Whether a device is slow says nothing about whether its message is spoilt.
     dropped = draw().fault == schedules.DROP
     assert is_share(np.sum(share[dropped] == 0.25), dropped.sum(), 0.3)
+
+
+@pytest.mark.parametrize(
+    ("steps", "share", "done"), [(1, 0.5, 1), (3, 0.5, 2), (5, 0.3, 2), (20, 0.01, 1)]
+)
+def test_stragglers_do_whole_steps_and_one_at_least(steps, share, done):
+    slow = Faults(straggler=1.0, straggler_share=share)
+    found = draw(faults=slow, rounds=1, steps=steps).steps_share
+    assert found == pytest.approx(np.full((1, ACTIVE), done / steps), rel=1e-6)
 
 
 @pytest.mark.parametrize(("flip", "count"), [(0.2, 4), (0.0, 0), (1.0, 20)])

@@ -30,6 +30,7 @@ from ecogen_jax.relay.federated.fedftg import asked, hard_terms
 from ecogen_jax.relay.federated.fedgen import Facts
 from ecogen_jax.relay.federated.received import nets_alone, shares, teachers, told
 from ecogen_jax.relay.federated.schedule import DROP, NAN, OK
+from ecogen_jax.relay.federated.sharing import possible
 from ecogen_jax.relay.learn import CHUNK, Data
 from ecogen_jax.relay.stage import Mapping
 from tests import toy_nets
@@ -254,7 +255,7 @@ def test_teachers_are_the_nets_of_those_who_were_heard(keeps_statistics):
         same(own.params, jax.tree.map(jnp.add, sent.params, update.params))
         stats = of(device, found.facts.stats)
         if not keeps_statistics:
-            stats = jax.tree.map(jnp.add, sent.stats, update.stats)
+            stats = possible(jax.tree.map(jnp.add, sent.stats, update.stats))
         same(own.stats, stats)
     same(of(1, nets), sent)
     # As with the others alone.
@@ -266,6 +267,19 @@ def test_teachers_are_the_nets_of_those_who_were_heard(keeps_statistics):
         ensemble([NET], alone, images).logits,
         rtol=1e-5,
     )
+
+
+def test_a_teacher_has_no_variance_below_zero_whatever_compression_made_of_it():
+    given = task("feddf", keeps_statistics=False)
+    sent, found = arrived(given)
+    stats = jax.tree.map(lambda a: jnp.full_like(a, -9.0), found.updates.stats)
+    found = replace(found, updates=replace(found.updates, stats=stats))
+    weights = jnp.full((3, 3), 1 / 3)
+    (nets,) = teachers(given, sent, nets_alone(found), weights).groups
+    got = of(0, nets).stats
+    for layer, before in sent.stats.items():
+        assert not got[layer]["var"].any()
+        np.testing.assert_allclose(got[layer]["mean"], before["mean"] - 9.0)
 
 
 def test_weights_of_a_class_sum_to_one_over_the_devices_that_hold_it():

@@ -197,6 +197,7 @@ def _plan(config: ConfigDict, topology: Topology) -> Schedule:
         rounds=section.rounds,
         num_devices=topology.num_devices,
         active=section.active,
+        steps=section.steps,
         edges_of=np.arange(topology.num_devices) // topology.devices_per_edge,
         faults=Faults(**section.faults.to_dict()),
     )

@@ -325,7 +325,8 @@ def _merged(
 ) -> tuple[PyTree, Metrics]:
     """The server after the round; as it was, and metrics of 0, if nobody was taken."""
     after, metrics = setup.method.merge(server, arrived, keys.stream(key, "server"))
-    if setup.clip:  # the noise has to come even if nobody did
+    # Noise has to come even if nobody did, and so do the edges when it is their time.
+    if setup.clip or setup.method.visits:
         return after, metrics
     nothing = jax.tree.map(jnp.zeros_like, metrics)
     return chosen(jnp.any(arrived.weights > 0), (after, metrics), (server, nothing))

@@ -33,7 +33,7 @@ class Tiers:
       cloud: of the cloud.
       edges: of the edges, `[edges, ...]`.
       seen: float32 `[edges]`, images behind each edge since the cloud's last visit.
-      number: int32 scalar, rounds done, those apart in which nobody was heard.
+      number: int32 scalar, rounds done.
     """
 
     cloud: Server

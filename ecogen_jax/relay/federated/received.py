@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.ensemble import Teachers
 from ecogen_jax.relay.federated.base import Arrived, Member, Method, Task, Trained
-from ecogen_jax.relay.federated.sharing import Kept, sharing
+from ecogen_jax.relay.federated.sharing import Kept, possible, sharing
 from ecogen_jax.relay.federated.trees import chosen, copies
 from ecogen_jax.types import Key, Leaf, PyTree
 
@@ -92,6 +92,7 @@ def teachers(
     """
     part = sharing(task)
     before = copies((part.shared(sent), part.facts(sent)), task.active)
-    after = jax.tree.map(jnp.add, before[0], arrived.updates), arrived.facts
+    moved = jax.tree.map(jnp.add, before[0], arrived.updates)
+    after = replace(moved, stats=possible(moved.stats)), arrived.facts
     shared, stats = chosen(arrived.weights > 0, after, before)
     return Teachers((part.joined(shared, Kept({}, stats)),), weights)

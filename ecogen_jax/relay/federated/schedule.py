@@ -48,7 +48,7 @@ class Schedule(NamedTuple):
       edge: int32 `[rounds, active]`, the edge of each of them.
       fault: int8 `[rounds, active]`, codes of `FAULTS`.
       steps_share: float32 `[rounds, active]`, the share of the local steps that each
-        does.
+        does: whole steps, and one at least.
       flips: bool `[devices]`, who trains on flipped labels.
     """
 
@@ -65,6 +65,7 @@ def schedule(
     rounds: int,
     num_devices: int,
     active: int,
+    steps: int,
     edges_of: Int[np.ndarray, " devices"],
     faults: Faults,
 ) -> Schedule:
@@ -75,6 +76,7 @@ def schedule(
       rounds: how many.
       num_devices: in all.
       active: devices that take part in a round, sampled without replacement.
+      steps: of a device that is no straggler.
       edges_of: the edge of each device `[devices]`.
       faults: how often something goes wrong.
 
@@ -93,13 +95,14 @@ def schedule(
     run, *each = rng.spawn(1 + rounds)
     rows = [_row(one, num_devices, active, faults) for one in each]
     devices, codes, shares = (np.stack(column) for column in zip(*rows, strict=True))
+    done = np.maximum(np.round(shares * steps), 1.0)
     flips = np.zeros(num_devices, bool)
     flips[run.permutation(num_devices)[: round(faults.flip * num_devices)]] = True
     return Schedule(
         active=devices.astype(np.int32),
         edge=edges_of[devices].astype(np.int32),
         fault=codes.astype(np.int8),
-        steps_share=shares.astype(np.float32),
+        steps_share=(done / steps).astype(np.float32),
         flips=flips,
     )
 

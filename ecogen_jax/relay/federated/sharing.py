@@ -74,7 +74,7 @@ class Sharing(NamedTuple):
         moved = jax.tree.map(jnp.add, self.shared(variables), change)
         return Variables(
             {**variables.params, **moved.params},
-            _possible(moved.stats) or statistics or variables.stats,
+            possible(moved.stats) or statistics or variables.stats,
         )
 
 
@@ -88,7 +88,7 @@ def difference(after: PyTree, before: PyTree) -> PyTree:
     return jax.tree.map(jnp.subtract, after, before)
 
 
-def _possible(stats: PyTree) -> PyTree:
+def possible(stats: PyTree) -> PyTree:
     """Statistics whose variances are 0 at least: noise and compression may not ask."""
 
     def leaf(path: tuple[Any, ...], value: jax.Array) -> jax.Array:

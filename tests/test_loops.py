@@ -57,6 +57,30 @@ def test_while_without_a_bound_says_how_to_state_one(bound, match):
         meter.cost(halving, array(8, 8), array(8, 8), while_trips=bound)
 
 
+def until_flagged(x):
+    def go_on(carry):
+        return (carry[0] < 2, carry[1])[1]
+
+    def grow(carry):
+        i, flag, x = carry
+        return i + 1, flag & (x.sum() < 100.0), x + 1.0
+
+    return lax.while_loop(go_on, grow, (0, jnp.bool_(True), x))[2]
+
+
+def in_halves(x):
+    def grow(carry):
+        return carry[0] + 1.0, carry[1] + 1.0
+
+    return lax.while_loop(lambda carry: carry[0] < 2.5, grow, (0.0, x))[1]
+
+
+@pytest.mark.parametrize("loop", [until_flagged, in_halves])
+def test_a_loop_that_only_looks_static_needs_a_bound(loop):
+    with pytest.raises(ValueError, match="without a static trip count"):
+        meter.cost(loop, array(4))
+
+
 def test_static_loops_take_no_bound_and_have_no_interval():
     count = meter.cost(scanned(16), array(8, 8), array(8, 8), while_trips=1)
     assert count.flops == count.flops_low == 16 * 2 * 8**3

@@ -47,6 +47,24 @@ def test_batched_matmul_counts_the_batch_once():
     assert meter.cost(matmul, array(5, M, K), array(5, K, N)).flops == 5 * MATMUL
 
 
+def test_ragged_matmul_meets_each_row_once_and_so_do_its_gradients():
+    rows, k, n, groups = 32, 8, 16, 4
+    args = array(rows, k), array(groups, k, n), array(groups, dtype=jnp.int32)
+    count = meter.cost(lax.ragged_dot, *args)
+    assert count.by_class["matmul"] == 2 * rows * k * n
+
+    def summed(x, w, sizes):
+        return lax.ragged_dot(x, w, sizes).sum()
+
+    both = meter.cost(jax.grad(summed, argnums=(0, 1)), *args)
+    assert both.by_class["matmul"] == 2 * count.by_class["matmul"]
+
+
+def test_a_linear_solve_multiplies_nothing_that_only_its_gradient_needs():
+    count = meter.cost(jnp.linalg.solve, array(16, 16), array(16))
+    assert count.by_class["matmul"] == 0
+
+
 def test_vmap_equals_the_batched_program():
     args = array(3, M, K), array(3, K, N)
     assert meter.cost(jax.vmap(matmul), *args).flops == 3 * MATMUL

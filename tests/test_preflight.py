@@ -55,6 +55,35 @@ def test_entries_are_those_of_the_finished_run(finished, predicted):
         assert frame[column].to_numpy() == pytest.approx(counted[column], rel=0.01)
 
 
+def test_tiers_that_work_in_turn_wait_for_each_other():
+    config = configs.load("configs/federated/fedavg.py:smoke", IDLE[1:])
+    experiment, entries = forecast(config)
+    here = [entry for entry in entries if entry.stage == "federated"]
+    work = {e.place: e.device_s for e in here if e.flops > 0}
+    waits = {e.place: e.idle_j for e in here if e.idle_j > 0}
+    power = {t: cell.value for t, cell in experiment.rates.idle_power.items()}
+    active, edges = config.federated.active, config.topology.num_edges
+    assert set(work) == {"end", "cloud"}
+    assert waits == pytest.approx(
+        {
+            "cloud": power["cloud"] * work["end"] / active,
+            "edge": power["edge"] * edges * (work["end"] / active + work["cloud"]),
+            "end": power["end"] * active * work["cloud"],
+        }
+    )
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedgen", "hierarchical"])
+def test_operations_of_a_federation_do_not_depend_on_how_it_is_mapped(name):
+    def flops(*overrides):
+        spec = f"configs/federated/{name}.py:smoke"
+        return [entry.flops for entry in forecast(configs.load(spec, overrides))[1]]
+
+    wanted = flops("mesh.num_devices=1")
+    assert flops("mesh.num_devices=2") == wanted
+    assert flops("mesh.backend=vmap") == wanted
+
+
 def test_nothing_is_fetched_or_drawn(waiting):
     experiment, entries = waiting
     assert experiment.dataset.train_images.shape == (50_000, 32, 32, 3)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 from jax.extend import core
 
 from ecogen_jax.energy import primitives
@@ -83,8 +84,10 @@ def _static_bounds(eqn: core.JaxprEqn) -> tuple[int, int] | None:
     carry = [id(var) for var in test.invars[num_test:]]
     if [e.primitive.name for e in test.eqns] != ["lt"]:
         return None
+    if test.outvars[0] is not test.eqns[0].outvars[0]:
+        return None  # the comparison is not what ends the loop
     counter, limit = test.eqns[0].invars
-    if id(counter) not in carry:
+    if id(counter) not in carry or not _is_integer(counter):
         return None
     i = carry.index(id(counter))
     if not any(_adds_one(e, before[i], body.outvars[i]) for e in body.eqns):
@@ -96,6 +99,10 @@ def _static_bounds(eqn: core.JaxprEqn) -> tuple[int, int] | None:
     if isinstance(first, core.Literal) and isinstance(limit, core.Literal):
         return int(first.val), int(limit.val)
     return None
+
+
+def _is_integer(var: Any) -> bool:
+    return jnp.issubdtype(var.aval.dtype, jnp.integer)
 
 
 def _adds_one(eqn: core.JaxprEqn, before: Any, after: Any) -> bool:

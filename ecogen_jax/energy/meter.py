@@ -101,6 +101,8 @@ def _equation(eqn: core.JaxprEqn, scope: _Scope) -> _Tally:
         sizes = {**scope.axis_sizes, **{axis: mesh.shape[axis] for axis in axes}}
         one = _walk(params["jaxpr"], scope._replace(axis_sizes=sizes))
         return _repeat(one, loops.shards(eqn))
+    if eqn.primitive.name == "custom_linear_solve":  # its other bodies are gradients'
+        return _walk(eqn.params["jaxprs"].solve.jaxpr, scope)
     bodies = loops.call_bodies(eqn)
     if bodies:
         return _sum([_walk(body, scope) for body in bodies])

@@ -2,7 +2,8 @@
 
 Rules, in FLOPs:
 
-* ``dot_general``: 2 x output size x contracted size (2 M N K per batch element).
+* ``dot_general``: 2 x output size x contracted size (2 M N K per batch element);
+  ``ragged_dot_general`` likewise, as each row, or each contracted one, is of one group.
 * ``conv_general_dilated``: see `_conv_flops`.
 * elementwise: one per output element, whatever the function and the dtype.
 * reductions, cumulative sums and all-reduces: one per input element of each shard;
@@ -10,7 +11,8 @@ Rules, in FLOPs:
 * data movement, dtype casts, key handling: zero.
 
 Left out: the cost of sorting and of dense linear algebra (``sort``, ``fft``,
-``cholesky``, ...), which fall back to one per output element.
+``cholesky``, ...) and of what leaves JAX (``ffi_call``, ``pure_callback``), which fall
+back to one per output element; the grid of a ``pallas_call``, whose body counts once.
 
 Bytes on the wire are those of the ring algorithms, which are the least that a
 bandwidth-optimal network sends (Patarasuk and Yuan 2009, J. Parallel Distrib. Comput.
@@ -75,6 +77,8 @@ def flops(eqn: core.JaxprEqn) -> tuple[str, int]:
     name = eqn.primitive.name
     if name == "dot_general":
         return "matmul", _dot_flops(eqn)
+    if name == "ragged_dot_general":
+        return "matmul", _ragged_dot_flops(eqn)
     if name == "conv_general_dilated":
         return "conv", _conv_flops(eqn)
     if name in _MOVEMENT:
@@ -103,7 +107,9 @@ def dtype(eqn: core.JaxprEqn) -> str:
     """
     name, operands = eqn.primitive.name, [_dtype(var) for var in eqn.invars]
     result = _dtype(eqn.outvars[0])
-    if name in ("dot_general", "conv_general_dilated"):
+    if name == "ragged_dot_general":
+        operands = operands[:2]  # the third are the sizes of the groups
+    if name in ("dot_general", "ragged_dot_general", "conv_general_dilated"):
         return max(operands, key=lambda one: one.itemsize).name
     if operands and (result.name == "bool" or name in ("argmax", "argmin")):
         return operands[0].name
@@ -158,6 +164,16 @@ def _dot_flops(eqn: core.JaxprEqn) -> int:
     (contracted, _), _ = eqn.params["dimension_numbers"]
     shape = _shape(eqn.invars[0])
     return 2 * _size(eqn.outvars[0]) * math.prod(shape[axis] for axis in contracted)
+
+
+def _ragged_dot_flops(eqn: core.JaxprEqn) -> int:
+    """As of a dense product; where the ragged axis is contracted, shared by groups."""
+    numbers = eqn.params["ragged_dot_dimension_numbers"]
+    (contracted, _), _ = numbers.dot_dimension_numbers
+    rows, _, groups = map(_shape, eqn.invars[:3])
+    total = 2 * _size(eqn.outvars[0]) * math.prod(rows[axis] for axis in contracted)
+    (ragged,) = numbers.lhs_ragged_dimensions
+    return total // groups[-1] if ragged in contracted else total
 
 
 def _conv_flops(eqn: core.JaxprEqn) -> int:

@@ -103,8 +103,9 @@ def stage_entries(
 ) -> list[ledger.Entry]:
     """The ledger's entries for what a stage computed, and for who waited meanwhile.
 
-    Parties of the working tier work side by side, those of the others wait for them.
-    Nobody is reserved before the first cycle, and transfers are waited for by none.
+    Parties of a tier work side by side, one tier after another, and those of the others
+    wait for them. Nobody is reserved before the first cycle, and transfers are waited
+    for by none.
 
     Args:
       experiment: of the run.
@@ -124,20 +125,35 @@ def stage_entries(
         )
         for tier, done in flops.items()
     ]
-    rates, topology = experiment.rates, experiment.topology
-    waiting = [tier for tier in rates.idle_power if tier != stage.tier and cycle > 0]
-    stage_s = works[0].device_s / stage.num_parties
+    if cycle == 0:
+        return works
+    seconds = {
+        work.place: work.device_s / _num_parties(experiment, stage, work.place)
+        for work in works
+    }
     return works + [
         ledger.idle_entry(
-            rates,
+            experiment.rates,
             cycle=cycle,
             phase=stage.phase,
             stage=stage.name,
             tier=tier,
-            wait_s=stage_s * topology.size(tier),
+            wait_s=sum(s for other, s in seconds.items() if other != tier)
+            * _num_parties(experiment, stage, tier),
         )
-        for tier in waiting
+        for tier in experiment.rates.idle_power
+        if {tier} != seconds.keys()
     ]
+
+
+def _num_parties(experiment: Experiment, stage: Stage, tier: str) -> int:
+    """Parties of a tier that are there for a stage, at work or waiting.
+
+    Of the stage's own tier those that take part: nobody else is reserved.
+    """
+    if tier == stage.tier:
+        return stage.num_parties
+    return experiment.topology.size(tier)
 
 
 def message_entries(

@@ -96,6 +96,8 @@ class Engine(NamedTuple):
       init: `init(key, cohort) -> Federation`; of the cohort only shapes matter.
       round: `round(federation, cohort, key) -> (federation, metrics)`.
       one: one device's part of a round, for counting its operations.
+      counted: the round as one device of the machine does it, one after another: its
+        operations are the same however the others are mapped.
       picks: `picks(active)`, whether a round of so many devices picks their images out
         of everybody's by itself: where all take part, and one device of the machine
         does everything, they may lie there from round to round.
@@ -104,6 +106,7 @@ class Engine(NamedTuple):
     init: Callable[[Key, Cohort], Federation]
     round: Callable[[Federation, Cohort, Key], tuple[Federation, Metrics]]
     one: Callable[..., Any]
+    counted: Callable[[Federation, Cohort, Key], tuple[Federation, Metrics]]
     picks: Callable[[int], bool]
 
 
@@ -145,6 +148,7 @@ def federation(
         functools.partial(_init, setup),
         functools.partial(_round, setup),
         functools.partial(_alone, setup),
+        functools.partial(_round, setup._replace(mapping=Mapping("scan", 1))),
         functools.partial(_picks, setup),
     )
 

@@ -273,7 +273,7 @@ def _counted(
     kept = one_party((state.own, state.errors))
     key = jax.random.key(0)
     one = meter.cost(own.engine.one, state.server, first, *kept, key).flops
-    whole = meter.cost(own.engine.round, state, cohort, key).flops
+    whole = meter.cost(own.engine.counted, state, cohort, key).flops
     above = whole - one * cohort.fault.shape[0]
     if not own.method.visits:
         return {"end": one, "cloud": above}

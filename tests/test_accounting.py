@@ -218,6 +218,19 @@ def test_audit_looks_up_a_region_and_refuses_an_unknown_one():
     assert "Atlantis" in finding.reason
 
 
+def test_audit_names_a_device_that_is_a_number_and_a_table_without_rows():
+    (finding,) = findings(device=100)
+    assert "'100'" in finding.reason
+    with pytest.raises(ValueError, match="no rows"):
+        audit.audit(pd.DataFrame(columns=["chip_hours"]))
+
+
+def test_audit_judges_a_power_without_a_pue():
+    row = {"device": "a100", "power_w": 0.4, "chip_hours": 10.0, "energy_kwh": 4.0}
+    (finding,) = audit.audit(pd.DataFrame([row]))
+    assert "kW instead of W" in finding.reason
+
+
 def test_audit_refuses_a_column_that_it_does_not_know():
     with pytest.raises(ValueError, match=r"power_kw.*power_w"):
         findings(power_kw=0.4)

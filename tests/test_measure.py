@@ -24,7 +24,7 @@ def test_all_counters_are_added_up_beside_the_model(monkeypatch):
     monkeypatch.setattr(measure.os, "cpu_count", lambda: 16)
     monkeypatch.setattr(measure.time, "perf_counter", iter([10.0, 14.0]).__next__)
     monitor = FakeMonitor(gpu={0: 300.0, 1: 50.0}, cpu={0: 98.0})
-    with measure.host(lambda: (monitor, "measured by RAPL and NVML")) as energy:
+    with measure.host(lambda: (monitor, "")) as energy:
         assert monitor.calls == [("begin", "run")]
     assert monitor.calls[-1] == ("end", "run")
     summary = energy.summary()
@@ -52,10 +52,41 @@ def test_without_counters_the_host_is_modelled_and_says_so():
 
 
 def test_a_counter_that_gives_nothing_is_no_measurement_of_zero():
-    with measure.host(lambda: (FakeMonitor(), "measured by NVML")) as energy:
+    with measure.host(lambda: (FakeMonitor(), "")) as energy:
         pass
     assert energy.measured_j is None
     assert energy.reason == "not measured: no counter could be read"
+
+
+def test_what_measured_is_who_gave_numbers():
+    with measure.host(lambda: (FakeMonitor(gpu={0: 3.0}, cpu={0: 0.0}), "")) as energy:
+        pass
+    assert (energy.measured_j, energy.reason) == (3.0, "measured by NVML")
+
+
+class Broken(FakeMonitor):
+    def __init__(self, at):
+        super().__init__(cpu={0: 1.0})
+        self.at = at
+
+    def begin_window(self, key, sync_execution=True):
+        if self.at == "begin":
+            raise ValueError("GPU-1 is no number")
+
+    def end_window(self, key, sync_execution=True):
+        raise RuntimeError("GPU is lost")
+
+
+@pytest.mark.parametrize(("at", "why"), [("begin", "GPU-1 is no"), ("end", "is lost")])
+def test_a_run_outlives_its_counters(at, why):
+    worked = False
+    with measure.host(lambda: (Broken(at), "")) as energy:
+        worked = True
+    assert worked
+    summary = energy.summary()
+    assert summary["measured_j"] is None
+    assert why in summary["reason"]
+    assert summary["reason"].startswith("not measured")
 
 
 def test_an_error_inside_ends_the_window_and_passes_on():
@@ -96,6 +127,9 @@ def test_no_counter_and_no_reader_are_told_apart(monkeypatch):
         ("TPU v4", "tpu_v4"),
         ("cpu", "server_cpu"),
         ("Apple M9", None),
+        ("NVIDIA T400", None),
+        ("TPU v4 lite", None),
+        ("NVIDIA A100-SXM4-40GB", "a100"),
     ],
 )
 def test_the_model_of_a_host_is_known_by_its_device(kind, name):

@@ -66,6 +66,14 @@ def test_a_large_batch_touches_every_expert():
     assert many == pytest.approx(32e9 * 2)
 
 
+def test_a_token_that_is_sent_to_every_expert_touches_them_all():
+    bare = MIXTURE._replace(
+        cache_bytes_per_token=0, experts_per_token=MIXTURE.num_experts
+    )
+    one = predict.step_bytes(bare, LOAD._replace(batch=1))
+    assert one == pytest.approx(32e9 * 2)
+
+
 def test_experts_pay_hops_by_the_depth_of_the_tree_and_dense_layers_do_not():
     slow = predict.DATASHEET._replace(hop_s=1e-3)
     waits = step(MIXTURE, efficiency=slow, num_devices=8).seconds

@@ -156,3 +156,12 @@ def test_a_file_that_is_no_calibration_is_refused(tmp_path):
     path.write_text('{"name": "desk"}')
     with pytest.raises(ValueError, match=r"other.json.*\['name'\].*calibrate.py"):
         roofline.calibrated(path)
+
+
+def test_a_calibration_of_another_dtype_is_refused(tmp_path):
+    path = tmp_path / "calibration.json"
+    rate = {"value": 2.0, "low": 1.0, "high": 4.0}
+    record = {"name": "desk", "date": "2024-01-01", "bytes_per_s": rate}
+    path.write_text(json.dumps(record | {"flops_per_s": {"float64": rate}}))
+    with pytest.raises(ValueError, match=r"rates of float64.*float32.*calibrate.py"):
+        roofline.calibrated(path)

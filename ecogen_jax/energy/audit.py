@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ecogen_jax.energy import constants, devices
-from ecogen_jax.energy.accounting import carbon_g, convert, energy_kwh
+from ecogen_jax.energy.accounting import carbon_g, check_power, convert, energy_kwh
 
 NUMBERS = (
     "chip_hours",
@@ -58,7 +58,8 @@ def audit(table: pd.DataFrame, tolerance: float = TOLERANCE) -> list[Finding]:
         The findings, in the order of the rows.
 
     Raises:
-        ValueError: a column is unknown or holds text instead of numbers.
+        ValueError: a column is unknown or holds text instead of numbers, or there are
+            no rows.
     """
     allowed = [*WORDS, *NUMBERS]
     unknown = [column for column in table.columns if column not in allowed]
@@ -67,6 +68,8 @@ def audit(table: pd.DataFrame, tolerance: float = TOLERANCE) -> list[Finding]:
             f"unknown columns {unknown}; allowed: {', '.join(allowed)}; rename or drop"
         )
     numbers = table.columns.intersection(list(NUMBERS))
+    if table.empty:
+        raise ValueError("the table has no rows; give one job a row")
     for column in numbers:
         if not pd.api.types.is_numeric_dtype(table[column]):
             raise ValueError(f"column {column} holds text; give numbers or blanks")
@@ -102,16 +105,18 @@ def _judge(row: dict[str, Any], tolerance: float) -> Iterator[Finding]:
 def _look_up(row: dict[str, Any]) -> None:
     """Puts the numbers of a named device and region in place of their names."""
     if "device" in row and "full_power_w" not in row:
-        full = devices.device_cell(row["device"], "full_power")
+        full = devices.device_cell(str(row["device"]), "full_power")
         row["full_power_w"] = full.value
     if "region" in row and "intensity_g_per_kwh" not in row:
-        row["intensity_g_per_kwh"] = constants.grid(row["region"]).value
+        row["intensity_g_per_kwh"] = constants.grid(str(row["region"])).value
 
 
 def _energy_kwh(row: Mapping[str, Any]) -> float | None:
+    full_power_w = row.get("full_power_w")
+    if full_power_w is not None and "power_w" in row:
+        check_power(row["power_w"], full_power_w)
     if not {"chip_hours", "power_w", "pue"} <= row.keys():
         return None
-    full_power_w = row.get("full_power_w")
     return energy_kwh(row["chip_hours"], row["power_w"], row["pue"], full_power_w)
 
 

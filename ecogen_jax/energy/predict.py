@@ -229,7 +229,7 @@ def step_bytes(model: Transformer, load: Load) -> float:
     context = load.prompt_tokens + load.output_tokens / 2
     cache = model.cache_bytes_per_token * load.batch * context
     touched = model.params
-    if model.num_experts:
+    if model.num_experts > model.experts_per_token:
         idle = 1 - model.experts_per_token / model.num_experts
         in_experts = (model.params - model.active_params) / idle
         touched -= in_experts * idle**load.batch

@@ -107,7 +107,7 @@ def calibrated(path: str | pathlib.Path) -> Machine:
         what a large matrix product reaches bounds what a program reaches.
 
     Raises:
-        ValueError: the file is no calibration.
+        ValueError: the file is no calibration, or has a dtype without a peak.
     """
     record = json.loads(pathlib.Path(path).read_text())
     if not {"name", "flops_per_s", "bytes_per_s", "date"} <= record.keys():
@@ -115,7 +115,12 @@ def calibrated(path: str | pathlib.Path) -> Machine:
             f"{path} has the keys {sorted(record)}: no calibration; make one with "
             "scripts/calibrate.py"
         )
-
+    unknown = record["flops_per_s"].keys() - PEAKS.keys()
+    if unknown:
+        raise ValueError(
+            f"{path} has rates of {', '.join(sorted(unknown))}: allowed are "
+            f"{', '.join(PEAKS)}; make it anew with scripts/calibrate.py"
+        )
     name, date = record["name"], record["date"]
     peaks = {
         PEAKS[dtype]: _measured(rate, "FLOP/s", name, date)

@@ -18,7 +18,7 @@ import jax
 
 from ecogen_jax.energy import devices
 
-# Part of a JAX device's name -> the table's device whose power is the model.
+# Words of a JAX device's name -> the table's device whose power is the model.
 PROFILES = {
     "H100": "h100",
     "A100": "a100",
@@ -52,7 +52,11 @@ class HostEnergy:
     reason: str = ""
 
     def summary(self) -> dict[str, Any]:
-        """The `host_energy` of `summary.json`; the model is seconds x power."""
+        """The `host_energy` of `summary.json`; the model is seconds x power.
+
+        It is that of all accelerators of this process; what a host with accelerators
+        draws besides is not in the model, but among the counters, if RAPL is read.
+        """
         name = profile(jax.devices()[0].device_kind)
         modelled_j = name and self.seconds * _power_w(name)
         ratio = None
@@ -76,35 +80,48 @@ def host(
     """Measures a block; a host without counters gets the reason instead.
 
     Args:
-      start: gives the monitor, or None and why there is none; `monitor` by default.
+      start: gives the monitor and "", or None and why there is none; `monitor` by
+        default.
 
     Yields:
       Filled in when the block ends.
     """
-    found, reason = (start or monitor)()
-    energy = HostEnergy(reason=reason)
+    energy, found = HostEnergy(), None
+    # A run of hours must not end for a counter, whatever its driver raises.
+    try:
+        found, energy.reason = (start or monitor)()
+        if found is not None:
+            found.begin_window("run", sync_execution=False)
+    except Exception as error:
+        found, energy.reason = None, f"not measured: {error!r}"
     begun = time.perf_counter()
-    if found is not None:
-        found.begin_window("run", sync_execution=False)
     try:
         yield energy
     finally:
         energy.seconds = time.perf_counter() - begun
         if found is not None:
-            _read(energy, found.end_window("run", sync_execution=False))
+            _read(energy, found)
 
 
-def _read(energy: HostEnergy, window: Any) -> None:
+def _read(energy: HostEnergy, found: Monitor) -> None:
     """Adds the counters up; a counter that may not be read gives nothing."""
-    joules = [*window.gpu_energy.values(), *(window.cpu_energy or {}).values()]
-    if sum(joules) > 0:
-        energy.measured_j = sum(joules)
+    try:
+        window = found.end_window("run", sync_execution=False)
+    except Exception as error:
+        energy.reason = f"not measured: {error!r}"
+        return
+    read = {"RAPL": window.cpu_energy or {}, "NVML": window.gpu_energy}
+    joules = {name: sum(each.values()) for name, each in read.items()}
+    if any(joules.values()):
+        energy.measured_j = sum(joules.values())
+        names = [name for name, joule in joules.items() if joule]
+        energy.reason = f"measured by {' and '.join(names)}"
     else:
         energy.reason = "not measured: no counter could be read"
 
 
 def monitor() -> tuple[Monitor | None, str]:
-    """The host's monitor and its counters by name, or None and why there is none."""
+    """The host's monitor and "", or None and why there is none."""
     found = counters()
     if not found:
         return None, "not measured: no counter"
@@ -115,7 +132,7 @@ def monitor() -> tuple[Monitor | None, str]:
         )
     from zeus.monitor import ZeusMonitor
 
-    return ZeusMonitor(sync_execution_with="jax"), f"measured by {' and '.join(found)}"
+    return ZeusMonitor(sync_execution_with="jax"), ""
 
 
 def counters(root: Path = Path("/")) -> list[str]:
@@ -129,10 +146,13 @@ def _power_w(name: str) -> float:
     """Power of a host under load: of a CPU, the share of the table's server."""
     power_w = devices.device(name).power_w.value
     if name != "server_cpu":
-        return power_w
+        return power_w * jax.local_device_count()
     return power_w * (os.cpu_count() or 1) / SERVER_THREADS
 
 
 def profile(device_kind: str) -> str | None:
     """The device of the table that a JAX device is, or None."""
-    return next((name for part, name in PROFILES.items() if part in device_kind), None)
+    words = f" {device_kind} ".replace("-", " ")
+    if " lite " in words:  # a TPU of another kind
+        return None
+    return next((name for part, name in PROFILES.items() if f" {part} " in words), None)

@@ -1,4 +1,4 @@
-"""FedGen, exact: the devices' heads distilled into a generator of features.
+"""FedGen: the devices' heads distilled into a generator of features.
 
 Question: how much does the generator add to `fedavg.py` on the same devices?
 

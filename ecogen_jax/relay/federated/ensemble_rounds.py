@@ -13,9 +13,10 @@ The relay of this project between federated rounds makes features instead: see
 
 From round to round the server keeps the generator, its optimiser and the bank of
 images. What belongs to the teachers begins anew, as they are others each time: moments,
-learned weights, and the logits of the bank, about which the new teachers are asked. So
-do the student's Adam and its cosine. BatchNorm of the student keeps the statistics of
-the average, since those of generated images would be worse.
+learned weights (which stay near equal ones if they have few steps in a round), and the
+logits of the bank, about which the new teachers are asked. So do the student's Adam and
+its cosine. BatchNorm of the student keeps the statistics of the average, since those of
+generated images would be worse.
 """
 
 from dataclasses import replace

@@ -15,10 +15,15 @@ with `a` falling from round to round, and zero in the first, when nothing was le
 yet. The generator is in inference mode on devices. Nets are averaged as in FedAvg.
 
 Zhu et al., "Data-free knowledge distillation for heterogeneous federated learning",
-ICML 2021, equations 4 to 6, in the form of their code: features instead of images, both
-distances means over their entries, an adversarial term of weight zero (left out). The
-labels of a server's batch are drawn uniformly; a class that no device of the round
-holds has weight zero.
+ICML 2021, equations 4 to 6; from their code features instead of images, both distances
+means over their entries, an adversarial term of weight zero (left out). Otherwise than
+in their code
+
+* `w_k` weighs each feature, as in the paper; they multiply the mean of `w_k` over the
+  batch by that of CE, so that a device also teaches labels that it has never seen,
+* `n_k` are all images of a device; they count those of its batches, and one more,
+* the labels of a server's batch are drawn from all; they draw from those that a device
+  of the round holds. A class that none holds has weight zero here.
 """
 
 from collections.abc import Callable

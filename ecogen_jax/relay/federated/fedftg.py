@@ -20,8 +20,8 @@ Differs from it:
 - One step of the generator for all devices, where theirs is one for each in turn.
 - `a` weights each image's own cross-entropy, where theirs weights the batch's mean.
 - Student: Adam on a cosine that starts anew in each round instead of SGD at 0.1 on a
-  loss that is a mean over classes too, a tenth of the one above; its BatchNorm keeps the
-  statistics of the average, which are those of real images.
+  loss that is a mean over classes too, a tenth of the one above; its BatchNorm keeps
+  the statistics of the average, which are those of real images.
 - Generator: the conditional one of this project, in training mode throughout, at a
   rate that does not decay.
 """

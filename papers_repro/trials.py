@@ -17,8 +17,8 @@ from papers_repro import harness
 from papers_repro.harness import Job, Place
 from papers_repro.paper import put
 
-Choices = Mapping[str, tuple[str, tuple[float, ...]]]
-"""Method -> a field of its config, and the values that are tried."""
+Choices = Mapping[str, Mapping[str, tuple[float, ...]]]
+"""Method -> field of its config -> the values that are tried."""
 
 
 class Trial(NamedTuple):
@@ -38,7 +38,8 @@ def trials(choices: Choices) -> list[Trial]:
     """Lists the trials of all methods."""
     return [
         Trial(method, field, value)
-        for method, (field, values) in choices.items()
+        for method, fields in choices.items()
+        for field, values in fields.items()
         for value in values
     ]
 

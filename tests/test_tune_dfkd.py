@@ -1,7 +1,6 @@
 """Trials of A4: as many for every distiller, compared on validation."""
 
 import io
-from operator import attrgetter
 
 import pytest
 from rich.console import Console
@@ -16,11 +15,14 @@ from tests.stand_in_runs import ALL_BUDGETS, ALL_TUNED, stand_in
 
 def test_every_distiller_has_as_many_trials_and_its_config_is_one_of_them():
     assert set(tune.TRIALS) == set(ALL_TUNED)
-    assert {len(set(values)) for _, values in tune.TRIALS.values()} == {3}
+    listed = trials.trials(tune.TRIALS)
+    assert len(set(listed)) == 4 * len(tune.TRIALS)
+    assert all(sum(len(v) for v in one.values()) == 4 for one in tune.TRIALS.values())
     for name in experiments.DISTILLERS:
-        field, values = tune.TRIALS[name]
         hop = configs.load(f"configs/hops/{name}.py").down_cloud_edge
-        assert attrgetter(field)(hop) in values
+        assert hop.learning_rate in tune.TRIALS[name]["learning_rate"]
+        (rate,) = tune.TRIALS[name]["generator_learning_rate"]
+        assert hop.generator_learning_rate != rate
 
 
 def test_the_config_of_relay_has_what_was_chosen():
@@ -35,8 +37,8 @@ def test_trials_are_compared_on_validation(tmp_path, monkeypatch):
     stand_in(tmp_path, monkeypatch)
     monkeypatch.setattr(tune, "EXPERIMENTS", few)
     few_trials = {
-        "nayer": ("learning_rate", (2e-3, 3e-3, 1e-3)),
-        "dfq": ("learning_rate", (2e-3, 4e-3, 1e-3)),
+        "nayer": {"learning_rate": (2e-3, 3e-3, 1e-3)},
+        "dfq": {"learning_rate": (2e-3, 4e-3, 1e-3)},
     }
     monkeypatch.setattr(tune, "TRIALS", few_trials)
     console, path = Console(file=io.StringIO()), tmp_path / "tuned.csv"

@@ -22,8 +22,9 @@ def test_every_rival_with_a_field_of_its_own_has_as_many_trials():
     rivals = {one.name for one in PROTOCOLS.values() if not one.out and not one.ours}
     assert rivals - set(tune.TRIALS) == {"alone", "fedavg", "scaffold"}
     assert set(tune.TRIALS) <= rivals
-    assert {len(set(values)) for _, values in tune.TRIALS.values()} == {3}
-    for name, (field, values) in tune.TRIALS.items():
+    for name, fields in tune.TRIALS.items():
+        ((field, values),) = fields.items()
+        assert len(set(values)) == 3
         assert attrgetter(field)(configs.load(PROTOCOLS[name].config)) == values[0]
 
 
@@ -38,7 +39,7 @@ def test_what_was_chosen_is_taken_by_every_comparison(cell):
 
 def test_trials_are_compared_on_validation(tmp_path, monkeypatch):
     stand_in(tmp_path, monkeypatch)
-    monkeypatch.setattr(tune, "TRIALS", {"fedadam": (ADAM, (0.01, 0.003, 0.03))})
+    monkeypatch.setattr(tune, "TRIALS", {"fedadam": {ADAM: (0.01, 0.003, 0.03)}})
     console, path = Console(file=io.StringIO()), tmp_path / "tuned.csv"
     frame, failed = tune.tune("runs", 2, console, path)
     assert not failed
@@ -53,7 +54,7 @@ def test_trials_are_compared_on_validation(tmp_path, monkeypatch):
 
 def test_nothing_is_written_where_a_trial_failed(tmp_path, monkeypatch):
     stand_in(tmp_path, monkeypatch)
-    monkeypatch.setattr(tune, "TRIALS", {"fedadam": (ADAM, (0.01, 0.07))})
+    monkeypatch.setattr(tune, "TRIALS", {"fedadam": {ADAM: (0.01, 0.07)}})
     path = tmp_path / "tuned.csv"
     path.write_text("what was chosen before")
     frame, failed = tune.tune("runs", 2, Console(file=io.StringIO()), path)
@@ -66,7 +67,7 @@ def test_nothing_is_written_where_a_trial_failed(tmp_path, monkeypatch):
 def test_a_trial_has_nothing_of_an_earlier_choice(tmp_path, monkeypatch):
     stand_in(tmp_path, monkeypatch)
     other = "federated.fedadam.b1"
-    monkeypatch.setattr(tune, "TRIALS", {"fedadam": (other, (0.8,))})
+    monkeypatch.setattr(tune, "TRIALS", {"fedadam": {other: (0.8,)}})
     id = f"{tune.CELL}.fedadam"
     chosen = EXPERIMENTS[id]._replace(size=(f"{ADAM}=0.003",))
     monkeypatch.setitem(EXPERIMENTS, id, chosen)

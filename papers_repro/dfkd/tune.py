@@ -17,12 +17,22 @@ from papers_repro.dfkd.experiments import DISTILLERS, EXPERIMENTS, TUNED, Budget
 from papers_repro.harness import Job, Place
 from papers_repro.trials import Trial
 
-TRIALS: dict[str, tuple[str, tuple[float, ...]]] = {
-    "relay": ("weights.adversarial", (2.0, 0.6, 0.3)),
-    # Their weights are published. The student's Adam is ours, in place of their SGD.
-    **dict.fromkeys(DISTILLERS, ("learning_rate", (2e-3, 4e-3, 1e-3))),
+GENERATOR_RATES = {"deep_inversion": 0.1, "pre_dfkd": 4e-3}
+"""Of those whose published rate is that of `relay`, 2e-2, or one of pixels."""
+
+# Weights of the others are published. The student's Adam is ours, in place of their
+# SGD, and so is the generator, for which a published rate may be too small.
+TRIALS: trials.Choices = {
+    "relay": {"weights.adversarial": (2.0, 0.6, 0.3, 1.0)},
+    **{
+        name: {
+            "learning_rate": (2e-3, 4e-3, 1e-3),
+            "generator_learning_rate": (GENERATOR_RATES.get(name, 2e-2),),
+        }
+        for name in DISTILLERS
+    },
 }
-"""What a distiller tries: a field of its hop, and the values."""
+"""What a distiller tries: fields of its hop, one at a time, and the values."""
 
 _LAST = "hops.-1.last_validation"
 

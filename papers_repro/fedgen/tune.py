@@ -23,16 +23,16 @@ CELL = experiments.cell_id("fashion_mnist", 0.1)
 
 _RATES = (1e-3, 1e-2, 1e-1)
 
-TRIALS: dict[str, tuple[str, tuple[float, ...]]] = {
-    "fedprox": ("federated.fedprox.weight", (0.1, 0.01, 1.0)),
-    "fedavgm": ("federated.fedavgm.momentum", (0.9, 0.7, 0.5)),
-    "fedadam": ("federated.fedadam.learning_rate", (0.01, 0.003, 0.03)),
-    "hierarchical": ("federated.hierarchical.period", (5, 2, 10)),
-    "feddistill": ("federated.feddistill.weight", (0.1, 1.0, 10.0)),
-    "fedgen": ("federated.fedgen.weight", (10.0, 3.0, 30.0)),
-    "fedftg": ("federated.fedftg.learning_rate", (1e-3, 3e-4, 3e-3)),
-    "dense": ("up_end_cloud.generator_learning_rate", _RATES),
-    "co_boosting": ("up_end_cloud.generator_learning_rate", _RATES),
+TRIALS: trials.Choices = {
+    "fedprox": {"federated.fedprox.weight": (0.1, 0.01, 1.0)},
+    "fedavgm": {"federated.fedavgm.momentum": (0.9, 0.7, 0.5)},
+    "fedadam": {"federated.fedadam.learning_rate": (0.01, 0.003, 0.03)},
+    "hierarchical": {"federated.hierarchical.period": (5, 2, 10)},
+    "feddistill": {"federated.feddistill.weight": (0.1, 1.0, 10.0)},
+    "fedgen": {"federated.fedgen.weight": (10.0, 3.0, 30.0)},
+    "fedftg": {"federated.fedftg.learning_rate": (1e-3, 3e-4, 3e-3)},
+    "dense": {"up_end_cloud.generator_learning_rate": _RATES},
+    "co_boosting": {"up_end_cloud.generator_learning_rate": _RATES},
 }
 """What a rival tries: a field of its config, and the values; its config's is first."""
 

@@ -70,13 +70,19 @@ def test_who_trains_goes_on_from_the_generator_that_it_holds_if_asked():
     handed = legs(*way, protocol__hand_on_generators=True)
     # Nothing but weights goes up; down, the edge was sent the cloud's newest.
     assert [leg.generator for leg in handed] == ["", "", "cloud", "cloud"]
-    none = legs(
-        *("cloud>edge", "edge>end"),
-        protocol__hand_on_generators=True,
-        down_cloud_edge__distiller="deep_inversion",
-        down_cloud_edge__weights__balance=0.0,
-    )
-    assert [leg.generator for leg in none] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("hop", "distiller"),
+    [("down_cloud_edge", "deep_inversion"), ("down_edge_end", "nayer")],
+)
+def test_a_generator_that_nobody_goes_on_from_is_not_handed_on(hop, distiller):
+    with pytest.raises(ConfigError, match=r"hand_on_generators = True.*relay"):
+        legs(
+            *("cloud>edge", "edge>end"),
+            protocol__hand_on_generators=True,
+            **{f"{hop}__distiller": distiller, f"{hop}__weights__balance": 0.0},
+        )
 
 
 def test_a_moving_average_needs_a_generator_that_lives_on():

@@ -65,13 +65,21 @@ def _legs(config: ConfigDict) -> tuple[Leg, ...]:
         sender, receiver = entry.split(">")
         leg = Leg(sender, receiver, returns=False)
         returns = leg.direction == "up" and receiver in trained
-        legs.append(
-            leg._replace(returns=returns, generator=makers.get(leg.trainer, ""))
-        )
-        trained.add(receiver)
         distiller = DISTILLERS[config[_section(leg)].distiller]
+        goes_on = distiller.one_generator  # others begin with new ones
+        maker = makers.get(leg.trainer, "") if goes_on else ""
+        legs.append(leg._replace(returns=returns, generator=maker))
+        trained.add(receiver)
         if config.protocol.hand_on_generators and distiller.keeps_generator:
             makers[leg.trainer] = makers[receiver] = leg.trainer
+    if config.protocol.hand_on_generators and not any(leg.generator for leg in legs):
+        fitting = [name for name, kind in DISTILLERS.items() if kind.one_generator]
+        raise ConfigError(
+            "protocol.hand_on_generators",
+            True,
+            "False, as no hop of the route trains the generator that its sender got; "
+            f"those that train one from first to last are {', '.join(fitting)}",
+        )
     return tuple(legs)
 
 

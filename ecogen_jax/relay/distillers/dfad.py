@@ -12,7 +12,10 @@ Differs from the published recipe:
 - The student learns with Adam on a cosine (published: SGD, without a schedule).
 - Batch and budget are those of the config (published on MNIST: 512, 2,000 rounds of
   five student steps and one of the generator).
-- The generator is ours: conditional, with a sigmoid at its end.
+- The generator is ours: conditional, with a sigmoid at its end; its Adam has b1 = 0.5
+  (published: 0.9).
+- While it learns, the student is in inference mode (published: in training mode, which
+  makes a difference to nets with BatchNorm).
 """
 
 from collections.abc import Sequence

@@ -25,8 +25,13 @@ Differs from the published recipe:
 - Adam for the student on a cosine (published: SGD, Adam on MNIST); batch and budget
   are those of the config (published: 1024, 14,400 generator steps with ten student
   steps each).
-- JS is not clamped, and its gradient reaches the images through the teacher as well.
-  The published code averages it over classes too: weight 1 is 0.1 for ten classes.
+- While the generator learns, the student is in inference mode (published: in training
+  mode, which makes a difference to nets with BatchNorm); its Adam has b1 = 0.5
+  (published: 0.9).
+- JS is that of Jensen and Shannon, from each of the two to their mean (the published
+  code has the divergences the other way round). It is not clamped, and its gradient
+  reaches the images through the teacher as well. The published code averages it over
+  classes too: weight 1 is 0.1 for ten classes.
 - The balance has the natural logarithm: the published weight 5 of log10 is 2.17 here.
 """
 

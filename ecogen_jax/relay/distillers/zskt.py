@@ -18,6 +18,9 @@ Differs from the published recipe:
   `b` and the norm are larger by the number of classes: 250 is 2500 for ten.
 - The generator is ours: conditional, with a sigmoid at its end, and its learning rate
   is constant (published: a cosine, and no sigmoid).
+- While the generator learns, the student is in inference mode (published: in training
+  mode, which makes a difference to nets with BatchNorm); Adam of the generator has
+  b1 = 0.5 (published: 0.9).
 - Budget from the config (published on CIFAR-10: 80,000 batches of 128).
 - Several teachers are possible where the weight of attention is 0.
 """

@@ -69,6 +69,7 @@ def main() -> None:
                 files.check_output(flag, path)
         found = [runs.read(path) for path in runs.find(args.run)]
         groups, pairs = compare_all(found, args.quantity, args.by)
+        compare.check_alike(found, args.by)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"error: {error}")
     shown = [tables.from_frame("Groups", groups)]

@@ -14,9 +14,9 @@ EXAMPLE = """example:
   python scripts/table.py papers_repro/relay_cycle/bars.csv \\
       runs/quickstart runs/relay_cycle runs/relay_missing_class
 
-The table goes to tables/ beside the file of bars. A bar takes the runs of its
-experiment and dataset, which may differ in the seed alone. A row without such runs
-keeps what the table there says of it, unless the bar has changed.
+The table goes to tables/ beside the file of bars, and is named like it. A bar takes the
+runs of its experiment and dataset, which may differ in the seed alone. A row without
+such runs keeps what the table there says of it, unless the bar has changed.
 """
 
 
@@ -30,12 +30,12 @@ def main() -> None:
     parser.add_argument("bars", type=Path, help="CSV with one bar a row")
     parser.add_argument("run", nargs="+", help="run folders, or folders above some")
     args = parser.parse_args()
-    folder = args.bars.parent / "tables"
+    path = args.bars.parent / "tables" / args.bars.name
     try:
         found = [runs.read(path) for path in runs.find(args.run)]
         table = bars.judge(bars.read(args.bars), found)
         check_some_run(table, found)
-        table = bars.kept(table, folder)
+        table = bars.kept(table, path)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"error: {error}")
     console = Console()
@@ -43,7 +43,7 @@ def main() -> None:
     tables.print_whole(tables.to_rich(tables.from_frame("Bars", narrow)))
     if (table["seeds"].dropna().str.count(" ") < 2).any():
         console.print("A row with fewer than 3 seeds supports no claim.")
-    written = bars.write(table, folder)
+    written = bars.write(table, path)
     console.print(f"written to {written} and its .csv", soft_wrap=True)
 
 

@@ -169,6 +169,8 @@ def test_two_runs_of_a_seed_are_refused(tmp_path):
         ([{"direction": ">"}], "direction of bar A is '>' .*; allowed: >=, <=, ="),
         ([{"judged": "best"}], "judged of bar A is 'best' .*; allowed: mean, worst"),
         ([{"direction": "=", "bar": math.nan}], "have '=' but no number"),
+        ([{"bar": "high"}], "bar of bar A is 'high' .*; give a number"),
+        ([{"expression": math.nan}], "expression of row 1 .* is blank"),
     ],
 )
 def test_a_wrong_file_of_bars_is_refused(tmp_path, changes, message):
@@ -198,7 +200,7 @@ def test_every_bar_in_the_repository_can_be_judged(tmp_path, path):
 @pytest.mark.parametrize("path", BARS, ids=lambda path: path.parent.name)
 def test_a_committed_table_is_the_one_that_its_csv_prints(tmp_path, path):
     kept = path.parent / "tables"
-    written = bars.write(pd.read_csv(kept / "bars.csv"), tmp_path)
+    written = bars.write(pd.read_csv(kept / "bars.csv"), tmp_path / "bars.csv")
     assert written.read_text() == (kept / "bars.md").read_text()
 
 

@@ -131,6 +131,15 @@ def test_groups_by_config_field(tmp_path):
         compare.by_seed(compare.values(found, "resumed"))
 
 
+def test_a_group_of_other_configs_is_refused_by_field(tmp_path):
+    make_run(tmp_path / "1", config={"data": {"alpha": 0.1}})
+    make_run(tmp_path / "2", seed=1, config={"data": {"alpha": 1.0}})
+    found = [runs.read(path) for path in runs.find([tmp_path])]
+    with pytest.raises(ValueError, match=r"differ in data.alpha among .*--by"):
+        compare.check_alike(found, ["experiment"])
+    compare.check_alike(found, ["experiment", "data.alpha"])
+
+
 def run_script(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, arguments)])
     monkeypatch.setenv("COLUMNS", "80")

@@ -71,6 +71,26 @@ def test_bad_axis_is_named(axis):
         sweep.cells("x.py", [0], [axis])
 
 
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        (["seed=1,2"], "by --seeds"),
+        (["data.alpha=0.1", "data.alpha=0.5"], "two axes of data.alpha"),
+    ],
+)
+def test_an_axis_that_would_be_lost_is_refused(grid, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.cells("x.py", [0], grid)
+
+
+def test_a_long_name_of_a_log_is_cut_and_stays_its_own():
+    long = tuple(f"down_cloud_edge.field{n}=0.02" for n in range(20))
+    cells = [sweep.Cell("x.py", (*long, f"seed={seed}")) for seed in (0, 1)]
+    names = {sweep.log_path(cell, "runs").name for cell in cells}
+    assert len(names) == 2
+    assert max(map(len, names)) < 200
+
+
 def test_command_is_what_a_user_would_type():
     cell = sweep.Cell("x.py:smoke", ("data.alpha=0.1", "seed=2"))
     assert sweep.command(Path("scripts/train.py"), cell) == [
@@ -108,9 +128,12 @@ def test_exit_status_0_without_a_run_is_a_failure(spec):
 
 def test_a_typo_stops_the_sweep_before_any_work(spec):
     cells = sweep.cells(spec, [0], ["data.alpha=0.1", "data.nam=mnist"])
+    wrong = sweep.cells(spec, [0], ["data.name=mnits"])
     good = sweep.cells(spec, [0], [])
     with pytest.raises(ValueError, match=r"data\.nam"):
         run(good + cells)
+    with pytest.raises(ValueError, match=r"data\.name = 'mnits'"):
+        run(good + wrong)
     assert not Path("runs").exists()
 
 

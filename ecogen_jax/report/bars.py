@@ -64,8 +64,6 @@ _FROM_RUNS = (
     "low",
     "high",
 )
-# Fields that runs of one bar differ in; each seed starts from the run of its own.
-_OWN_TO_A_SEED = ("seed", "run.workdir", "protocol.start_from")
 _REQUIRED = ("id", "experiment", "dataset", "expression", "bar", *ALLOWED)
 _OPERATORS = {"+": operator.add, "-": operator.sub, "/": operator.truediv}
 _VERDICTS = {">=": operator.ge, "<=": operator.le, "=": operator.eq}
@@ -89,7 +87,8 @@ def read(path: str | Path) -> pd.DataFrame:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is no table, a column is missing, an id is there twice, a
-            direction or judged is none of those, or a bar with `=` is blank.
+            direction or judged is none of those, a cell that has to be filled is blank,
+            a number is none, or a bar with `=` is blank.
     """
     bars = files.read_csv(path, f"one bar a row and the columns {', '.join(_REQUIRED)}")
     missing = [name for name in _REQUIRED if name not in bars]
@@ -104,6 +103,18 @@ def read(path: str | Path) -> pd.DataFrame:
             raise ValueError(
                 f"{name} of bar {wrong['id'].iloc[0]} is {wrong[name].iloc[0]!r} in "
                 f"{path}; allowed: {', '.join(allowed)}"
+            )
+    for name in ("id", "experiment", "dataset", "expression"):
+        if bars[name].isna().any():
+            row = bars[name].isna().idxmax() + 1
+            raise ValueError(f"{name} of row {row} of {path} is blank; fill it in")
+    for name in ("bar", "aim", "scale", "published"):
+        if name in bars and not pd.api.types.is_numeric_dtype(bars[name]):
+            said = pd.to_numeric(bars[name], errors="coerce")
+            wrong = bars[said.isna() & bars[name].notna()]
+            raise ValueError(
+                f"{name} of bar {wrong['id'].iloc[0]} is {wrong[name].iloc[0]!r} in "
+                f"{path}; give a number, or leave it blank"
             )
     aimless = bars["id"][(bars["direction"] == "=") & bars["bar"].isna()].tolist()
     if aimless:
@@ -133,18 +144,17 @@ def judge(bars: pd.DataFrame, found: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
-def kept(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
+def kept(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Puts back what was printed before of runs that are not at hand.
 
     Args:
         table: from `judge`.
-        folder: where `write` has put it before, or not yet.
+        path: the CSV to which `write` has put it before, or not yet.
 
     Returns:
         The table, whose rows without runs have the numbers, command and commit of the
-        table in the folder; not those whose bar has changed since.
+        table there; not those whose bar has changed since.
     """
-    path = folder / "bars.csv"
     if not path.exists():
         return table
     printed = pd.read_csv(path, dtype={"seeds": "str", "commit": "str"})
@@ -193,21 +203,23 @@ def evaluate(expression: str, run: Run) -> float:
     return functools.reduce(_OPERATORS[signs.pop()], numbers)
 
 
-def write(table: pd.DataFrame, folder: Path) -> Path:
-    """Writes `bars.csv`, and `bars.md` printed from it.
+def write(table: pd.DataFrame, path: Path) -> Path:
+    """Writes a CSV, and a Markdown of the same name printed from it.
 
     Args:
         table: from `judge`.
-        folder: made where it is missing.
+        path: the CSV; its folder is made where it is missing.
 
     Returns:
         The Markdown.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / "bars.csv", index=False)
-    printed = readable(pd.read_csv(folder / "bars.csv"))
-    title = "Mean, std and worst are over seeds; commands and commits are in bars.csv."
-    markdown = folder / "bars.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False)
+    printed = readable(pd.read_csv(path))
+    title = (
+        f"Mean, std and worst are over seeds; commands and commits are in {path.name}."
+    )
+    markdown = path.with_suffix(".md")
     markdown.write_text(tables.to_markdown(tables.from_frame(title, printed)))
     return markdown
 
@@ -312,13 +324,7 @@ def _check_seeds_alone_differ(name: str, runs: Sequence[Run]) -> None:
     seeds = [run.summary["seed"] for run in runs]
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"bar {name}: one seed twice among {paths}; leave one out")
-    # As text, since lists cannot be compared by `nunique`.
-    configs = pd.json_normalize([run.config for run in runs]).map(str)
-    differing = [
-        field
-        for field in map(str, configs)
-        if field not in _OWN_TO_A_SEED and configs[field].nunique() > 1
-    ]
+    differing = compare.differing(runs)
     if differing:
         raise ValueError(
             f"bar {name}: the configs differ in {', '.join(differing)} among {paths}; "
@@ -345,7 +351,7 @@ def _verdict(value: float, bar: dict[Any, Any]) -> str:
 def _command(run: Run) -> str:
     """The command without what differs from seed to seed and machine to machine."""
     _, script, *words = shlex.split(run.manifest["command"])
-    own = tuple(f"--config.{field}=" for field in _OWN_TO_A_SEED)
+    own = tuple(f"--config.{field}=" for field in compare.OWN_TO_A_SEED)
     kept = [word for word in words if not word.startswith(own)]
     # A sweep calls the script by its full path.
     return shlex.join(["python", f"scripts/{Path(script).name}", *kept])

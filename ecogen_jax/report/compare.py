@@ -34,6 +34,10 @@ class Paired(NamedTuple):
     p: float | None
 
 
+OWN_TO_A_SEED = ("seed", "run.workdir", "protocol.start_from")
+"""Fields in which seeds of one config differ; each starts from the run of its own."""
+
+
 def values(
     runs: Sequence[Run], quantity: str, by: Sequence[str] = ("experiment",)
 ) -> pd.DataFrame:
@@ -92,6 +96,36 @@ def group_name(run: Run, by: Sequence[str]) -> str:
     known = {**run.config, "dataset": run.summary["dataset"]}
     names = (str(_follow(known, field, f"{run.path}/config.json")) for field in by)
     return " ".join(names)
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """Config fields in which runs differ, but for `OWN_TO_A_SEED`."""
+    # As text, since lists cannot be compared by `nunique`.
+    configs = pd.json_normalize([run.config for run in runs]).map(str)
+    return [
+        field
+        for field in map(str, configs)
+        if field not in OWN_TO_A_SEED and configs[field].nunique() > 1
+    ]
+
+
+def check_alike(runs: Sequence[Run], by: Sequence[str]) -> None:
+    """Checks that the runs of a group are seeds of one config.
+
+    Raises:
+        ValueError: those of a group differ in more; the fields are named.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(group_name(run, by), []).append(run)
+    for name, group in groups.items():
+        fields = differing(group)
+        if fields:
+            raise ValueError(
+                f"group {name!r}: the configs differ in {', '.join(fields)} among "
+                f"{', '.join(str(run.path) for run in group)}; name runs that differ "
+                "in the seed alone, or group by these fields (--by)"
+            )
 
 
 def by_seed(frame: pd.DataFrame) -> dict[str, "pd.Series[float]"]:

@@ -1,5 +1,6 @@
 """A grid of runs, cell by cell: each one a process of its own."""
 
+import hashlib
 import itertools
 import re
 import subprocess
@@ -11,6 +12,10 @@ from typing import NamedTuple
 
 from ecogen_jax import config as config_lib
 from ecogen_jax.run import writer
+from ecogen_jax.run.build import CHOICES
+
+LONGEST_NAME = 150
+"""Characters of a log's name, but for the hash of a longer one."""
 
 
 class Cell(NamedTuple):
@@ -57,8 +62,17 @@ def cells(
         The cells; the seed changes fastest.
 
     Raises:
-        ValueError: an axis is not of that form.
+        ValueError: an axis is not of that form, is that of the seed, or is there twice.
     """
+    fields = [axis.partition("=")[0] for axis in grid]
+    if "seed" in fields:
+        raise ValueError("grid has an axis of the seed; give the seeds by --seeds")
+    twice = {field for field in fields if fields.count(field) > 1}
+    if twice:
+        raise ValueError(
+            f"grid has two axes of {', '.join(sorted(twice))}; name all values in one, "
+            "such as data.alpha=0.1,0.3"
+        )
     axes = [*map(_axis, grid), [f"seed={seed}" for seed in seeds]]
     return [Cell(spec, (*fixed, *point)) for point in itertools.product(*axes)]
 
@@ -83,9 +97,17 @@ def finished_run(cell: Cell) -> Path | None:
 
 
 def log_path(cell: Cell, workdir: str | Path) -> Path:
-    """Returns the file that a cell's output goes to."""
-    name = " ".join((Path(cell.spec).name, *cell.overrides))
+    """Returns the file that a cell's output goes to.
+
+    Its name begins with what the cell is and ends with a hash of it, as file systems
+    limit how long a name may be.
+    """
+    own = [one for one in cell.overrides if not one.startswith("run.workdir=")]
+    name = " ".join((Path(cell.spec).name, *own))
     slug = re.sub(r"[^\w.,=-]+", "_", name)
+    if len(slug) > LONGEST_NAME:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+        slug = f"{slug[:LONGEST_NAME]}-{digest}"
     return Path(workdir) / "sweep-logs" / f"{slug}.log"
 
 
@@ -103,10 +125,12 @@ def run(
     Yields:
         What became of each cell.
     """
-    workdirs = [config_lib.load(*cell).run.workdir for cell in todo]
-    for cell, workdir in zip(todo, workdirs, strict=True):
+    configs = [config_lib.load(*cell) for cell in todo]
+    for config in configs:
+        config_lib.check(config, CHOICES)
+    for cell, config in zip(todo, configs, strict=True):
         started(cell)
-        yield _run_cell(cell, train, log_path(cell, workdir))
+        yield _run_cell(cell, train, log_path(cell, config.run.workdir))
 
 
 def _run_cell(cell: Cell, train: Path, log: Path) -> Result:

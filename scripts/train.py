@@ -41,6 +41,7 @@ def main() -> int:
 def report(config: configs.ConfigDict, console: Console) -> int:
     """Runs, then prints tables and writes plots and the report."""
     from ecogen_jax.report import html, plots, runs, tables
+    from ecogen_jax.run.checkpoint import CheckpointError
     from ecogen_jax.run.diverged import DivergedError
     from ecogen_jax.run.loop import run
 
@@ -50,6 +51,9 @@ def report(config: configs.ConfigDict, console: Console) -> int:
     except DivergedError as error:
         show(error)
         return 3
+    except CheckpointError as error:
+        show(error)
+        return 2
     distributed.finish()
     if not distributed.is_main():
         return 0

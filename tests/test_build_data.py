@@ -82,6 +82,21 @@ def test_what_no_division_can_give_is_refused_by_the_field_to_change(fields, fie
 @pytest.mark.parametrize(
     ("fields", "field", "allowed"),
     [
+        ({"validation_fraction": 1e-9}, "validation_fraction", "a larger one"),
+        ({"public_fraction": 1e-6}, "public_fraction", "leaves public images"),
+        ({"public_fraction": 1 - 1e-6}, "public_fraction", "leaves private images"),
+        ({"validation_fraction": 0.999999}, "public_fraction", "validation_fraction ="),
+    ],
+)
+def test_shares_that_leave_nothing_are_refused(fields, field, allowed):
+    error = refused(make(**{f"data__{name}": value for name, value in fields.items()}))
+    assert error.field == f"data.{field}"
+    assert allowed in error.allowed
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "allowed"),
+    [
         ({"domains": ("fake",)}, "data.domains", "unless data.partition = 'domain'"),
         ({"partition": "domain"}, "data.domains", "data.name = 'fake' is one"),
         (

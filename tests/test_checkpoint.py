@@ -1,5 +1,7 @@
 """Checkpoints: the whole state comes back, and a half-written one does no harm."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import optax
 import pytest
 
 from ecogen_jax.relay import learn
-from ecogen_jax.run.checkpoint import Checkpoints
+from ecogen_jax.run.checkpoint import CheckpointError, Checkpoints
 from tests import toy_cycle, toy_nets
 
 HOST = {"index": 3, "clock": {"train": 1.25}, "phases": [{"cycle": 1}], "none": None}
@@ -117,5 +119,35 @@ def test_a_state_of_another_structure_is_refused(folder):
     with Checkpoints(folder) as checkpoints:
         checkpoints.save(1, tx.init({"w": jnp.ones(2)}), {})
         checkpoints.wait()
-        with pytest.raises((ValueError, KeyError)):
+        with pytest.raises(CheckpointError, match=r"checkpoint .*1 cannot be read"):
             checkpoints.restore(1, tx.init({"other": jnp.ones(2)}))
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_whole(folder):
+    with Checkpoints(folder) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, {"x": np.full(3000, float(step))}, {"step": step})
+            checkpoints.wait()
+    for file in (folder / "2" / "state").rglob("*"):
+        if file.is_file() and file.parent.name == "d":
+            file.write_bytes(file.read_bytes()[:10])
+    with (
+        Checkpoints(folder) as checkpoints,
+        pytest.raises(CheckpointError, match=r"2 cannot be read.*delete that folder"),
+    ):
+        checkpoints.restore(2, {"x": np.zeros(3000)})
+    shutil.rmtree(folder / "2")
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.latest().step == 1
+        restored = checkpoints.restore(1, {"x": np.zeros(3000)})
+    np.testing.assert_array_equal(restored["x"], np.ones(3000))
+
+
+def test_a_full_disk_is_told_with_the_remedy(folder, monkeypatch):
+    def full(*args, **kwargs):
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device")
+
+    with Checkpoints(folder) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "save_async", full)
+        with pytest.raises(CheckpointError, match=r"no space left .*; make room"):
+            checkpoints.save(1, {"x": np.ones(2)}, {})

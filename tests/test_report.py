@@ -67,6 +67,28 @@ def test_the_script_names_a_damaged_file_and_the_remedy(tmp_path, monkeypatch):
         script.main()
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "lacking"),
+    [
+        ("summary.json", "{}", "experiment, seed, dataset"),
+        ("manifest.json", "{}", "git_commit"),
+        ("metrics.jsonl", "", "stage"),
+        ("ledger.csv", "a\n1\n", "place"),
+    ],
+)
+def test_a_file_without_its_content_is_damaged(tmp_path, name, text, lacking):
+    path = make_run(tmp_path) / name
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"{name} is damaged \(it has no {lacking}"):
+        runs.read(path.parent)
+
+
+def test_damaged_samples_are_named(run):
+    (run.path / "samples.npz").write_bytes(b"cut")
+    with pytest.raises(ValueError, match=r"samples.npz is damaged .*; put it back"):
+        plots.samples(run)
+
+
 def test_find_expands_folders_in_the_order_given(tmp_path):
     a0, a1 = make_run(tmp_path, "a", 0), make_run(tmp_path, "a", 1)
     b0, unfinished = make_run(tmp_path, "b", 0), make_run(tmp_path, "b", 1)

@@ -70,9 +70,14 @@ def test_a_run_killed_in_the_middle_of_a_checkpoint_loses_nothing(finished, tmp_
     path = killed(tmp_path, "write", 6)
     assert half_written(path) == [f"6{TEMPORARY}"]
     assert standing(path) == 5
-    manifest = (path / "manifest.json").read_text()
+    manifest = json.loads((path / "manifest.json").read_text())
     assert finish(tmp_path) == path
-    assert (path / "manifest.json").read_text() == manifest
+    taken_up = json.loads((path / "manifest.json").read_text())
+    (again,) = taken_up.pop("resumed")
+    assert taken_up == manifest
+    assert again["git_commit"] == manifest["git_commit"]
+    assert again["versions"] == manifest["versions"]
+    assert again["started"] >= manifest["started"]
     assert_same_run(path, finished.path, times_resumed=1)
     assert_journal_is_complete(path)
 

@@ -9,7 +9,7 @@ import pytest
 import ecogen_jax
 from ecogen_jax import config as configs
 from ecogen_jax.config import ConfigError
-from ecogen_jax.run import results, writer
+from ecogen_jax.run import loop, results, writer
 from ecogen_jax.run.build import build, outline
 from ecogen_jax.run.start_from import digest, start
 
@@ -113,6 +113,13 @@ def test_an_unfinished_run_is_refused(tmp_path, finished):
     here = config(tmp_path, "cloud")
     with pytest.raises(ConfigError, match=r"start_from = .*not finished"):
         start(here, outline(here).parties)
+
+
+def test_a_wrong_run_is_refused_before_there_is_a_folder(tmp_path):
+    here = config(tmp_path / "nowhere", "cloud", f"run.workdir={tmp_path}/runs")
+    with pytest.raises(ConfigError, match=r"start_from = .*a finished run"):
+        loop.run(here)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_the_manifest_names_the_run(finished, tmp_path):

@@ -106,7 +106,7 @@ def read(path: str | Path) -> pd.DataFrame:
             )
     for name in ("id", "experiment", "dataset", "expression"):
         if bars[name].isna().any():
-            row = bars[name].isna().idxmax() + 1
+            row = bars[name].isna().tolist().index(True) + 1
             raise ValueError(f"{name} of row {row} of {path} is blank; fill it in")
     for name in ("bar", "aim", "scale", "published"):
         if name in bars and not pd.api.types.is_numeric_dtype(bars[name]):
@@ -358,5 +358,10 @@ def _command(run: Run) -> str:
 
 
 def _commit(run: Run) -> str:
-    commit = run.manifest["git_commit"] or "unknown"
-    return f"{commit}-dirty" if run.manifest["git_dirty"] else commit
+    """The commits that made a run: of its start, and of each time it was taken up."""
+    made = [run.manifest, *run.manifest.get("resumed", [])]
+    commits = [
+        f"{each['git_commit'] or 'unknown'}{'-dirty' if each['git_dirty'] else ''}"
+        for each in made
+    ]
+    return " ".join(dict.fromkeys(commits))

@@ -1,6 +1,7 @@
 """The plots of a run, legible on a phone and without colour vision."""
 
 import json
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,13 @@ def samples(run: Run) -> Figure | None:
     file = run.path / "samples.npz"
     if not file.exists():
         return None
-    with np.load(file) as arrays:
-        rows = {name: arrays[name] for name in arrays}
+    try:
+        with np.load(file) as arrays:
+            rows = {name: arrays[name] for name in arrays}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{file} is damaged ({error}); put it back, or delete it to do without"
+        ) from error
     if not rows:
         return None
     size = (len(rows), 1)

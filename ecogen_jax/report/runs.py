@@ -9,6 +9,16 @@ import pandas as pd
 
 FILES = ("manifest.json", "metrics.jsonl", "parties.csv", "ledger.csv")
 
+_NEEDED = {
+    "config.json": ("experiment",),
+    "manifest.json": ("git_commit", "git_dirty", "command", "started", "versions"),
+    "summary.json": ("experiment", "seed", "dataset", "synthetic_data", "phases"),
+    "metrics.jsonl": ("stage",),
+    "parties.csv": ("tier",),
+    "ledger.csv": ("place",),
+}
+"""Keys or columns that a whole file has, whatever was run."""
+
 
 class Run(NamedTuple):
     """A finished run.
@@ -101,7 +111,11 @@ def _require_finished(path: Path) -> None:
 def _parsed(parse: Callable[[Path], Any], path: Path) -> Any:
     """Reads one file of a run, whose name an error of the parser does not give."""
     try:
-        return parse(path)
+        content = parse(path)
+        lacking = [name for name in _NEEDED[path.name] if name not in content]
+        if lacking:
+            raise ValueError(f"it has no {', '.join(lacking)}")
+        return content
     except ValueError as error:
         raise ValueError(
             f"{path} is damaged ({error}); put the file back, or delete the run folder "

@@ -125,12 +125,13 @@ def share(config: ConfigDict, dataset: sources.Dataset, topology: Topology) -> S
 
     Raises:
       ConfigError: the dataset lacks a class that the public half shall lack, or has
-        too few images for the devices.
+        too few images for a half or for the devices.
     """
     rng = np.random.default_rng(config.seed)
     labels = dataset.train_labels
     domains = _domains(config, "train", len(labels))
     split = _split(config, labels, domains, rng)
+    _check_split(config, split)
     own = split.private_train
     parts = _private_parts(config, labels[own], domains[own], topology, rng)
     counts = partition.label_counts(labels[own], parts, dataset.num_classes)
@@ -199,6 +200,28 @@ def _split(
     return partition.Split(
         *(np.concatenate(of_domains) for of_domains in zip(*pieces, strict=True))
     )
+
+
+def _check_split(config: ConfigDict, split: partition.Split) -> None:
+    total, data = sum(map(len, split)), config.data
+    if not len(split.public_validation) + len(split.private_validation):
+        raise ConfigError(
+            "data.validation_fraction",
+            data.validation_fraction,
+            f"a larger one, that keeps some of the {total} training images",
+        )
+    halves = {
+        "public": (split.public_train, data.public_fraction > 0),
+        "private": (split.private_train, data.public_fraction < 1),
+    }
+    for half, (images, wanted) in halves.items():
+        if wanted and not len(images):
+            raise ConfigError(
+                "data.public_fraction",
+                data.public_fraction,
+                f"one that leaves {half} images to train on, of {total} training "
+                f"images with data.validation_fraction = {data.validation_fraction}",
+            )
 
 
 def _check_missing(config: ConfigDict, labels: np.ndarray) -> None:

@@ -5,6 +5,10 @@ a kill during a save leaves the checkpoint before it. Of arrays that lie on the 
 of several processes each process writes its part; any number of them can read it back.
 """
 
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,10 +31,15 @@ class Checkpoint(NamedTuple):
     host: dict[str, Any]
 
 
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be read or written; the message names its folder."""
+
+
 class Checkpoints:
     """The checkpoints of one run; keeps the newest two. Use in a `with` block."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         keep = ocp.training.preservation_policies.LatestN(2)
         self._manager = ocp.training.Checkpointer(
             path.resolve(), preservation_policy=keep, cleanup_tmp_directories=True
@@ -62,12 +71,31 @@ class Checkpoints:
         """
         copied = jax.tree.map(_copied, arrays)
         # Without `force` a save is dropped while the one before it is under way.
-        self._manager.wait()
-        self._manager.save_async(step, copied, force=True, custom_metadata=host)
+        self.wait()
+        with self._room():
+            self._manager.save_async(step, copied, force=True, custom_metadata=host)
 
     def wait(self) -> None:
-        """Returns when the last save is on disk."""
-        self._manager.wait()
+        """Returns when the last save is on disk.
+
+        Raises:
+          CheckpointError: the disk is full.
+        """
+        with self._room():
+            self._manager.wait()
+
+    @contextlib.contextmanager
+    def _room(self) -> Iterator[None]:
+        """Tells a full disk, for which orbax has several errors, in one line."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            if os.strerror(errno.ENOSPC) not in str(error):
+                raise
+            raise CheckpointError(
+                f"no space left for {self._path}; make room and give the same command, "
+                "which goes on from the last whole checkpoint"
+            ) from error
 
     def restore(self, step: int, abstract: PyTree) -> PyTree:
         """Loads the arrays of a checkpoint.
@@ -78,9 +106,19 @@ class Checkpoints:
 
         Returns:
           The same tree of numpy arrays.
+
+        Raises:
+          CheckpointError: it cannot be read.
         """
         template = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), abstract)
-        return self._manager.load(step, template)
+        try:
+            return self._manager.load(step, template)
+        except Exception as error:  # orbax raises many kinds
+            raise CheckpointError(
+                f"checkpoint {self._path / str(step)} cannot be read ({error!r:.200}); "
+                "delete that folder and give the same command, which goes on from the "
+                "checkpoint before it, or from the start"
+            ) from error
 
 
 def _copied(leaf: Any) -> Any:

@@ -49,9 +49,11 @@ def run(config: ConfigDict) -> Path:
       JoinError: the processes of the run do not see the same folder.
     """
     experiment = build(config)
-    workdir, name, seed = config.run.workdir, config.experiment, config.seed
+    where = (config.run.workdir, config.experiment, config.seed, to_dict(config))
+    if next(writer.find_runs(*where, finished=False), None) is None:
+        start(config, experiment.parties)  # refuses a wrong run before a folder is made
     with (
-        writer.open_run(workdir, name, seed, to_dict(config)) as folder,
+        writer.open_run(*where) as folder,
         Checkpoints(folder.path / "checkpoints") as checkpoints,
         progress() as bars,
         distributed.ending_at_once(ConfigError, DivergedError),
@@ -367,6 +369,7 @@ class _Run:
         self.journal = journals.Journal(**saved.host)
         self.journal.resumed += 1
         writer.truncate_metrics(self.folder, self.journal.lines)
+        results.taken_up(self.config, self.experiment, self.folder, sys.argv)
         state = None
         if self.journal.round:  # only its shapes are needed
             cycle, stage = self.experiment.plan[self.journal.index]

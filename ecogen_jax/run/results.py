@@ -1,6 +1,7 @@
 """The files of a run besides its metrics and checkpoints, and reading it back."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ from ecogen_jax.run.build import Experiment, build_nets, untrained
 from ecogen_jax.run.checkpoint import Checkpoints
 from ecogen_jax.run.journal import Journal, inferences
 from ecogen_jax.run.measure import HostEnergy
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class LoadedRun(NamedTuple):
@@ -56,6 +59,31 @@ def first_files(
     writer.write_json(folder.path / "manifest.json", manifest)
     arrays: dict[str, Any] = experiment.partition
     np.savez_compressed(folder.path / "partition.npz", **arrays)
+
+
+@distributed.main_only
+def taken_up(
+    config: ConfigDict,
+    experiment: Experiment,
+    folder: writer.RunFolder,
+    command: Sequence[str],
+) -> None:
+    """Writes down in the manifest with what a run is taken up: code and versions.
+
+    Warns where they are not those that it was started with.
+    """
+    path = folder.path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    now = writer.manifest(config.seed, list(command), experiment.dataset.synthetic)
+    code = ("git_commit", "git_dirty", "versions")
+    other = [name for name in code if now[name] != manifest[name]]
+    if other:
+        _LOGGER.warning(
+            "started with another %s; both are in %s", " and ".join(other), path
+        )
+    again = {name: now[name] for name in (*code, "command", "started")}
+    manifest["resumed"] = [*manifest.get("resumed", []), again]
+    writer.write_json(path, manifest)
 
 
 @distributed.main_only

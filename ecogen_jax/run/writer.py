@@ -157,7 +157,12 @@ def find_runs(
         saved = path / "config.json"
         if is_finished(path) != finished or not saved.exists():
             continue
-        if json.loads(saved.read_text()) == wanted:
+        try:
+            same = json.loads(saved.read_text()) == wanted
+        except ValueError:  # cut short when it was written or copied
+            _LOGGER.warning("%s is damaged, so its run is passed over", saved)
+            continue
+        if same:
             yield path
 
 

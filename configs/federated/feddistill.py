@@ -7,8 +7,8 @@ Question: what do a hundred numbers a round give, against `alone.py`?
 
 Came out: 59.1 % after 60 rounds on MNIST, where `alone.py` has 55.7, little above it as
 expected (`B4.ranking` in `papers_repro/fedgen/`, alpha 0.1; the weight there is 10, see
-`tuned.csv`, and 0.1 here). After 200 rounds this file's is 58.7, where 64.1 are
-published (`B1`).
+`tuned.csv`, and 0.1 here). After 200 rounds it has 60.1, with the weight 1 of the
+authors' comparison, where 64.1 are published (`B1`).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

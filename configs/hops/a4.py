@@ -8,9 +8,9 @@ seconds, and how far is it from distillation on the real images?
     python scripts/train.py --config configs/hops/a4.py \
         --config.down_cloud_edge.rounds=196
 
-Came out: first both times, 82.2 % with three minutes and 83.8 with ten, which is 3.9
-and 1.9 points above the best of the others; distillation on the real images gives 88.3
-and 88.2 (`A4` in `papers_repro/dfkd/`).
+Came out: first with three minutes, 82.2 %, 2.2 points above the best of the others, one
+seed; 83.8 with ten, for which the others have not been run as they are tuned now.
+Distillation on the real images gives 88.3 and 88.2 (`A4` in `papers_repro/dfkd/`).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

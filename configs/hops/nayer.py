@@ -1,16 +1,15 @@
 """NAYER-type generation (Tran et al., CVPR 2024) on Fashion-MNIST.
 
 Question: what does a student learn from LeNet-5 by this method, against the others of
-this folder? This file has the tuned rate of that comparison, and not its budget:
-`python -m papers_repro.dfkd.reproduce --only A4` sets it.
+this folder? This file has neither the budget nor the tuned rate of that comparison:
+`python -m papers_repro.dfkd.reproduce --only A4` sets both.
 
     python scripts/train.py --config configs/hops/nayer.py
     python scripts/sweep.py --config configs/hops/nayer.py --seeds 0,1,2
 
-Came out best after `relay`: 78.3 % with three minutes, one seed, where `relay` has 82.2
-(`A4` in `papers_repro/dfkd/`); with ten minutes and three seeds 82.0, where `relay` has
-83.8. Published: nothing citable on this dataset; on CIFAR-100 it keeps about 71.7 of
-75.83 % (WRN-40-2 to WRN-16-2).
+Came out third: 80.0 % with three minutes, one seed, as `fast.py`, where `relay` has 82.2
+(`A4` in `papers_repro/dfkd/`). Published: nothing citable on this dataset; on CIFAR-100
+it keeps about 71.7 of 75.83 % (WRN-40-2 to WRN-16-2).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

@@ -35,12 +35,19 @@ fields = (config.run.workdir, config.experiment, config.seed)
 with writer.open_run(*fields, configs.to_dict(config)) as run:
     # Best at a rate of 0.003.
     score = 1 - abs(config.down_cloud_edge.learning_rate - 0.003)
-    writer.write_json(run.path / "manifest.json", {})
-    for name in ("ledger.csv", "parties.csv"):
-        (run.path / name).write_text("tier\\n")
+    code = {"git_commit": None, "git_dirty": None, "versions": {}}
+    begun = {"command": "python scripts/train.py", "started": "2026-01-02"}
+    writer.write_json(run.path / "manifest.json", code | begun)
+    writer.append_metrics(run, [{"stage": "none"}])
+    for name, column in (("ledger.csv", "place"), ("parties.csv", "tier")):
+        (run.path / name).write_text(f"{column}\\n")
     seen = 1 - abs(config.federated.fedadam.learning_rate - 0.003)
     phase = {"cycle": 1, "phase": "federated", "accuracy": {}}
     summary = {
+        "experiment": config.experiment,
+        "seed": config.seed,
+        "dataset": config.data.name,
+        "synthetic_data": False,
         "hops": [{"last_validation": score}],
         "phases": [phase | {"validation_accuracy": {"end_seen": seen}}],
     }

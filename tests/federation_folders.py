@@ -76,7 +76,8 @@ def _write_lines(
             {"round": number, "event": "scores", **scores, "end_seen": seen},
         ]
     lines.append({"event": "messages", "link/up_bytes": ROUNDS * up})
-    (path / "metrics.jsonl").write_text("".join(f"{json.dumps(x)}\n" for x in lines))
+    whole = [{"stage": "federated"} | line for line in lines]
+    (path / "metrics.jsonl").write_text("".join(f"{json.dumps(x)}\n" for x in whole))
 
 
 def write_ledger(path: Path, *rows: tuple[Any, ...]) -> None:

@@ -32,7 +32,7 @@ def main() -> None:
     args = parser.parse_args()
     path = args.bars.parent / "tables" / args.bars.name
     try:
-        found = [runs.read(path) for path in runs.find(args.run)]
+        found = [runs.read(folder) for folder in runs.find(args.run)]
         table = bars.judge(bars.read(args.bars), found)
         check_some_run(table, found)
         table = bars.kept(table, path)

@@ -31,73 +31,6 @@ def printed(table, width=200):
     return console.file.getvalue()
 
 
-# Reading.
-
-
-def test_read(run):
-    assert run.summary["seed"] == run.config["seed"] == 0
-    assert run.metrics["event"].iloc[0] == "started"
-    assert run.metrics["cloud/validation_accuracy"].notna().any()
-    assert list(run.parties["party"]) == [f"end{number}" for number in range(10)]
-    assert run.ledger["energy_j"].tolist() == [15.5]
-
-
-@pytest.mark.parametrize("reader", [runs.read, lambda path: runs.find([path])])
-def test_unfinished_run_says_how_to_go_on(tmp_path, reader):
-    path = make_run(tmp_path)
-    (path / "summary.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"not finished.*same command"):
-        reader(path)
-
-
-def test_missing_file_is_named(tmp_path):
-    path = make_run(tmp_path)
-    (path / "ledger.csv").unlink()
-    with pytest.raises(FileNotFoundError, match=r"lacks ledger\.csv"):
-        runs.read(path)
-
-
-def test_the_script_names_a_damaged_file_and_the_remedy(tmp_path, monkeypatch):
-    path = make_run(tmp_path) / "summary.json"
-    path.write_text('{"seed": 0')
-    monkeypatch.setattr("sys.argv", ["report.py", str(tmp_path)])
-    with pytest.raises(
-        SystemExit, match=r"summary.json is damaged \(.*; put the file b"
-    ):
-        script.main()
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "lacking"),
-    [
-        ("summary.json", "{}", "experiment, seed, dataset"),
-        ("manifest.json", "{}", "git_commit"),
-        ("metrics.jsonl", "", "stage"),
-        ("ledger.csv", "a\n1\n", "place"),
-    ],
-)
-def test_a_file_without_its_content_is_damaged(tmp_path, name, text, lacking):
-    path = make_run(tmp_path) / name
-    path.write_text(text)
-    with pytest.raises(ValueError, match=rf"{name} is damaged \(it has no {lacking}"):
-        runs.read(path.parent)
-
-
-def test_damaged_samples_are_named(run):
-    (run.path / "samples.npz").write_bytes(b"cut")
-    with pytest.raises(ValueError, match=r"samples.npz is damaged .*; put it back"):
-        plots.samples(run)
-
-
-def test_find_expands_folders_in_the_order_given(tmp_path):
-    a0, a1 = make_run(tmp_path, "a", 0), make_run(tmp_path, "a", 1)
-    b0, unfinished = make_run(tmp_path, "b", 0), make_run(tmp_path, "b", 1)
-    (unfinished / "summary.json").unlink()
-    assert runs.find([tmp_path / "b", tmp_path]) == [b0, a0, a1]
-    with pytest.raises(FileNotFoundError, match="no finished run in"):
-        runs.find([tmp_path / "c"])
-
-
 # Tables.
 
 
@@ -318,6 +251,12 @@ def test_energy_of_like_sizes_stays_linear(run):
     assert axes.get_xscale() == "linear"
 
 
+def test_damaged_samples_are_named(run):
+    (run.path / "samples.npz").write_bytes(b"cut")
+    with pytest.raises(ValueError, match=r"samples.npz is damaged .*; put it back"):
+        plots.samples(run)
+
+
 def test_samples_show_every_class_in_its_turn(run):
     labels = np.repeat(np.arange(10), 4)  # the images lie in order of their label
     images = np.broadcast_to(labels[:, None, None, None], (40, 4, 4, 1))
@@ -412,6 +351,16 @@ def test_script_writes_reports_again(tmp_path, monkeypatch, capsys):
     script.main()
     assert capsys.readouterr().out.strip() == str(path / "report.html")
     assert (path / "plots" / "accuracy.png").exists()
+
+
+def test_the_script_names_a_damaged_file_and_the_remedy(tmp_path, monkeypatch):
+    path = make_run(tmp_path) / "summary.json"
+    path.write_text('{"seed": 0')
+    monkeypatch.setattr("sys.argv", ["report.py", str(tmp_path)])
+    with pytest.raises(
+        SystemExit, match=r"summary.json is damaged \(.*; put the file b"
+    ):
+        script.main()
 
 
 def test_script_ends_on_bad_input(tmp_path, monkeypatch):

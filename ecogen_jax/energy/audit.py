@@ -112,12 +112,11 @@ def _look_up(row: dict[str, Any]) -> None:
 
 
 def _energy_kwh(row: Mapping[str, Any]) -> float | None:
-    full_power_w = row.get("full_power_w")
-    if full_power_w is not None and "power_w" in row:
-        check_power(row["power_w"], full_power_w)
+    if {"power_w", "full_power_w"} <= row.keys():
+        check_power(row["power_w"], row["full_power_w"])
     if not {"chip_hours", "power_w", "pue"} <= row.keys():
         return None
-    return energy_kwh(row["chip_hours"], row["power_w"], row["pue"], full_power_w)
+    return energy_kwh(row["chip_hours"], row["power_w"], row["pue"])
 
 
 def _carbon_kg(row: Mapping[str, Any], energy: float | None) -> float | None:

@@ -104,6 +104,14 @@ def read(path: str | Path) -> pd.DataFrame:
                 f"{name} of bar {wrong['id'].iloc[0]} is {wrong[name].iloc[0]!r} in "
                 f"{path}; allowed: {', '.join(allowed)}"
             )
+    _check_cells(bars, path)
+    aimless = bars["id"][(bars["direction"] == "=") & bars["bar"].isna()].tolist()
+    if aimless:
+        raise ValueError(f"bars {aimless} of {path} have '=' but no number; give one")
+    return bars
+
+
+def _check_cells(bars: pd.DataFrame, path: str | Path) -> None:
     for name in ("id", "experiment", "dataset", "expression"):
         if bars[name].isna().any():
             row = bars[name].isna().tolist().index(True) + 1
@@ -116,10 +124,6 @@ def read(path: str | Path) -> pd.DataFrame:
                 f"{name} of bar {wrong['id'].iloc[0]} is {wrong[name].iloc[0]!r} in "
                 f"{path}; give a number, or leave it blank"
             )
-    aimless = bars["id"][(bars["direction"] == "=") & bars["bar"].isna()].tolist()
-    if aimless:
-        raise ValueError(f"bars {aimless} of {path} have '=' but no number; give one")
-    return bars
 
 
 def judge(bars: pd.DataFrame, found: Sequence[Run]) -> pd.DataFrame:

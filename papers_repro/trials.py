@@ -93,20 +93,35 @@ def _folder(job: Job, place: Place) -> pathlib.Path | None:
 
 
 def chosen(path: pathlib.Path) -> dict[str, str]:
-    """Reads what `tune` wrote: `field=value` by method; {} without a file.
+    """Reads what `tune` chose: `field=value` by method; {} without a file.
 
     Raises:
         ValueError: the file is not one that `tune` has written.
     """
+    best = _best(path)
+    found = [Trial(*row) for row in best[list(Trial._fields)].itertuples(index=False)]
+    return {trial.method: trial.change for trial in found}
+
+
+def validation(path: pathlib.Path) -> dict[str, float]:
+    """Reads how high the chosen trials ended: percent by method; {} without a file.
+
+    Raises:
+        ValueError: as `chosen`.
+    """
+    best = _best(path)
+    return dict(zip(best["method"], best["validation"].astype(float), strict=True))
+
+
+def _best(path: pathlib.Path) -> pd.DataFrame:
+    columns = [*Trial._fields, "validation", "chosen"]
     if not path.exists():
-        return {}
+        return pd.DataFrame(columns=columns)
     try:
-        frame = pd.read_csv(path)
-        best = frame.loc[frame["chosen"].astype("bool"), list(Trial._fields)]
+        frame = pd.read_csv(path)[columns]
+        return frame[frame["chosen"].astype("bool")]
     except (KeyError, ValueError) as error:
         raise ValueError(
-            f"{path} has not the columns {', '.join(Trial._fields)}, chosen: put back "
+            f"{path} has not the columns {', '.join(columns)}: put back "
             "the committed one, or delete it and run with --tune"
         ) from error
-    found = [Trial(*row) for row in best.itertuples(index=False)]
-    return {trial.method: trial.change for trial in found}

@@ -149,9 +149,13 @@ def test_ours_is_set_against_the_best_of_the_others(tmp_path, cmi, verdict):
 
 
 def test_the_larger_budget_goes_to_the_best_on_validation(tmp_path):
-    found = fashion(tmp_path, relay=0.6, dafl=0.8, cmi=0.7, zskt=0.5)
-    found[1].summary["hops"][-1]["last_validation"] = 0.1
-    assert table.best_three(found) == ["A4.long.relay", "A4.long.cmi", "A4.long.zskt"]
+    tuned = tmp_path / "tuned.csv"
+    columns = "method,field,value,validation,chosen\n"
+    rows = ("relay,r,1,90,True", "dafl,r,1,80,False", "dafl,r,2,70.5,True")
+    rows += ("cmi,r,1,70,True", "zskt,r,1,71,True")
+    tuned.write_text(columns + "\n".join(rows))
+    best = ["A4.long.relay", "A4.long.zskt", "A4.long.dafl"]
+    assert table.best_three(tuned) == best
 
 
 def test_the_larger_budget_is_listed_for_those_that_had_it(tmp_path):

@@ -32,8 +32,6 @@ from papers_repro.dfkd.experiments import (
 )
 from papers_repro.harness import Job
 
-_LONG = "A4.long."
-
 
 class Settings(NamedTuple):
     """How the runs are made.
@@ -64,7 +62,7 @@ def _calibrate(console: Console) -> int:
     from papers_repro.dfkd import calibrate  # it imports JAX, which runs do alone
 
     short = [one for id, one in EXPERIMENTS.items() if id.startswith("A4.")]
-    chosen = [one for one in short if not one.id.startswith(_LONG)]
+    chosen = [one for one in short if not one.id.startswith(table.LONG)]
     harness.pin(0)
     frame = calibrate.calibrate(chosen)
     console.print(tables.to_rich(tables.from_frame("Budgets of A4", frame)))
@@ -116,15 +114,9 @@ def run(
     asked = table.PAPER.experiments(table.PAPER.chosen(only))
     if settings.smoke:
         asked = [id for id in asked if EXPERIMENTS[id].in_smoke]
-    first = [id for id in asked if not id.startswith(_LONG)]
-    if len(first) == len(asked):
-        return harness.make(jobs(first, settings), place, num_jobs, console)
-    first += ["A4.relay", *table.family("A4.relay")]
-    failed = harness.make(jobs(first, settings), place, num_jobs, console)
-    best = table.best_three(finished(settings))
-    console.print(f"the best on validation: {', '.join(best)}", highlight=False)
-    chosen = jobs([id for id in best if id in asked], settings)
-    return failed + harness.make(chosen, place, num_jobs, console)
+    best = table.best_three()
+    todo = [id for id in asked if not id.startswith(table.LONG) or id in best]
+    return harness.make(jobs(todo, settings), place, num_jobs, console)
 
 
 def jobs(ids: Sequence[str], settings: Settings) -> list[Job]:

@@ -1,13 +1,15 @@
 """The tables: the bars of this folder, the claims beside them, and what runs gave."""
 
+import pathlib
 from collections.abc import Sequence
 
 import pandas as pd
 
 from ecogen_jax.report import bars
 from ecogen_jax.report.runs import Run
-from papers_repro.dfkd.experiments import DISTILLERS, EXPERIMENTS, HERE
-from papers_repro.paper import Paper, mean
+from papers_repro import trials
+from papers_repro.dfkd.experiments import DISTILLERS, EXPERIMENTS, HERE, TUNED
+from papers_repro.paper import Paper
 
 CURVE = {
     "mean_over_training": "mean_over_training_validation",
@@ -15,6 +17,9 @@ CURVE = {
     "last": "last_validation",
 }
 """Columns on validation, and where a hop of the summary has them."""
+
+LONG = "A4.long."
+"""What ids of A4 with the larger budget begin with."""
 
 _LAST_HOP = "hops.-1."
 
@@ -53,25 +58,21 @@ def judged(name: str, found: Sequence[Run], *, smoke: bool = False) -> pd.DataFr
     for column, place in CURVE.items():
         curve = bars.judge(frame[about].assign(expression=_LAST_HOP + place), found)
         table.loc[about, column] = curve["ours_mean"].to_numpy(dtype=float)
-    # Which two are the best of the others is known once all have run.
-    idle = (table["verdict"] == "not run") & ~table["experiment"].str.contains("relay")
-    return table[~(idle & table["id"].str.startswith("A4.long."))]
+    # Two of the others have the larger budget, and no row is there for the rest.
+    idle = (table["verdict"] == "not run") & table["id"].str.startswith(LONG)
+    return table[~idle | table["experiment"].isin(best_three())]
 
 
-def best_three(found: Sequence[Run]) -> list[str]:
+def best_three(tuned: pathlib.Path = TUNED) -> list[str]:
     """The experiments of A4 with the larger budget: relay, and the best two others.
 
     Args:
-        found: finished runs, among them those of the smaller budget.
+        tuned: the CSV of the trials, which are runs with the smaller budget.
 
     Returns:
         Ids; the choice is made by the last accuracy on validation.
     """
-    last = _LAST_HOP + CURVE["last"]
-    scores = {
-        name: score
-        for name in DISTILLERS
-        if (score := mean(found, f"A4.{name}", last)) is not None
-    }
-    best = sorted(scores, key=scores.__getitem__, reverse=True)[:2]
-    return [f"A4.long.{name}" for name in ("relay", *best)]
+    scores = trials.validation(tuned)
+    others = [name for name in DISTILLERS if name in scores]
+    best = sorted(others, key=scores.__getitem__, reverse=True)[:2]
+    return [f"{LONG}{name}" for name in ("relay", *best)]

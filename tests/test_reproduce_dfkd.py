@@ -57,8 +57,11 @@ def test_the_verdicts_of_a1_are_computed(tmp_path):
     assert (bar["ours_mean"], bar["ours_worst"], bar["seeds"]) == (98.4, 98.2, "0 1 2")
     assert (bar["verdict"], bar["bar"], bar["aim"]) == ("met", 98.2, 98.6)
     assert bar["deviation"] == pytest.approx(98.4 / 98.2 - 1)
-    assert row(found, "A1.spread")["ours_std"] == pytest.approx(0.2)
-    assert row(found, "A1.spread")["verdict"] == "missed"
+    spread = row(found, "A1.spread")
+    assert (spread["ours_std"], spread["verdict"]) == (pytest.approx(0.2), "missed")
+    # 2 degrees of freedom: chi-square is exponential, its quantiles -2 ln(1 - p).
+    assert spread["low"] == pytest.approx(0.2 / math.sqrt(-math.log(0.025)))
+    assert spread["high"] == pytest.approx(0.2 / math.sqrt(-math.log(0.975)))
     assert row(found, "A1.seconds")["verdict"] == "met"
     beside = made(tmp_path, "A.baselines", {0: 0.98})
     assert row(found + beside, "A1.kd_usps")["ours_mean"] == 90

@@ -46,7 +46,8 @@ COLUMNS = (
 """Of a judged table; those that neither the bars nor the runs have stay blank."""
 
 PAIRED = ("against", "low", "high")
-"""Columns that follow where the file has `against`: the 95 % interval of the mean."""
+"""Columns that follow where the file has `against`: ends of the 95 % interval of the
+mean of a difference or ratio, and of the spread where that is judged."""
 
 ALLOWED = {"direction": (">=", "<=", "="), "judged": ("mean", "worst", "std")}
 
@@ -316,7 +317,10 @@ def _of_experiment(
 
 
 def _interval(values: "pd.Series[float]", bar: dict[Any, Any]) -> dict[str, Any]:
-    """Ends of the 95 % t-interval of the mean of what was paired by seed."""
+    """Ends of the 95 % interval: of a judged spread, or the mean of what was paired."""
+    if bar["judged"] == "std" and len(values) > 1:
+        low, high = compare.spread_interval(values)
+        return {"low": low, "high": high}
     if not isinstance(bar.get("against"), str):
         return {}
     mean = compare.paired(0 * values, values)

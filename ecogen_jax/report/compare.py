@@ -183,6 +183,22 @@ def paired(a: "pd.Series[float]", b: "pd.Series[float]") -> Paired:
     return Paired(a.mean(), b.mean(), mean, low, high, len(difference), p)
 
 
+def spread_interval(series: "pd.Series[float]") -> tuple[float, float]:
+    """The 95 % interval of a standard deviation.
+
+    Its ends are s sqrt((n - 1) / q), with s that of the n values and q the quantiles
+    0.975 and 0.025 of the chi-square distribution with n - 1 degrees of freedom, for
+    values from a normal distribution.
+
+    Args:
+        series: at least 2 values.
+    """
+    freedom = len(series) - 1
+    upper, lower = stats.chi2.ppf((0.975, 0.025), freedom)
+    squares = freedom * series.var()
+    return math.sqrt(squares / upper), math.sqrt(squares / lower)
+
+
 def groups_table(
     groups: Mapping[str, "pd.Series[float]"], quantity: str
 ) -> pd.DataFrame:

@@ -137,14 +137,16 @@ def _published() -> Iterable[Experiment]:
             size=(WEIGHTS[name],) if name in WEIGHTS else (),
             in_smoke=name != "feddf",
         )
-    # Does the number of images explain what is missing? 30,000 here, 15,000 elsewhere.
-    for id, name in (("B1.twice", "fedgen"), ("B3.twice", "fedgen_head")):
-        yield Experiment(
-            id,
-            f"{CONFIGS}/{name}.py",
-            size=(f"data.public_fraction={4 / 9}",),
-            in_smoke=False,
-        )
+    # What explains what is missing? 30,000 images here, 15,000 elsewhere; and a
+    # partition that keeps giving to devices that have much already.
+    twice, uncapped = f"data.public_fraction={4 / 9}", "data.partition=dirichlet"
+    for id, name, changes in (
+        ("B1.twice", "fedgen", (twice,)),
+        ("B1.uncapped", "fedgen", (uncapped,)),
+        ("B1.uncapped_twice", "fedgen", (uncapped, twice)),
+        ("B3.twice", "fedgen_head", (twice,)),
+    ):
+        yield Experiment(id, f"{CONFIGS}/{name}.py", size=changes, in_smoke=False)
     for alpha in (0.05, 1.0):
         for name in ("fedgen", "fedavg"):
             yield Experiment(

@@ -9,7 +9,8 @@ this folder? This file has neither the budget nor the tuned rate of that compari
 
 Came out: 80.0 % with three minutes, one seed, the best of the others, where `relay` has
 82.2; 82.0 with ten, `relay` 83.8 (`A4` in `papers_repro/dfkd/`). Published: nothing
-citable on this dataset; on CIFAR-10 it keeps 88.90 of 94.87 % with five inner steps (WRN-40-2 to WRN-16-1).
+citable on this dataset; on CIFAR-10 it keeps 88.90 of 94.87 % with five
+inner steps (WRN-40-2 to WRN-16-1).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

@@ -9,7 +9,8 @@ this folder? This file has neither the budget nor the tuned rate of that compari
 
 Came out third: 80.0 % with three minutes, one seed, as `fast.py`, where `relay` has
 82.2; 82.3 with ten, `relay` 83.8 (`A4` in `papers_repro/dfkd/`). Published: nothing
-citable on this dataset; on CIFAR-100 it keeps about 71.7 of 75.83 % (WRN-40-2 to WRN-16-2).
+citable on this dataset; on CIFAR-100 it keeps about 71.7 of 75.83 %
+(WRN-40-2 to WRN-16-2).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

@@ -225,7 +225,8 @@ def test_the_plot_has_chance_beside_each_attack_and_a_panel_for_each_quantity():
     labels = [text.get_text() for text in second.get_legend().get_texts()]
     assert labels == ["attack", "chance"]
     rows["synthetic_data"] = True
-    figure = shown.draw(rows[rows["auc"].notna()].drop(columns="psnr_db"))
+    # Where no update is sent, the table has no column of inversion at all.
+    figure = shown.draw(rows[rows["auc"].notna()].dropna(axis="columns"))
     assert len(figure.axes) == 1
     assert "SYNTHETIC" in figure.get_suptitle()
 

@@ -142,8 +142,8 @@ def _attack(row: pd.Series) -> str:
 
 
 def _name(row: pd.Series) -> str:
-    """Of a line of the plot."""
-    if not row["batch"] > 0:
+    """Of a line of the plot; of the columns of an inversion a run may have none."""
+    if not row.get("batch", 0) > 0:
         return f"{row['message']}: {_attack(row)}"
     steps = "1 step" if row["steps"] == 1 else f"{row['steps']:.0f} steps"
     images = "1 image" if row["batch"] == 1 else f"{row['batch']:.0f} images"

@@ -167,7 +167,7 @@ class Paper:
             means = {
                 other: score
                 for other in others
-                if (score := mean(found, other + suffix, bar["expression"])) is not None
+                if (score := _mean(found, other + suffix, bar["expression"])) is not None
             }
             # Nothing to compare with yet: any of them, and the row was not run.
             return f"- {max(means, key=means.__getitem__, default=others[0])}"
@@ -327,7 +327,7 @@ def read(path: pathlib.Path | IO[str]) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"seeds": "str", "commit": "str"})
 
 
-def mean(found: Iterable[Run], experiment: str, expression: str) -> float | None:
+def _mean(found: Iterable[Run], experiment: str, expression: str) -> float | None:
     """Mean of an expression over the runs of an experiment; None without a run."""
     values = [
         bars.evaluate(expression, run)

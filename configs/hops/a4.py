@@ -9,7 +9,7 @@ seconds, and how far is it from distillation on the real images?
         --config.down_cloud_edge.rounds=196
 
 Came out: first with three minutes, 82.2 %, 2.2 points above the best of the others, one
-seed; with ten 83.8 %, 1.5 points above NAYER, three seeds, of which the interval holds
+seed; with ten 83.8 %, 1.5 points above NAYER, three seeds, whose 95 % interval holds
 zero. Distillation on the real images gives 88.3 and 88.2 (`A4` in
 `papers_repro/dfkd/`).
 """

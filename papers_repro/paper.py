@@ -167,7 +167,8 @@ class Paper:
             means = {
                 other: score
                 for other in others
-                if (score := _mean(found, other + suffix, bar["expression"])) is not None
+                if (score := _mean(found, other + suffix, bar["expression"]))
+                is not None
             }
             # Nothing to compare with yet: any of them, and the row was not run.
             return f"- {max(means, key=means.__getitem__, default=others[0])}"

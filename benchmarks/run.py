@@ -97,6 +97,7 @@ def run(
             cores=min(group.cores, len(os.sched_getaffinity(0))),
             sample_s=sample_s,
             logs=ROOT / ".cache" / "benchmarks" / "logs" / name,
+            anew=1 if smoke else group.anew,
         )
         with console.status(f"{name}: {', '.join(w.name for w in group.workers)}"):
             found = take_turns(group.workers, turns)

@@ -76,6 +76,7 @@ class Turns(NamedTuple):
         cores: how many they may use, all of them the same ones.
         sample_s: see `speaker.SAMPLE_S`.
         logs: the folder for what workers write to their standard error.
+        anew: how often all workers are started, and give `repeats` samples each.
     """
 
     repeats: int
@@ -83,6 +84,7 @@ class Turns(NamedTuple):
     cores: int
     sample_s: float
     logs: pathlib.Path
+    anew: int = 1
 
 
 def take_turns(
@@ -98,20 +100,31 @@ def take_turns(
         By worker, its samples; or what ended it, and the others go on without it.
     """
     found: dict[str, Samples | WorkerError] = {}
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
-        seats = {worker.name: _Seat(worker, turns, scratch) for worker in workers}
-        try:
-            for name, seat in seats.items():
-                found[name] = _or_error(seat, seat.start)
-            for _ in range(turns.repeats):
-                for name, seat in seats.items():
-                    samples = found[name]
-                    if isinstance(samples, Samples):
-                        found[name] = _or_error(seat, seat.sample, samples)
-        finally:
-            for seat in seats.values():
-                seat.stop()
+    for _ in range(turns.anew):
+        with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
+            seats = {worker.name: _Seat(worker, turns, scratch) for worker in workers}
+            try:
+                _take_turns(seats, turns.repeats, found)
+            finally:
+                for seat in seats.values():
+                    seat.stop()
     return found
+
+
+def _take_turns(
+    seats: dict[str, "_Seat"], repeats: int, found: dict[str, Samples | WorkerError]
+) -> None:
+    """Starts whoever has not failed yet, and adds to its samples."""
+    for name, seat in seats.items():
+        if not isinstance(found.get(name), WorkerError):
+            started = _or_error(seat, seat.start)
+            failed = isinstance(started, WorkerError)
+            found[name] = started if failed else found.get(name, started)
+    for _ in range(repeats):
+        for name, seat in seats.items():
+            samples = found[name]
+            if isinstance(samples, Samples):
+                found[name] = _or_error(seat, seat.sample, samples)
 
 
 def _or_error(

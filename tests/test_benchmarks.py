@@ -179,6 +179,16 @@ def test_a_worker_that_starts_anew_does_its_work_once_each_time(tmp_path):
     assert path.read_text() == "A" * 5
 
 
+def test_all_workers_are_started_again_but_for_those_that_failed(tmp_path):
+    path = tmp_path / "units"
+    turns = Turns(2, "wall_s", 1, 0.0, tmp_path / "logs", anew=3)
+    party = [worker("A", path), worker("B", path), worker("C", path, "3")]
+    found = take_turns(party, turns)
+    assert path.read_text() == "AABBCC" + "ABC" + "AB" + 2 * ("AABB" + "ABAB")
+    assert [len(found[name].seconds) for name in "AB"] == [6, 6]
+    assert str(found["C"]) == "RuntimeError: out of paper"
+
+
 def test_samples_are_of_one_unit_of_work(tmp_path):
     path = tmp_path / "units"
     turns = Turns(1, "wall_s", 1, 0.1, tmp_path / "logs")

@@ -101,9 +101,9 @@ def test_a_fold_keeps_one_total_for_each_share_of_the_clients(
     assert last[-1] == 6
 
 
-def engine(linear):
+def engine(linear, method="fedavg"):
     return federation(
-        FEDERATED["fedavg"](task("fedavg")),
+        FEDERATED[method](task(method, num_edges=3, options={"period": 2})),
         num_devices=DEVICES,
         compression=compression("none", keep=1.0, like=()),
         clip=0.0,
@@ -134,11 +134,14 @@ def test_the_changes_of_all_devices_are_never_in_memory_together():
     assert stacked(linear=False) > 0
 
 
-def test_a_server_that_adds_up_ends_where_one_that_keeps_all_does():
+@pytest.mark.parametrize("method", ["fedavg", "hierarchical"])
+def test_a_server_that_adds_up_ends_where_one_that_keeps_all_does(method):
     ends = []
+    members = cohort(0)
+    members.members.edge[:] = [2, 0, 2]  # below one of the edges is nobody
+    members = jax.device_put(members)
     for linear in (True, False):
-        made = engine(linear)
-        members = jax.device_put(cohort(0))
+        made = engine(linear, method)
         first = made.init(jax.random.key(0), members)
         state, _ = made.round(first, members, jax.random.key(1))
         ends.append(state)

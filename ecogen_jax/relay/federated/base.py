@@ -98,6 +98,7 @@ class Arrived:
       facts: what else they sent.
       weights: float32 `[active]`: images behind it, 0 where the message was refused.
         Values with weight 0 may be anything.
+      pooled: whether the entries are such parts; of a pool for each edge, in order.
     """
 
     device: Leaf
@@ -105,6 +106,7 @@ class Arrived:
     updates: PyTree
     facts: PyTree
     weights: Leaf
+    pooled: bool = struct.field(pytree_node=False, default=False)
 
 
 class Visits(NamedTuple):

@@ -63,15 +63,11 @@ def hierarchical(task: Task) -> Method:
         return part.shared(of_edge(server, edge).variables)
 
     def merge(server: Tiers, arrived: Arrived, key: Key) -> tuple[Tiers, Metrics]:
-        numbers = jnp.arange(task.num_edges, dtype=jnp.int32)
-        below = arrived.edge[None] == numbers[:, None]
-        weights = jnp.where(below, arrived.weights[None], 0.0)
-
-        def at_edge(edge: Server, weights: jax.Array) -> Server:
-            return averaged(task, edge, replace(arrived, weights=weights), key)
-
-        edges = jax.vmap(at_edge)(server.edges, weights)
-        seen = server.seen + weights.sum(axis=1)
+        below, axes = _by_edge(arrived, task.num_edges)
+        edges = jax.vmap(
+            lambda edge, arrived: averaged(task, edge, arrived, key), in_axes=(0, axes)
+        )(server.edges, below)
+        seen = server.seen + below.weights.sum(axis=1)
         number = server.number + 1
         visited = (number % period == 0) & (seen.sum() > 0)
         server = replace(server, edges=edges, seen=seen, number=number)
@@ -101,6 +97,21 @@ def hierarchical(task: Task) -> Method:
             meet=_met,
         ),
     )
+
+
+def _by_edge(arrived: Arrived, num_edges: int) -> tuple[Arrived, PyTree]:
+    """What arrived below each edge, and which of its leaves are `[edges, ...]`.
+
+    Of pools an edge gets its own entry alone. All entries, with weights of 0 for those
+    of others, made a round of 50 small nets below five edges take a CPU 7 % longer.
+    """
+    if arrived.pooled:
+        return jax.tree.map(lambda leaf: leaf[:, None], arrived), 0
+    edge = jnp.arange(num_edges, dtype=jnp.int32)
+    below = arrived.edge[None] == edge[:, None]
+    weights = jnp.where(below, arrived.weights[None], 0.0)
+    axes = replace(jax.tree.map(lambda leaf: None, arrived), weights=0)
+    return replace(arrived, weights=weights), axes
 
 
 def _met(server: Tiers) -> Server:

@@ -68,4 +68,5 @@ def means(pools: Pools) -> Arrived:
     some = jnp.where(pools.weights > 0, pools.weights, 1.0)
     updates, facts = jax.tree.map(lambda leaf: leaf / over(some, leaf), pools.values)
     edge = jnp.arange(len(pools.weights), dtype=jnp.int32)
-    return Arrived(jnp.full_like(edge, -1), edge, updates, facts, pools.weights)
+    nobody = jnp.full_like(edge, -1)
+    return Arrived(nobody, edge, updates, facts, pools.weights, pooled=True)

@@ -19,8 +19,9 @@ from ecogen_jax.report import bars as paper_bars
 from ecogen_jax.report import plots, tables
 
 BARS = pathlib.Path(__file__).parent / "bars.csv"
+_OF_RUNS = ("experiment", "dataset", "expression", "scale")
 COLUMNS = (
-    *(name for name in paper_bars.COLUMNS if name not in ("experiment", "dataset")),
+    *(name for name in paper_bars.COLUMNS if name not in _OF_RUNS),
     *("peer", "peer_version", "peer_median", "ours_median"),
     *("ratio", "ratio_low", "ratio_high", "repeats", "clock", "cores"),
     *("reason", "machine", "versions"),

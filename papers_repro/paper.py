@@ -205,6 +205,8 @@ class Paper:
         before = read(path).reindex(columns=table.columns)
         before = before[before["ours_mean"].notna()]
         asked = self.bars[name].set_index("id").reindex(before["id"])
+        best = (asked["against"] == BEST).to_numpy()
+        asked["against"] = asked["against"].mask(best, before["against"].to_numpy())
         before = before[bars.unchanged(asked, before).to_numpy()]
         by = "cell" if "cell" in table else "id"
         made = set(table.loc[table["ours_mean"].notna(), by])

@@ -266,7 +266,16 @@ def test_a_row_without_its_runs_stays_as_printed(tmp_path, monkeypatch):
     assert after.loc["B", "commit"].startswith(made[0].manifest["git_commit"])
 
 
-@pytest.mark.parametrize("change", [{"bar": 239}, {"judged": "worst"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bar": 239},
+        {"judged": "worst"},
+        {"expression": "accuracy.start.edge"},
+        {"scale": 1},
+        {"against": "- relay_cycle"},
+    ],
+)
 def test_a_row_whose_bar_has_changed_is_not_kept(tmp_path, monkeypatch, change):
     _, after, _ = two_experiments(tmp_path, monkeypatch, **change)
     assert after["verdict"].tolist() == ["met", "not run"]

@@ -23,6 +23,8 @@ COLUMNS = (
     "id",
     "experiment",
     "dataset",
+    "expression",
+    "scale",
     "quantity",
     "unit",
     "published",
@@ -52,7 +54,10 @@ mean of a difference or ratio, and of the spread where that is judged."""
 ALLOWED = {"direction": (">=", "<=", "="), "judged": ("mean", "worst", "std")}
 
 # What a bar asks; a printed row stands as long as it is the same.
-_ASKED = ["experiment", "dataset", "quantity", "unit", "direction", "bar", "judged"]
+_ASKED = (
+    *("experiment", "dataset", "expression", "scale", "quantity", "unit"),
+    *("direction", "bar", "judged", "against"),
+)
 _FROM_RUNS = (
     "ours_mean",
     "ours_std",
@@ -175,7 +180,9 @@ def kept(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 def unchanged(asked: pd.DataFrame, printed: pd.DataFrame) -> "pd.Series[bool]":
     """Whether rows that were printed answer the same question as bars, row by row."""
-    now, before = asked[_ASKED], printed[_ASKED].set_axis(asked.index)
+    columns = [name for name in _ASKED if name in asked or name in printed]
+    now, before = (each.reindex(columns=columns) for each in (asked, printed))
+    before = before.set_axis(asked.index)
     return ((now == before) | (now.isna() & before.isna())).all(axis=1)
 
 

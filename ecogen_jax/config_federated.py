@@ -1,5 +1,6 @@
 """The part of the schema that says what a federation does in a round."""
 
+import math
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -169,7 +170,9 @@ _RULES = {
     ),
     "faults.straggler_share": _SHARE,
     "privacy.clip": NOT_NEGATIVE,
-    "privacy.noise_multiplier": POSITIVE,
+    "privacy.noise_multiplier": Rule(
+        lambda value: 1e-3 <= value < math.inf, "0.001 or more: less is no privacy"
+    ),
     "privacy.delta": Rule(lambda value: 0 < value < 1, "a number between 0 and 1"),
     "fedprox.weight": NOT_NEGATIVE,
     "fedavgm.learning_rate": POSITIVE,
@@ -237,6 +240,10 @@ def check(config: ConfigDict) -> None:
     if config.protocol.cycles != 1:
         allowed = "1; federated.rounds says how often devices and server meet"
         raise ConfigError("protocol.cycles", config.protocol.cycles, allowed)
+    data = config.data
+    if data.public_fraction == 1 and data.partition != "domain":
+        allowed = f"below 1 in {name}, whose devices train on the private half"
+        raise ConfigError("data.public_fraction", data.public_fraction, allowed)
     if name == "scaffold" and federated.momentum:
         allowed = "0 in scaffold, whose control variates assume plain SGD"
         raise ConfigError("federated.momentum", federated.momentum, allowed)
@@ -282,6 +289,9 @@ def _check_faults(config: ConfigDict) -> None:
     faults = config.federated.faults
     kinds = ("drop", "nan", "stale", "shape")
     total = sum(faults[kind] for kind in kinds)
+    if total and config.protocol.name == "alone":
+        allowed = f"0 for {', '.join(kinds)} in alone, where no message is sent"
+        raise ConfigError("federated.faults", total, allowed)
     if total > 1:
         allowed = f"at most 1 for the sum of {', '.join(kinds)}: one of them happens"
         raise ConfigError("federated.faults", total, allowed)

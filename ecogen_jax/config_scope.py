@@ -15,6 +15,10 @@ _LOCAL_SIZES = ("local.rounds", "local.steps", "local.scratch_learning_rate")
 _WITH_GENERATOR = ("fedftg", *config_federated.ROUNDS)
 
 
+_OPTIMISED = ("deep_inversion", "cmi", "fast", "nayer", "dense", "co_boosting")
+"""Distillers that optimise a batch in `inner_steps` before it is used."""
+
+
 def without_effect(config: ConfigDict, fields: Iterable[str]) -> dict[str, str]:
     """Finds the fields that nothing reads, and what is the cause.
 
@@ -45,6 +49,11 @@ def _idle(config: ConfigDict) -> dict[str, str]:
         idle = dict.fromkeys(_not_in(_CYCLE), "protocol.name")
     if not config_federated.is_federated(config):
         idle["federated"] = "protocol.name"
+    idle |= {
+        f"{hop}.inner_steps": f"{hop}.distiller"
+        for hop in HOPS
+        if hop not in idle and config[hop].distiller not in _OPTIMISED
+    }
     if config.protocol.start_from:  # which asks for the same data in both runs
         return idle
     partition = config.data.partition
@@ -74,6 +83,10 @@ def _idle_in_federation(config: ConfigDict) -> dict[str, str]:
     idle = dict.fromkeys([*LEARNING, *hops, *methods], "protocol.name")
     if name not in _WITH_GENERATOR:
         idle["generator"] = "protocol.name"
+    if name in config_federated.NO_UPDATES:
+        idle["federated.statistics"] = "protocol.name"
+    elif federated.share == "head":
+        idle["federated.statistics"] = "federated.share"
     if not federated.privacy.clip:
         idle["federated.privacy.noise_multiplier"] = "federated.privacy.clip"
         idle["federated.privacy.delta"] = "federated.privacy.clip"

@@ -29,6 +29,8 @@ SMOKE = "SMOKE: generated data; these numbers show nothing."
 """What a smoke says above its tables."""
 
 _SMOKE = "_smoke"
+_SAID = ("published", "locator", "standing", "aim", "kind", "sort")
+# What is said of a row beside what it asks; it may be corrected without new runs.
 _SHOWN = {
     "id": "id",
     "quantity": "quantity",
@@ -207,7 +209,11 @@ class Paper:
         asked = self.bars[name].set_index("id").reindex(before["id"])
         best = (asked["against"] == BEST).to_numpy()
         asked["against"] = asked["against"].mask(best, before["against"].to_numpy())
-        before = before[bars.unchanged(asked, before).to_numpy()]
+        same = bars.unchanged(asked, before).to_numpy()
+        asked, before = asked[same], before[same]
+        said = {name: asked[name].to_numpy() for name in _SAID if name in asked}
+        before = before.assign(**said)
+        before["deviation"] = bars.deviation(before)
         by = "cell" if "cell" in table else "id"
         made = set(table.loc[table["ours_mean"].notna(), by])
         parts = []

@@ -13,6 +13,7 @@ import pandas as pd
 from rich.console import Console
 
 from ecogen_jax import mesh
+from ecogen_jax.data.sources import DataUnavailableError
 from ecogen_jax.report import attacks as shown
 from ecogen_jax.report import runs, tables
 
@@ -109,12 +110,15 @@ def main() -> int:
     """Attacks each run and prints its tables."""
     args = parse_args()
     mesh.start(1)
+    from ecogen_jax.run.checkpoint import CheckpointError
+
+    expected = (DataUnavailableError, CheckpointError, FileNotFoundError, ValueError)
     console = Console()
     try:
         for path in runs.find(args.run):
             show(attack_one(path, args), console, args.smoke)
             console.print(f"{output(path, args)}", soft_wrap=True, highlight=False)
-    except (FileNotFoundError, ValueError) as error:
+    except expected as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

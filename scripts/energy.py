@@ -18,12 +18,10 @@ from ecogen_jax.run.command import read_config
 
 def main() -> int:
     """Parses the command line and forecasts."""
-    console = Console()
     try:
-        config = read_config(__doc__)
-        report(config, console)
+        report(read_config(__doc__), Console())
     except ValueError as error:
-        console.print(f"[bold red]error:[/] {error}", soft_wrap=True, highlight=False)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -231,6 +231,14 @@ def test_audit_judges_a_power_without_a_pue():
     assert "kW instead of W" in finding.reason
 
 
+@pytest.mark.parametrize("pue", [0.0, 0.9])
+def test_audit_refuses_a_pue_below_one_in_any_row(pue):
+    row = {"energy_kwh": 1000.0, "intensity_g_per_kwh": 400.0, "carbon_kg": 380.0}
+    (finding,) = audit.audit(pd.DataFrame([row | {"pue": pue}]))
+    assert finding.field == "inputs"
+    assert finding.reason.startswith(f"pue is {pue:g}; allowed: at least 1")
+
+
 def test_audit_refuses_a_column_that_it_does_not_know():
     with pytest.raises(ValueError, match=r"power_kw.*power_w"):
         findings(power_kw=0.4)
@@ -252,6 +260,18 @@ def test_audit_script(tmp_path, monkeypatch, capsys, line, status, says):
     monkeypatch.setenv("COLUMNS", "200")
     assert script.main() == status
     assert says in capsys.readouterr().out
+
+
+def test_audit_refuses_rows_that_are_longer_than_the_header(
+    tmp_path, monkeypatch, capsys
+):
+    file = tmp_path / "jobs.csv"
+    file.write_text(
+        "name,chip_hours,power_w,pue,energy_kwh\na,100,400,1.1,9999,\nb,100,400,1,40,\n"
+    )
+    monkeypatch.setattr("sys.argv", ["audit.py", str(file)])
+    assert script.main() == 2
+    assert "more fields than its header" in capsys.readouterr().err
 
 
 def test_audit_script_reports_a_file_that_it_cannot_read(tmp_path, monkeypatch, capsys):

@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from ecogen_jax.data.sources import DataUnavailableError
+from ecogen_jax.run.checkpoint import CheckpointError
 from scripts import attack
 
 
@@ -26,6 +28,21 @@ def test_a_wrong_protection_is_refused(monkeypatch, capsys, words, message):
         parse(monkeypatch, *words.split())
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error", [DataUnavailableError("no mnist"), CheckpointError("checkpoint 3")]
+)
+def test_what_a_run_lacks_is_told_in_one_line(monkeypatch, capsys, error):
+    def missing(path, args):
+        raise error
+
+    parse(monkeypatch)
+    monkeypatch.setattr(attack.mesh, "start", lambda num_devices: None)
+    monkeypatch.setattr(attack.runs, "find", lambda folders: ["runs/x"])
+    monkeypatch.setattr(attack, "attack_one", missing)
+    assert attack.main() == 2
+    assert capsys.readouterr().err == f"error: {error}\n"
 
 
 @pytest.mark.parametrize("words", ["", "--clip 0.5", "--clip 1 --noise-multiplier 2"])

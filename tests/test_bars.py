@@ -77,6 +77,7 @@ def test_the_start_is_the_first_cycles(tmp_path):
         ("seconds.train * seed", "joined by one of"),
         ("accuracy.down_3.edge", "no 'down_3'; there are start, down_1"),
         ("dataset", "is 'mnist' in .*summary.json, not a number"),
+        ("seconds.train / seed", "divides by seed, which is 0 in .*summary.json"),
     ],
 )
 def test_a_wrong_expression_says_what_is_wrong(tmp_path, expression, message):
@@ -264,6 +265,13 @@ def test_a_row_without_its_runs_stays_as_printed(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(after, before, check_exact=True)
     assert after.loc["B", "seeds"] == "0 1 2"
     assert after.loc["B", "commit"].startswith(made[0].manifest["git_commit"])
+
+
+def test_a_corrected_figure_is_taken_into_a_row_that_stays(tmp_path, monkeypatch):
+    _, after, _ = two_experiments(tmp_path, monkeypatch, published=0.25)
+    ours = after.loc["B", "ours_mean"]
+    assert after.loc["B", "seeds"] == "0 1 2"
+    assert after.loc["B", "deviation"] == pytest.approx(ours / 0.25 - 1)
 
 
 @pytest.mark.parametrize(

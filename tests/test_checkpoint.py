@@ -143,6 +143,26 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_whole(folder):
     np.testing.assert_array_equal(restored["x"], np.ones(3000))
 
 
+@pytest.mark.parametrize("size", [0, 10])
+def test_a_checkpoint_without_its_host_value_is_refused_before_anything_is_done(
+    folder, size
+):
+    with Checkpoints(folder) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, {"x": np.zeros(2)}, {"step": step})
+            checkpoints.wait()
+    file = folder / "2" / "_CHECKPOINT_METADATA"
+    file.write_bytes(file.read_bytes()[:size])
+    with (
+        Checkpoints(folder) as checkpoints,
+        pytest.raises(CheckpointError, match=r"2 cannot be read \(its metadata"),
+    ):
+        checkpoints.latest()
+    shutil.rmtree(folder / "2")
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.latest().host == {"step": 1}
+
+
 def test_a_full_disk_is_told_with_the_remedy(folder, monkeypatch):
     def full(*args, **kwargs):
         raise ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device")

@@ -76,11 +76,14 @@ def test_values_follow_dotted_paths(tmp_path):
         ("phases.9.accuracy.end", "no '9'; there are 7 entries"),
         ("seed.a", "no 'a'; 0 has nothing below it"),
         ("dataset", "'dataset' is 'mnist'"),
+        ("phases", "not a number; there are 7 entries"),
+        ("ledger.cloud", "not a number; there are "),
+        ("privacy", "'privacy' is None .*this run has no such value"),
         ("synthetic_data", "'synthetic_data' is False"),
     ],
 )
 def test_wrong_quantity_says_what_there_is(tmp_path, quantity, message):
-    run = runs.read(make_run(tmp_path))
+    run = runs.read(make_run(tmp_path, privacy=None))
     with pytest.raises(ValueError, match=message):
         compare.values([run], quantity)
 

@@ -2,13 +2,16 @@
 
 import sys
 
+import jax
 import pytest
 
 from ecogen_jax import config as configs
 from ecogen_jax.config_scope import without_effect
+from ecogen_jax.relay.distillers import DISTILLERS
 from ecogen_jax.run import command
 from ecogen_jax.run.build import outline
 from scripts import sweep
+from tests import toy_maps
 
 CONFIGS = (
     *("configs/relay_cycle.py", "configs/hops/d1.py", "configs/hops/d2.py"),
@@ -16,9 +19,11 @@ CONFIGS = (
 )
 CYCLE, ROUTE, UP, FEDGEN = CONFIGS
 FEDAVG, DENSE = "configs/federated/fedavg.py", "configs/federated/dense.py"
+DISTILL = "configs/federated/feddistill.py"
 ROUNDS = tuple(f"{name}.rounds" for name in (*configs.LEARNING, *configs.HOPS))
 ROUNDS += ("federated.rounds",)
 PRIVATE = ("federated.privacy.clip=1", "federated.statistics=average")
+INNER = "down_cloud_edge.inner_steps"
 START = "protocol.start_from=runs/other"
 
 
@@ -96,6 +101,22 @@ def test_local_rates_are_those_of_the_protocol():
         (UP, (), "local.scratch_learning_rate", None),
         (UP, (), "pretrain.steps", "protocol.route = ('end>edge', 'edge>cloud')"),
         (UP, (START,), "local.steps", "protocol.start_from = 'runs/other'"),
+        (FEDAVG, (), "federated.statistics", None),
+        (
+            FEDAVG,
+            ("federated.share=head",),
+            "federated.statistics",
+            "federated.share = 'head'",
+        ),
+        (DISTILL, (), "federated.statistics", "protocol.name = 'feddistill'"),
+        (
+            CYCLE,
+            (),
+            "up_end_edge.inner_steps",
+            "up_end_edge.distiller = 'relay'",
+        ),
+        (DENSE, (), "up_end_cloud.inner_steps", None),
+        (DENSE, (), "up_end_edge.inner_steps", "protocol.name = 'dense_rounds'"),
         # The other run has to have the same, whatever the partition.
         (UP, (START,), "data.shards_per_client", None),
         (UP, (), "data.shards_per_client", "data.partition = 'dirichlet'"),
@@ -103,6 +124,22 @@ def test_local_rates_are_those_of_the_protocol():
 )
 def test_the_cause_is_named(spec, overrides, field, cause):
     assert idle(spec, [field], *overrides).get(field) == cause
+
+
+@pytest.mark.parametrize("name", DISTILLERS)
+def test_inner_steps_count_exactly_where_they_are_read(name):
+    def traced(inner_steps):
+        generation, study = toy_maps.sizes(inner_steps=inner_steps)
+        net = toy_maps.classifier(4)
+        nets = net, (net,), toy_maps.generator()
+        hop = DISTILLERS[name].build(*nets, generation=generation, study=study)
+        teachers, key = toy_maps.teachers(nets[0]), jax.random.key(0)
+        student, images = nets[0].init(key), nets[2].init(key)
+        state = jax.eval_shape(hop.init, student, images, teachers, key)
+        return str(jax.make_jaxpr(hop.step)(state, teachers, key))
+
+    unread = idle(CYCLE, [INNER], f"down_cloud_edge.distiller={name}")
+    assert (traced(2) == traced(3)) == (INNER in unread)
 
 
 def test_names_are_compared_by_whole_parts():

@@ -285,7 +285,8 @@ def test_what_compression_lost_comes_later():
 
 def test_privacy_clips_every_device_and_counts_who_was_asked():
     bound = 0.01
-    played = toy("fedavg", privacy__clip=bound, privacy__noise_multiplier=1e-9)
+    # The least noise: a deviation of 0.001 * bound / 4 in each value.
+    played = toy("fedavg", privacy__clip=bound, privacy__noise_multiplier=1e-3)
     plain = toy("fedavg").on(mixed())
     changes = []
     for place in range(len(ACTIVE)):
@@ -298,7 +299,7 @@ def test_privacy_clips_every_device_and_counts_who_was_asked():
     moved = jax.tree.map(np.subtract, found[1].server, found[0].server).variables
     taken = [each for place, each in enumerate(changes) if place != FAULTY]
     wanted = jax.tree.map(lambda *a: sum(a) / np.float32(len(ACTIVE)), *taken)
-    assert_close(moved, wanted, atol=1e-7, rtol=1e-3)
+    assert_close(moved, wanted, atol=5 * 1e-3 * bound / len(ACTIVE), rtol=1e-3)
 
 
 def test_statistics_are_averaged_or_stay_where_they_were_made():
@@ -371,6 +372,13 @@ def test_a_head_alone_is_sent_and_makes_no_net_of_the_cloud():
         ),
         ("alone", {"compression": "int8"}, "federated.compression", "'none' in alone"),
         ("feddistill", {"share": "head"}, "federated.share", "'all' in feddistill"),
+        ("alone", {"faults__stale": 0.1}, "federated.faults", "0 for drop, nan"),
+        (
+            "fedavg",
+            {"privacy__clip": 1.0, "privacy__noise_multiplier": 1e-4},
+            "federated.privacy.noise_multiplier",
+            "0.001 or more",
+        ),
     ],
 )
 def test_what_contradicts_itself_is_refused(name, changes, field, remedy):

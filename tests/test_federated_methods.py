@@ -175,6 +175,16 @@ def test_scaffold_keeps_the_last_gradients_and_their_mean():
         assert_close(after.server.extra, mean, atol=2e-6)
 
 
+def test_scaffold_aggregates_control_variates_as_it_does_nets():
+    states, _ = toy("scaffold", aggregator="median").play(1)
+    moved = jax.tree.map(np.subtract, states[1].own.control, states[0].own.control)
+    wanted = jax.tree.map(
+        lambda each: len(ACTIVE) / DEVICES * np.median(each[list(ACTIVE)], axis=0),
+        moved,
+    )
+    assert_close(states[1].server.extra, wanted, atol=1e-6)
+
+
 def test_scaffold_corrects_the_drift_of_a_device():
     data, played = single(), toy("scaffold")
     states, _ = played.on(data).play(2, change=one_step)

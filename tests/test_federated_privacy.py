@@ -127,6 +127,8 @@ def test_nothing_sent_is_private_and_no_noise_is_not():
     assert epsilon(noise_multiplier=0.0) == math.inf
     # Next to no noise is counted in a moment, on a coarser grid.
     assert 1e4 < epsilon(noise_multiplier=0.05, rounds=200) < 1e5
+    # And so is the least that a config may have.
+    assert 1e7 < epsilon(noise_multiplier=1e-3, rounds=200) < math.inf
 
 
 @pytest.mark.parametrize(

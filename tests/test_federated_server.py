@@ -72,8 +72,9 @@ def distillation(name, shift=0):
     )
     study = Study(2, 4, 0.01, 1.0, keep_statistics=True)
     nets = NET, (NET,), toy_nets.generator()
-    distiller = DISTILLERS[name].build(*nets, generation=generation, study=study)
-    return Distillation(distiller, generation, equal_weights, steps=2)
+    kind = DISTILLERS[name]
+    distiller = kind.build(*nets, generation=generation, study=study)
+    return Distillation(distiller, generation, equal_weights, 2, kind.reads_logits)
 
 
 def task(name, **changes):
@@ -350,16 +351,27 @@ def test_rounds_keep_the_bank_and_the_optimiser(name):
         extra.bank.images[overwritten : 2 * BATCH],
         first.server.extra.bank.images[overwritten : 2 * BATCH],
     )
-    assert differ(
+    asked_anew = differ(
         extra.bank.logits[overwritten : 2 * BATCH],
         first.server.extra.bank.logits[overwritten : 2 * BATCH],
     )
+    assert asked_anew == (name == "dense_rounds")
 
 
-@pytest.mark.parametrize("shift", [0, 1])
-def test_new_teachers_are_asked_about_the_bank(shift):
+@pytest.mark.parametrize(
+    ("method", "shift", "asked"),
+    [
+        ("dense_rounds", 0, True),
+        ("dense_rounds", 1, False),
+        ("co_boosting_rounds", 0, False),
+    ],
+)
+def test_new_teachers_are_asked_about_a_bank_whose_logits_are_read(
+    method, shift, asked
+):
     size = CHUNK + 10
-    given = task("dense_rounds", distillation=distillation("dense", shift))
+    distiller = configs.config_federated.ROUNDS[method]
+    given = task(method, distillation=distillation(distiller, shift))
     sent, found = arrived(given)
     devices = teachers(given, sent, nets_alone(found), shares(found, told(found)))
     bank = banks.write(
@@ -372,7 +384,7 @@ def test_new_teachers_are_asked_about_the_bank(shift):
     images = bank.images.astype(jnp.float32) / 255
     want = ensemble([NET], devices, images, bank.labels).logits
     np.testing.assert_allclose(
-        after.logits, bank.logits if shift else want, rtol=1e-4, atol=1e-5
+        after.logits, want if asked else bank.logits, rtol=1e-4, atol=1e-5
     )
     same(replace(after, logits=bank.logits), bank)
 
@@ -390,6 +402,7 @@ def test_co_boosting_does_not_hear_a_teacher_without_weight():
     [
         ("fedftg", "federated.share=head", "federated.share"),
         ("feddf", "data.public_fraction=0.0", "data.public_fraction"),
+        ("fedavg", "data.public_fraction=1.0", "data.public_fraction"),
         ("dense", "up_end_cloud.distiller=relay", "up_end_cloud.distiller"),
     ],
 )

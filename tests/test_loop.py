@@ -12,7 +12,7 @@ from ecogen_jax import mesh
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.stage import Stage, no_messages, repeat
 from ecogen_jax.run import loop, writer
-from ecogen_jax.run.checkpoint import Checkpoints
+from ecogen_jax.run.checkpoint import CheckpointError, Checkpoints
 from ecogen_jax.run.diverged import COLLAPSE_STEPS, CollapsedError, DivergedError
 from tests.toy_experiment import always, experiment
 
@@ -181,6 +181,15 @@ def test_the_same_run_fails_again_from_the_kept_state_and_a_mended_one_ends(play
     # The accuracy after round 1 is that of the run that failed.
     assert hop["mean_over_training_validation"] == pytest.approx((0.5 + 0.25 + 0.5) / 3)
     assert [line["round"] for line in log(path)] == [1, 2, 3]
+
+
+def test_lines_that_are_gone_are_told_with_the_remedy(play):
+    bad = stage("down", "edge", metrics=diverging, parties=2)
+    with pytest.raises(DivergedError):
+        play((1, bad))
+    (folder(play) / "metrics.jsonl").write_text("")
+    with pytest.raises(CheckpointError, match=r"has 0 lines, but .*put the file back"):
+        play((1, bad))
 
 
 def test_a_logged_loss_is_the_mean_over_steps_and_parties(play):

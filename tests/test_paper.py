@@ -1,6 +1,9 @@
 """Tables of papers: what was printed of runs that are gone is not lost."""
 
+import dataclasses
+
 import pandas as pd
+import pytest
 
 from ecogen_jax.report import runs
 from papers_repro import paper
@@ -38,8 +41,23 @@ def test_what_was_printed_before_stays_where_its_runs_are_gone(tmp_path):
     # Printing again changes nothing, and a table from nothing is as judged.
     PAPER.write({"D1": rows.reset_index()}, tables)
     again = PAPER.kept("D1", table.judged("D1", []), tables)
-    pd.testing.assert_frame_equal(again, paper.read(tables / "D1.csv"))
+    written = paper.read(tables / "D1.csv")
+    pd.testing.assert_frame_equal(again, written, check_dtype=False)  # of blank columns
     pd.testing.assert_frame_equal(PAPER.kept("D1", late, tmp_path), late)
+
+
+def test_a_corrected_claim_is_taken_into_a_row_that_stays(tmp_path):
+    found = made(tmp_path / "runs", "D1", {0: 0.97})
+    before = table.judged("D1", found)
+    PAPER.write({"D1": before}, tmp_path)
+    claimed = PAPER.bars["D1"].assign(published=50.0, aim=7.0)
+    corrected = dataclasses.replace(PAPER)
+    corrected.__dict__["bars"] = {"D1": claimed}  # in place of what the files say
+    rows = corrected.kept("D1", corrected.judged(claimed, []), tmp_path)
+    kept = rows.set_index("id").loc["D1.edge"]
+    assert kept["ours_mean"] == 97
+    assert (kept["published"], kept["aim"]) == (50, 7)
+    assert kept["deviation"] == pytest.approx(97 / 50 - 1)
 
 
 def test_a_row_whose_bar_has_changed_is_not_kept(tmp_path):

@@ -144,8 +144,8 @@ def test_the_script_refuses_what_cannot_be_built(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", arguments)
     monkeypatch.setattr("ecogen_jax.mesh.start", lambda count: None)
     assert script.main() == 2
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "energy.end_device = 'jetson_nano' is refused" in printed
+    printed = capsys.readouterr().err
+    assert "error: energy.end_device = 'jetson_nano' is refused" in printed
 
 
 def test_a_run_says_what_it_could_not_measure_and_how_sure_it_is(finished):

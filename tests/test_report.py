@@ -251,10 +251,18 @@ def test_energy_of_like_sizes_stays_linear(run):
     assert axes.get_xscale() == "linear"
 
 
-def test_damaged_samples_are_named(run):
-    (run.path / "samples.npz").write_bytes(b"cut")
-    with pytest.raises(ValueError, match=r"samples.npz is damaged .*; put it back"):
-        plots.samples(run)
+@pytest.mark.parametrize(
+    ("name", "draw"),
+    [
+        ("samples.npz", plots.samples),
+        ("partition.npz", plots.partition),
+        ("uncertainty.json", plots.tornado),
+    ],
+)
+def test_a_damaged_file_is_named(run, name, draw):
+    (run.path / name).write_bytes(b"cut")
+    with pytest.raises(ValueError, match=rf"{name} is damaged .*; put it back"):
+        draw(run)
 
 
 def test_samples_show_every_class_in_its_turn(run):

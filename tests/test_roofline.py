@@ -151,10 +151,18 @@ def test_calibration_becomes_a_machine(tmp_path):
     assert roofline.time_s(program({MATMUL_F32: 8.0}, 4.0), desk) == (4, 2, 8)
 
 
-def test_a_file_that_is_no_calibration_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"name": "desk"}', r"\['name'\]"),
+        ("[1, 2]", "no calibration"),
+        ("name: desk", r"no calibration \("),
+    ],
+)
+def test_a_file_that_is_no_calibration_is_refused(tmp_path, text, said):
     path = tmp_path / "other.json"
-    path.write_text('{"name": "desk"}')
-    with pytest.raises(ValueError, match=r"other.json.*\['name'\].*calibrate.py"):
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"other.json.*{said}.*calibrate.py"):
         roofline.calibrated(path)
 
 

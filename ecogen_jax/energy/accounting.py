@@ -31,6 +31,7 @@ UNITS = {
 UNIT_SLIP = 1000**0.5
 # Regions of hydropower reach 2 g/kWh, plants that burn the worst coal about 1200.
 INTENSITY_G_PER_KWH = (1.0, 2000.0)
+PUE_REMEDY = "give facility over device energy, such as 1.1"
 
 
 def convert(value: Number, source: str, target: str) -> float:
@@ -78,7 +79,7 @@ def energy_kwh(
     """
     check("chip_hours", chip_hours, 0, math.inf, "give hours that passed, times chips")
     check("power_w", power_w, 0, math.inf, "give the mean draw in W")
-    check("pue", pue, 1, math.inf, "give facility over device energy, such as 1.1")
+    check("pue", pue, 1, math.inf, PUE_REMEDY)
     if full_power_w is not None:
         check_power(power_w, full_power_w)
     return chip_hours * power_w / 1e3 * pue

@@ -4,13 +4,21 @@ The same recomputation that the published tables pass, on any table: a claim tha
 own inputs do not give is a finding, with the slip that would explain it.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from ecogen_jax.energy import constants, devices
-from ecogen_jax.energy.accounting import carbon_g, check_power, convert, energy_kwh
+from ecogen_jax.energy.accounting import (
+    PUE_REMEDY,
+    carbon_g,
+    check,
+    check_power,
+    convert,
+    energy_kwh,
+)
 
 NUMBERS = (
     "chip_hours",
@@ -114,6 +122,8 @@ def _look_up(row: dict[str, Any]) -> None:
 def _energy_kwh(row: Mapping[str, Any]) -> float | None:
     if {"power_w", "full_power_w"} <= row.keys():
         check_power(row["power_w"], row["full_power_w"])
+    if "pue" in row:
+        check("pue", row["pue"], 1, math.inf, PUE_REMEDY)
     if not {"chip_hours", "power_w", "pue"} <= row.keys():
         return None
     return energy_kwh(row["chip_hours"], row["power_w"], row["pue"])

@@ -109,10 +109,16 @@ def calibrated(path: str | pathlib.Path) -> Machine:
     Raises:
         ValueError: the file is no calibration, or has a dtype without a peak.
     """
-    record = json.loads(pathlib.Path(path).read_text())
-    if not {"name", "flops_per_s", "bytes_per_s", "date"} <= record.keys():
+    try:
+        record = json.loads(pathlib.Path(path).read_text())
+    except ValueError as error:
         raise ValueError(
-            f"{path} has the keys {sorted(record)}: no calibration; make one with "
+            f"{path} is no calibration ({error}); make one with scripts/calibrate.py"
+        ) from error
+    keys = sorted(record) if isinstance(record, dict) else []
+    if not {"name", "flops_per_s", "bytes_per_s", "date"} <= set(keys):
+        raise ValueError(
+            f"{path} has the keys {keys}: no calibration; make one with "
             "scripts/calibrate.py"
         )
     unknown = record["flops_per_s"].keys() - PEAKS.keys()

@@ -63,7 +63,6 @@ _FROM_RUNS = (
     "ours_std",
     "ours_worst",
     "seeds",
-    "deviation",
     "verdict",
     "command",
     "commit",
@@ -151,7 +150,8 @@ def judge(bars: pd.DataFrame, found: Sequence[Run]) -> pd.DataFrame:
     """
     rows = [{**bar, **_ours(bar, found)} for bar in bars.to_dict("records")]
     columns = [*COLUMNS, *(PAIRED if "against" in bars else ())]
-    return pd.DataFrame(rows).reindex(columns=columns)
+    table = pd.DataFrame(rows).reindex(columns=columns)
+    return table.assign(deviation=deviation(table))
 
 
 def kept(table: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -175,7 +175,14 @@ def kept(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     filled = table.set_index("id").astype("object")
     columns = [name for name in _FROM_RUNS if name in printed and name in filled]
     filled.loc[printed.index, columns] = printed[columns]
+    filled["deviation"] = deviation(filled)
     return filled.reset_index()[list(table.columns)].infer_objects()
+
+
+def deviation(table: pd.DataFrame) -> "pd.Series[float]":
+    """Ours over what was published, minus 1; NaN where either is blank."""
+    ours, published = (table[name].astype(float) for name in ("ours_mean", "published"))
+    return ours / published - 1
 
 
 def unchanged(asked: pd.DataFrame, printed: pd.DataFrame) -> "pd.Series[bool]":
@@ -212,6 +219,12 @@ def evaluate(expression: str, run: Run) -> float:
     tree = {**run.summary, "accuracy": _by_phase(run.summary)}
     where = f"{run.path}/summary.json"
     numbers = [compare.number(tree, path, where) for path in words[::2]]
+    if "/" in signs and 0.0 in numbers[1:]:
+        zero = words[2 * numbers.index(0.0, 1)]
+        raise ValueError(
+            f"expression {expression!r} divides by {zero}, which is 0 in {where}; "
+            "divide by what is there in every run"
+        )
     return functools.reduce(_OPERATORS[signs.pop()], numbers)
 
 
@@ -279,7 +292,6 @@ def _ours(bar: dict[Any, Any], found: Sequence[Run]) -> dict[str, Any]:
         **{f"ours_{name}": value for name, value in ours.items()},
         **_interval(values, bar),
         "seeds": " ".join(map(str, values.index)),
-        "deviation": ours["mean"] / bar.get("published", math.nan) - 1,
         "verdict": _verdict(ours[bar["judged"]], bar),
         "command": "; ".join(dict.fromkeys(map(_command, runs))),
         "commit": " ".join(dict.fromkeys(map(_commit, runs))),

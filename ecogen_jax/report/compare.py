@@ -87,7 +87,10 @@ def number(tree: Any, path: str, where: str) -> float:
     """
     value = _follow(tree, path, where)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{path!r} is {value!r} in {where}, not a number")
+        remedy = _choices(value) if isinstance(value, dict | list) else "name another"
+        if value is None:
+            remedy = "this run has no such value, leave it out or name another"
+        raise ValueError(f"{path!r} is {value!r} in {where}, not a number; {remedy}")
     return float(value)
 
 

@@ -22,12 +22,19 @@ def read_csv(path: str | Path, rows: str) -> pd.DataFrame:
     if not Path(path).exists():
         raise FileNotFoundError(f"there is no file {path}; give a CSV with {rows}")
     try:
-        return pd.read_csv(path)
+        table = pd.read_csv(path)
     except (OSError, ValueError) as error:
         reason = str(error).strip()
         raise ValueError(
             f"{path} is no table ({reason}); give a CSV with {rows}"
         ) from error
+    if not isinstance(table.index, pd.RangeIndex):
+        # pandas takes the first fields for names of rows, and moves all others.
+        raise ValueError(
+            f"{path} has rows with more fields than its header; take the commas off "
+            "their ends, or name the columns that are missing"
+        )
+    return table
 
 
 def check_output(flag: str, path: str | Path) -> None:

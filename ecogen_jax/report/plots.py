@@ -1,8 +1,9 @@
 """The plots of a run, legible on a phone and without colour vision."""
 
+import contextlib
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +93,8 @@ def samples(run: Run) -> Figure | None:
     file = run.path / "samples.npz"
     if not file.exists():
         return None
-    try:
-        with np.load(file) as arrays:
-            rows = {name: arrays[name] for name in arrays}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{file} is damaged ({error}); put it back, or delete it to do without"
-        ) from error
+    with _whole(file), np.load(file) as arrays:
+        rows = {name: arrays[name] for name in arrays}
     if not rows:
         return None
     size = (len(rows), 1)
@@ -165,7 +161,8 @@ def tornado(run: Run) -> Figure | None:
     file = run.path / "uncertainty.json"
     if not file.exists():
         return None
-    found = json.loads(file.read_text())
+    with _whole(file):
+        found = json.loads(file.read_text())
     bars = found["inputs"][:MAX_BARS]
     height_in = 1.8 + 0.3 * len(bars)
     figure, axes = _figure(run, "What the total CO2e depends on", height_in)
@@ -191,7 +188,7 @@ def partition(run: Run) -> Figure | None:
     file = run.path / "partition.npz"
     if not file.exists():
         return None
-    with np.load(file) as arrays:
+    with _whole(file), np.load(file) as arrays:
         counts = arrays["label_counts"]
     if not counts.any():
         return None
@@ -247,6 +244,17 @@ DRAWINGS: dict[str, Callable[[Run], Figure | None]] = {
     "partition": partition,
     "training": training,
 }
+
+
+@contextlib.contextmanager
+def _whole(file: Path) -> Iterator[None]:
+    """Names a file that cannot be read because it was cut or changed."""
+    try:
+        yield
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{file} is damaged ({error}); put it back, or delete it to do without"
+        ) from error
 
 
 def _figure(run: Run, title: str, height_in: float) -> tuple[Figure, Axes]:

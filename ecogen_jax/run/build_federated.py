@@ -136,10 +136,12 @@ def _distillation(
         temperature=section.temperature,
         keep_statistics=True,
     )
-    distiller = kind_of(config, leg).build(
+    kind = kind_of(config, leg)
+    distiller = kind.build(
         nets.cloud, nets.end, nets.generator, generation=how, study=study
     )
-    return Distillation(distiller, how, WEIGHINGS[section.teacher_weights], steps)
+    weigh = WEIGHINGS[section.teacher_weights]
+    return Distillation(distiller, how, weigh, steps, kind.reads_logits)
 
 
 def _aggregate(config: ConfigDict) -> Aggregate:

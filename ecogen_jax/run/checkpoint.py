@@ -24,7 +24,7 @@ class Checkpoint(NamedTuple):
 
     Attributes:
       step: number of the checkpoint.
-      host: the JSON value that was saved with the arrays.
+      host: the JSON value that was saved with the arrays, not empty.
     """
 
     step: int
@@ -54,12 +54,18 @@ class Checkpoints:
         self._manager.close()
 
     def latest(self) -> Checkpoint | None:
-        """The newest whole checkpoint without its arrays, or None."""
+        """The newest whole checkpoint without its arrays, or None.
+
+        Raises:
+          CheckpointError: its JSON value cannot be read, which orbax does not tell.
+        """
         newest = self._manager.latest
         if newest is None:
             return None
-        metadata = self._manager.metadata(newest)
-        return Checkpoint(newest.step, metadata.custom_metadata)
+        host = self._manager.metadata(newest).custom_metadata
+        if not host:
+            raise self._unreadable(newest.step, "its metadata are damaged")
+        return Checkpoint(newest.step, host)
 
     def save(self, step: int, arrays: PyTree, host: dict[str, Any]) -> None:
         """Starts to save and returns; the arrays are copied from the device first.
@@ -67,7 +73,7 @@ class Checkpoints:
         Args:
           step: larger than that of every checkpoint before.
           arrays: pytree of arrays.
-          host: JSON value.
+          host: JSON value, not empty.
         """
         copied = jax.tree.map(_copied, arrays)
         # Without `force` a save is dropped while the one before it is under way.
@@ -114,11 +120,14 @@ class Checkpoints:
         try:
             return self._manager.load(step, template)
         except Exception as error:  # orbax raises many kinds
-            raise CheckpointError(
-                f"checkpoint {self._path / str(step)} cannot be read ({error!r:.200}); "
-                "delete that folder and give the same command, which goes on from the "
-                "checkpoint before it, or from the start"
-            ) from error
+            raise self._unreadable(step, f"{error!r:.200}") from error
+
+    def _unreadable(self, step: int, reason: str) -> CheckpointError:
+        return CheckpointError(
+            f"checkpoint {self._path / str(step)} cannot be read ({reason}); delete "
+            "that folder and give the same command, which goes on from the checkpoint "
+            "before it, or from the start"
+        )
 
 
 def _copied(leaf: Any) -> Any:

@@ -22,7 +22,7 @@ from ecogen_jax.relay.stage import Stage, compile_round, round_flops
 from ecogen_jax.run import baselines, measure, results, together, writer
 from ecogen_jax.run import journal as journals
 from ecogen_jax.run.build import Experiment, build
-from ecogen_jax.run.checkpoint import Checkpoints
+from ecogen_jax.run.checkpoint import CheckpointError, Checkpoints
 from ecogen_jax.run.clock import Clock
 from ecogen_jax.run.diverged import DivergedError, check_round
 from ecogen_jax.run.evaluate import Evaluator
@@ -368,7 +368,10 @@ class _Run:
         assert saved is not None
         self.journal = journals.Journal(**saved.host)
         self.journal.resumed += 1
-        writer.truncate_metrics(self.folder, self.journal.lines)
+        try:
+            writer.truncate_metrics(self.folder, self.journal.lines)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
         results.taken_up(self.config, self.experiment, self.folder, sys.argv)
         state = None
         if self.journal.round:  # only its shapes are needed

@@ -200,6 +200,8 @@ class Kind(NamedTuple):
       one_generator: whether one generator is trained from the first step to the last,
         so that it can have a moving average.
       by_class: whether teachers may be heard by class, see `ensemble`.
+      reads_logits: whether the student learns from what the teachers said of an image
+        when it was put into the bank.
     """
 
     build: Callable[..., Distiller]
@@ -207,3 +209,4 @@ class Kind(NamedTuple):
     keeps_generator: bool = True
     one_generator: bool = False
     by_class: bool = True
+    reads_logits: bool = True

@@ -178,4 +178,5 @@ CO_BOOSTING = Kind(
     co_boosting,
     frozenset(("cross_entropy", "batchnorm", "adversarial")),
     by_class=False,  # what it learns is one weight a teacher
+    reads_logits=False,  # it asks about images that it has pushed
 )

@@ -189,12 +189,14 @@ class Distillation(NamedTuple):
       weigh: from the images of each class behind each device to the devices'
         weights, both `[active, classes]`.
       steps: generator steps in a round.
+      reads_logits: see `Kind`.
     """
 
     distiller: Distiller
     generation: Generation
     weigh: Callable[[jax.Array], jax.Array]
     steps: int
+    reads_logits: bool
 
 
 class Task(NamedTuple):

@@ -19,7 +19,6 @@ from flax import struct
 
 from ecogen_jax import keys
 from ecogen_jax.nets.functional import Variables
-from ecogen_jax.relay.federated.aggregate import mean
 from ecogen_jax.relay.federated.base import (
     Arrived,
     Member,
@@ -95,7 +94,7 @@ def scaffold(task: Task) -> Method:
         after = averaged(task, server, changes, key)
         taken = (arrived.weights > 0).astype(jnp.float32)
         share = jnp.sum(taken) / task.num_devices
-        moved = mean(arrived.updates.control, taken)
+        moved = task.aggregate(arrived.updates.control, taken, key)
         control = jax.tree.map(lambda c, by: c + share * by, server.extra, moved)
         return replace(after, extra=control), {}
 

@@ -17,8 +17,8 @@ class Group(NamedTuple):
         workers: who.
         most: repeats at most, where one takes minutes.
         anew: how often all workers are started, and do their repeats. Where the memory
-            of a process lies moves a round of small nets by 5 %, for as long as the
-            process lives.
+            of a process lies moves a round of small nets by some percent, for as
+            long as the process lives.
     """
 
     clock: str

@@ -29,8 +29,8 @@ SMOKE = "SMOKE: generated data; these numbers show nothing."
 """What a smoke says above its tables."""
 
 _SMOKE = "_smoke"
-_SAID = ("published", "locator", "standing", "aim", "kind", "sort")
 # What is said of a row beside what it asks; it may be corrected without new runs.
+_SAID = ("published", "locator", "standing", "aim", "kind", "sort")
 _SHOWN = {
     "id": "id",
     "quantity": "quantity",
@@ -199,7 +199,8 @@ class Paper:
             folder: where `write` has put it before, or not yet.
 
         Returns:
-            The table; a row whose bar has changed since is not put back.
+            The table; a row that is asked otherwise since is not put back, and what is
+            said beside it (`_SAID`) is as it is said now.
         """
         path = folder / f"{name}.csv"
         if not path.exists():

@@ -16,7 +16,7 @@ EXAMPLE = """example:
 
 The table goes to tables/ beside the file of bars, and is named like it. A bar takes the
 runs of its experiment and dataset, which may differ in the seed alone. A row without
-such runs keeps what the table there says of it, unless the bar has changed.
+such runs keeps what the table there says of it, unless it is asked otherwise since.
 """
 
 

@@ -262,16 +262,22 @@ def test_audit_script(tmp_path, monkeypatch, capsys, line, status, says):
     assert says in capsys.readouterr().out
 
 
-def test_audit_refuses_rows_that_are_longer_than_the_header(
-    tmp_path, monkeypatch, capsys
+@pytest.mark.parametrize("names", ["ab", "12"])
+@pytest.mark.parametrize(
+    ("surplus", "status", "says"),
+    [("", 1, "227.2 times what"), ("7", 2, "more fields than its header")],
+)
+def test_audit_reads_the_right_columns_of_rows_longer_than_the_header(
+    tmp_path, monkeypatch, capsys, names, surplus, status, says
 ):
-    file = tmp_path / "jobs.csv"
-    file.write_text(
-        "name,chip_hours,power_w,pue,energy_kwh\na,100,400,1.1,9999,\nb,100,400,1,40,\n"
-    )
+    file, (first, second) = tmp_path / "jobs.csv", names
+    rows = [f"{first},100,400,1.1,9999,{surplus}", f"{second},100,400,1,40,{surplus}"]
+    file.write_text("\n".join(["name,chip_hours,power_w,pue,energy_kwh", *rows, ""]))
     monkeypatch.setattr("sys.argv", ["audit.py", str(file)])
-    assert script.main() == 2
-    assert "more fields than its header" in capsys.readouterr().err
+    monkeypatch.setenv("COLUMNS", "200")
+    assert script.main() == status
+    printed = capsys.readouterr()
+    assert says in printed.out + printed.err
 
 
 def test_audit_script_reports_a_file_that_it_cannot_read(tmp_path, monkeypatch, capsys):

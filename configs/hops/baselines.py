@@ -7,7 +7,7 @@ given the student of the data-free hop?
     python scripts/train.py --config configs/hops/baselines.py \
         --config.protocol.start_from=runs/hops_teacher/<run>
 
-Came out as expected (`A1` in `papers_repro/dfkd/`): real images 0.35 points above the
+Came out as expected (`A1` in `papers_repro/dfkd/`): real images 0.37 points above the
 hop, noise far below it, another dataset between them.
 """
 

@@ -163,7 +163,7 @@ def kept(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 
     Returns:
         The table, whose rows without runs have the numbers, command and commit of the
-        table there; not those whose bar has changed since.
+        table there; not those that are asked otherwise since.
     """
     if not path.exists():
         return table
@@ -223,7 +223,7 @@ def evaluate(expression: str, run: Run) -> float:
         zero = words[2 * numbers.index(0.0, 1)]
         raise ValueError(
             f"expression {expression!r} divides by {zero}, which is 0 in {where}; "
-            "divide by what is there in every run"
+            "divide by what is not 0 in any run"
         )
     return functools.reduce(_OPERATORS[signs.pop()], numbers)
 

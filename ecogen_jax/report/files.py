@@ -1,5 +1,6 @@
 """Files that a command names: read, or checked before the work that fills them."""
 
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -22,19 +23,20 @@ def read_csv(path: str | Path, rows: str) -> pd.DataFrame:
     if not Path(path).exists():
         raise FileNotFoundError(f"there is no file {path}; give a CSV with {rows}")
     try:
-        table = pd.read_csv(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            # Else the first fields of longer rows name these, and all others move.
+            return pd.read_csv(path, index_col=False)
+    except pd.errors.ParserWarning as error:
+        raise ValueError(
+            f"{path} has rows with more fields than its header; take away what is too "
+            "much, or name the columns that are missing"
+        ) from error
     except (OSError, ValueError) as error:
         reason = str(error).strip()
         raise ValueError(
             f"{path} is no table ({reason}); give a CSV with {rows}"
         ) from error
-    if not isinstance(table.index, pd.RangeIndex):
-        # pandas takes the first fields for names of rows, and moves all others.
-        raise ValueError(
-            f"{path} has rows with more fields than its header; take the commas off "
-            "their ends, or name the columns that are missing"
-        )
-    return table
 
 
 def check_output(flag: str, path: str | Path) -> None:

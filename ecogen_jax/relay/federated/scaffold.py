@@ -7,8 +7,8 @@
 Karimireddy et al., "SCAFFOLD: stochastic controlled averaging for federated learning",
 ICML 2020, algorithm 1, with a server step of 1. Means are over sampled devices with
 equal weights in the paper; the change of the net is weighted by images here, as in the
-other methods. Twice the bytes of FedAvg go both ways. Only layers that are shared have
-a control variate.
+other methods. Another `federated.aggregator` takes the place of both means. Twice the
+bytes of FedAvg go both ways. Only layers that are shared have a control variate.
 """
 
 from dataclasses import replace

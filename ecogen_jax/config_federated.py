@@ -222,13 +222,7 @@ def check(config: ConfigDict) -> None:
     if federated.active > devices:
         allowed = f"as many as there are devices at most, {devices}"
         raise ConfigError("federated.active", federated.active, allowed)
-    if "," in config.nets.end:
-        allowed = f"one net in {name}, for all devices"
-        raise ConfigError("nets.end", config.nets.end, allowed)
-    for tier in ("cloud", "edge"):
-        if config.nets[tier] != config.nets.end:
-            allowed = f"{config.nets.end!r} in {name}, which has one net: see nets.end"
-            raise ConfigError(f"nets.{tier}", config.nets[tier], allowed)
+    _check_nets(config)
     hops_alone = (
         *(("route", ()), ("baselines", ()), ("start_from", "")),
         ("hand_on_generators", False),
@@ -255,6 +249,18 @@ def check(config: ConfigDict) -> None:
     _check_server(config)
     _check_faults(config)
     _check_privacy(config)
+
+
+def _check_nets(config: ConfigDict) -> None:
+    """A federation has one net."""
+    name = config.protocol.name
+    if "," in config.nets.end:
+        allowed = f"one net in {name}, for all devices"
+        raise ConfigError("nets.end", config.nets.end, allowed)
+    for tier in ("cloud", "edge"):
+        if config.nets[tier] != config.nets.end:
+            allowed = f"{config.nets.end!r} in {name}, which has one net: see nets.end"
+            raise ConfigError(f"nets.{tier}", config.nets[tier], allowed)
 
 
 def _check_server(config: ConfigDict) -> None:

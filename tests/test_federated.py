@@ -1,4 +1,4 @@
-"""What all federated methods share: one contract, faults, messages, and their config.
+"""What all federated methods share: one contract, faults and messages.
 
 Methods whose server distils have the same contract in `test_federated_server.py`.
 """
@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecogen_jax import config as configs
 from ecogen_jax import mesh
 from ecogen_jax.config_federated import ROUNDS
 from ecogen_jax.relay.federated import FEDERATED
@@ -338,66 +337,3 @@ def test_a_head_alone_is_sent_and_makes_no_net_of_the_cloud():
     for device in range(DEVICES):
         head = jax.tree.map(lambda a, d=device: a[d], nets["classifier"])
         assert distance(head, after["classifier"]) == 0.0
-
-
-@pytest.mark.parametrize(
-    ("name", "changes", "field", "remedy"),
-    [
-        ("fedavg", {"active": 7}, "federated.active", "at most, 6"),
-        (
-            "fedavg",
-            {"faults__drop": 0.7, "faults__nan": 0.4},
-            "federated.faults",
-            "sum",
-        ),
-        ("fedgen", {"privacy__clip": 1.0}, "federated.privacy.clip", "0 in fedgen"),
-        (
-            "fedavg",
-            {"privacy__clip": 1.0, "aggregator": "median"},
-            "federated.aggregator",
-            "'mean' with privacy",
-        ),
-        (
-            "fedavg",
-            {"privacy__clip": 1.0, "statistics": "own"},
-            "federated.statistics",
-            "'average' with privacy",
-        ),
-        ("scaffold", {"momentum": 0.9}, "federated.momentum", "0 in scaffold"),
-        (
-            "hierarchical",
-            {"hierarchical__period": 5},
-            "federated.hierarchical.period",
-            "federated.rounds at most, 4",
-        ),
-        ("alone", {"compression": "int8"}, "federated.compression", "'none' in alone"),
-        ("feddistill", {"share": "head"}, "federated.share", "'all' in feddistill"),
-        ("alone", {"faults__stale": 0.1}, "federated.faults", "0 for drop, nan"),
-        (
-            "fedavg",
-            {"privacy__clip": 1.0, "privacy__noise_multiplier": 1e-4},
-            "federated.privacy.noise_multiplier",
-            "0.001 or more",
-        ),
-    ],
-)
-def test_what_contradicts_itself_is_refused(name, changes, field, remedy):
-    with pytest.raises(configs.ConfigError, match=remedy) as caught:
-        config(name, **changes)
-    assert caught.value.field == field
-    assert f"{field} = {caught.value.value!r} is refused" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("nets", "field", "remedy"),
-    [
-        ({"cloud": "lenet5"}, "nets.cloud", "'mlp' in fedavg"),
-        ({"end": "mlp,lenet5"}, "nets.end", "one net in fedavg"),
-    ],
-)
-def test_nets_of_different_kinds_are_refused(nets, field, remedy):
-    made = config("fedavg")
-    made.nets.update(nets)
-    with pytest.raises(configs.ConfigError, match=remedy) as caught:
-        configs.check(made)
-    assert caught.value.field == field

@@ -395,18 +395,3 @@ def test_co_boosting_does_not_hear_a_teacher_without_weight():
     got = co_boosting.heard(received, jnp.array([0.2, 0.9, 0.6])).weights
     want = [[0.25, 0.25, 0], [0, 0, 0], [0.75, 0.75, 0]]
     np.testing.assert_allclose(got, want, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("file", "override", "field"),
-    [
-        ("fedftg", "federated.share=head", "federated.share"),
-        ("feddf", "data.public_fraction=0.0", "data.public_fraction"),
-        ("fedavg", "data.public_fraction=1.0", "data.public_fraction"),
-        ("dense", "up_end_cloud.distiller=relay", "up_end_cloud.distiller"),
-    ],
-)
-def test_what_the_server_needs_is_checked(file, override, field):
-    with pytest.raises(configs.ConfigError) as refusal:
-        configs.load(f"configs/federated/{file}.py", [override])
-    assert refusal.value.field == field

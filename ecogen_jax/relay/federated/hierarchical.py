@@ -65,7 +65,7 @@ def hierarchical(task: Task) -> Method:
     def merge(server: Tiers, arrived: Arrived, key: Key) -> tuple[Tiers, Metrics]:
         below, axes = _by_edge(arrived, task.num_edges)
         edges = jax.vmap(
-            lambda edge, arrived: averaged(task, edge, arrived, key), in_axes=(0, axes)
+            lambda edge, below: averaged(task, edge, below, key), in_axes=(0, axes)
         )(server.edges, below)
         seen = server.seen + below.weights.sum(axis=1)
         number = server.number + 1

@@ -28,7 +28,6 @@ from tests.toy_federation import (
     HEAD_FLOATS,
     SIZES,
     assert_close,
-    config,
     counts,
     distance,
     mixed,

@@ -8,6 +8,7 @@ import argparse
 import itertools
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,10 @@ from papers_repro.paper import SMOKE, Paper
 TRAIN = pathlib.Path(__file__).parent.parent / "scripts" / "train.py"
 # A smoke compiles far longer than it runs.
 _FAST_COMPILING = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+
+
+STOPPED = "; the same command goes on from what is done"
+"""What is said after a Ctrl-C of what can be resumed."""
 
 
 class Job(NamedTuple):
@@ -80,18 +85,29 @@ def make(
 
     Returns:
         What failed, and where its log is.
+
+    Raises:
+        KeyboardInterrupt: as it came; the runs under way were stopped, and none of the
+            others was begun.
     """
     for job in todo:  # a typo stops here, before any work
         config_lib.load(*place.cell(job, ""))
     cores = itertools.count()
     made: dict[tuple[str, int], Future[pathlib.Path]] = {}
+    running: set[subprocess.Popen[bytes]] = set()
     with ThreadPoolExecutor(num_jobs, initializer=lambda: pin(next(cores))) as pool:
-        for job in todo:
-            start = made.get((job.start, job.seed))
-            made[job.experiment, job.seed] = pool.submit(
-                _make_one, job, start, place, console
-            )
-    errors = [made[job.experiment, job.seed].exception() for job in todo]
+        try:
+            for job in todo:
+                start = made.get((job.start, job.seed))
+                made[job.experiment, job.seed] = pool.submit(
+                    _make_one, job, start, place, console, running
+                )
+            errors = [made[job.experiment, job.seed].exception() for job in todo]
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in tuple(running):
+                process.terminate()
+            raise
     return [
         f"{job.name}: {error}"
         for job, error in zip(todo, errors, strict=True)
@@ -100,7 +116,11 @@ def make(
 
 
 def _make_one(
-    job: Job, start: Future[pathlib.Path] | None, place: Place, console: Console
+    job: Job,
+    start: Future[pathlib.Path] | None,
+    place: Place,
+    console: Console,
+    running: set[subprocess.Popen[bytes]],
 ) -> pathlib.Path:
     """Makes a run, or finds it finished; returns its folder."""
     cell = place.cell(job, str(start.result()) if start else "")
@@ -110,14 +130,18 @@ def _make_one(
     log = pathlib.Path(place.workdir) / "logs" / f"{job.experiment}-seed{job.seed}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
-    with log.open("w") as file:
-        subprocess.run(
+    with (
+        log.open("w") as file,
+        subprocess.Popen(
             sweep.command(pathlib.Path(os.path.relpath(TRAIN)), cell),
             stdout=file,
             stderr=subprocess.STDOUT,
             env=os.environ | (_FAST_COMPILING if place.smoke else {}),
-            check=False,
-        )
+        ) as process,
+    ):
+        running.add(process)
+        process.wait()
+        running.discard(process)
     done = sweep.finished_run(cell)
     if done is None:
         raise FailedRunError(f"see {log}")
@@ -205,6 +229,7 @@ def command(
     """
     options = options_of.parse_args(arguments)
     console = Console()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         only = [id for id in options.only.split(",") if id]
         paper.chosen(only)
@@ -216,6 +241,11 @@ def command(
             return reproduce(options, only, pathlib.Path(made) / "tables", console)
     except ValueError as error:
         options_of.error(str(error))
+    except KeyboardInterrupt:
+        Console(stderr=True).print(f"stopped{'' if options.smoke else STOPPED}")
+        return 128 + signal.SIGINT
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _refuse_idle(paper: Paper, only: Iterable[str], in_smoke: Collection[str]) -> None:

@@ -97,6 +97,9 @@ def main() -> int:
         results = list(run_with_progress(cells))
     except ValueError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print(command.STOPPED, file=sys.stderr)
+        return command.STOPPED_STATUS
     show(results)
     return int(any(result.status == "failed" for result in results))
 

@@ -23,7 +23,7 @@ from rich.markup import escape
 from ecogen_jax import config as configs
 from ecogen_jax import distributed
 from ecogen_jax.data.sources import DataUnavailableError
-from ecogen_jax.run.command import join_and_read_config
+from ecogen_jax.run.command import STOPPED, STOPPED_STATUS, join_and_read_config
 
 EXPECTED = (configs.ConfigError, DataUnavailableError, distributed.JoinError)
 """What the user can mend, and is told in one line."""
@@ -36,6 +36,9 @@ def main() -> int:
     except EXPECTED as error:
         show(error)
         return 2
+    except KeyboardInterrupt:
+        print(STOPPED, file=sys.stderr)
+        return STOPPED_STATUS
 
 
 def report(config: configs.ConfigDict, console: Console) -> int:

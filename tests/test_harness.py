@@ -1,9 +1,16 @@
 """The command line that papers share: what a smoke prints, and what it refuses."""
 
+import os
+import pathlib
 import re
+import signal
+import sys
+import threading
+import time
 
 import pytest
 
+from ecogen_jax.run.sweep import Cell
 from papers_repro import harness
 from papers_repro.dfkd import reproduce as dfkd
 from papers_repro.dfkd.table import PAPER as DFKD
@@ -86,3 +93,47 @@ def test_a_smoke_refuses_what_it_does_not_run(capsys, name, only, refused, known
     smoke = {id for id, one in command.EXPERIMENTS.items() if one.in_smoke}
     for part in parts:
         assert set(paper.experiments(paper.chosen([part]))) <= smoke, part
+
+
+@pytest.fixture
+def endless(tmp_path, monkeypatch):
+    """Runs that only a signal ends: their place."""
+    code = "import time; time.sleep(60)"
+    monkeypatch.setattr(
+        harness.sweep, "command", lambda train, cell: [sys.executable, "-c", code]
+    )
+    monkeypatch.setattr(harness.sweep, "finished_run", lambda cell: None)
+    cell = Cell("configs/quickstart.py:smoke", ())
+    return harness.Place(str(tmp_path), smoke=False, cell=lambda job, start: cell)
+
+
+def stop_soon(signum, logs):
+    """Sends this process a signal once a run has begun."""
+
+    def send():
+        while not any(logs.glob("*")):
+            time.sleep(0.01)
+        time.sleep(0.2)
+        os.kill(os.getpid(), signum)
+
+    threading.Thread(target=send).start()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_the_runs_under_way_and_begins_no_other(
+    endless, capsys, monkeypatch, signum
+):
+    jobs = [harness.Job("B1.fedavg", seed) for seed in range(3)]
+
+    def reproduce(options, only, folder, console):
+        harness.make(jobs, endless, 2, console)
+
+    monkeypatch.setattr(fedgen, "_reproduce", reproduce)
+    logs = pathlib.Path(endless.workdir, "logs")
+    stop_soon(signum, logs)
+    start = time.monotonic()
+    assert fedgen.main([]) == 130
+    assert time.monotonic() - start < 20
+    assert len(list(logs.iterdir())) == 2
+    assert capsys.readouterr().err == f"stopped{harness.STOPPED}\n"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -157,6 +157,16 @@ def test_script_runs_the_grid_and_reports_failure(spec, monkeypatch, capsys):
     assert len(list(Path("out/sweep-logs").iterdir())) == 2
 
 
+def test_ctrl_c_ends_a_sweep_with_one_line(spec, monkeypatch, capsys):
+    def run(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep.subprocess, "run", run)
+    monkeypatch.setattr(sys, "argv", ["sweep.py", "--config", spec, "--seeds", "0"])
+    assert script.main() == 130
+    assert capsys.readouterr().err == "stopped; the same command goes on where it was\n"
+
+
 def test_no_path_of_a_sweep_is_cut(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     cell = sweep.Cell("x.py", (f"run.workdir={'a' * 50}", f"data.name={'b' * 50}"))

@@ -7,7 +7,7 @@ import pytest
 
 from ecogen_jax import mesh
 from ecogen_jax.data import sources
-from ecogen_jax.run import writer
+from ecogen_jax.run import loop, writer
 from scripts import train
 
 SMOKE = "configs/quickstart.py:smoke"
@@ -113,6 +113,14 @@ def test_data_that_no_provider_has_is_one_error(call, monkeypatch, tmp_path):
     assert (status, out) == (2, "")
     assert err == "error: fake: [hub] tried, and no answer\n"
     assert not (tmp_path / "runs").exists()
+
+
+def test_ctrl_c_ends_a_run_with_one_line(call, monkeypatch):
+    def run(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "run", run)
+    assert call() == (130, "", "stopped; the same command goes on where it was\n")
 
 
 def test_a_run_that_diverges_ends_with_one_error_and_no_summary(call, tmp_path):

@@ -16,6 +16,9 @@ PREFIX = "--config."
 BACKENDS = ("auto", "shard_map")
 """Backends that know the devices of other processes."""
 
+STOPPED, STOPPED_STATUS = "stopped; the same command goes on where it was", 130
+"""What is said after Ctrl-C, and the exit status that shells give to it."""
+
 
 def read_config(description: str | None) -> ConfigDict:
     """Reads `--config FILE[:ARG]` and its overrides, and sets JAX up for the config.

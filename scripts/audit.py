@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ecogen_jax.energy import audit
@@ -51,7 +52,8 @@ def show(findings: list[audit.Finding]) -> Table:
     for finding in findings:
         numbers = (finding.printed, finding.expected)
         cells = ("" if number is None else f"{number:.6g}" for number in numbers)
-        shown.add_row(finding.name, finding.field, *cells, finding.reason)
+        # A name such as "LLaMA [7B]" is no markup.
+        shown.add_row(escape(finding.name), finding.field, *cells, finding.reason)
     return shown
 
 

@@ -251,6 +251,7 @@ def test_audit_refuses_a_column_that_it_does_not_know():
     [
         ("a,82432,400,1.1,36270", 0, "1 rows, 0 contradictions"),
         ("a,82432,400,1.1,32973", 1, "PUE was left out"),
+        ("a [7B] [/b],82432,400,1.1,32973", 1, " a [7B] [/b] "),
     ],
 )
 def test_audit_script(tmp_path, monkeypatch, capsys, line, status, says):

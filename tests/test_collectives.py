@@ -54,3 +54,23 @@ def test_collectives_in_a_loop_send_every_trip():
         average, mesh=mesh(8), in_specs=P("client"), out_specs=P(), check_vma=False
     )
     assert meter.cost(sharded, array(8, 5)).wire_bytes == 10 * 2 * 7 * 5 * 4
+
+
+def test_an_axis_of_vmap_sends_nothing():
+    averaged = jax.vmap(lambda x: x - lax.pmean(x, "clients"), axis_name="clients")
+    count = meter.cost(averaged, array(8, 5))
+    assert count.wire_bytes == 0
+    # One for each number added, and the difference; dividing is of the mean alone.
+    assert count.flops == 8 * 5 + 5 + 8 * 5
+
+
+def test_what_vmap_adds_up_is_sent_once():
+    def step(x):
+        added = jax.vmap(lambda row: lax.psum(row, ("own", "client")), axis_name="own")
+        return added(x)
+
+    sharded = jax.shard_map(
+        step, mesh=mesh(8), in_specs=P("client"), out_specs=P(), check_vma=False
+    )
+    # Each shard adds its two rows of 5 numbers, and sends the sum around the ring.
+    assert meter.cost(sharded, array(16, 5)).wire_bytes == 8 * 2 * 7 / 8 * 5 * 4

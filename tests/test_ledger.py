@@ -26,10 +26,9 @@ WAITING = rates.rates(
 )
 
 
-def wait(tier, wait_s=5.0):
-    return ledger.idle_entry(
-        WAITING, cycle=1, phase="up", stage="up", tier=tier, wait_s=wait_s
-    )
+def wait(tier, wait_s=5.0, waits_for="edge"):
+    where = {"cycle": 1, "phase": "up", "stage": "up", "waits_for": waits_for}
+    return ledger.idle_entry(WAITING, tier=tier, wait_s=wait_s, **where)
 
 
 def compute(tier="cloud", flops=1e15, host_s=2.0, **changes):
@@ -111,16 +110,20 @@ def test_parts_add_up_to_the_energy():
 
 
 def test_waiting_by_hand():
-    entry = wait("end", wait_s=100.0)
+    entry = wait("end", wait_s=100.0, waits_for="cloud")
     power = devices.device_cell("raspberry_pi_4", "idle_power")
+    speed = devices.device("tpu_v4").achieved_flops
+    longest, shortest = (100 * speed.value / end for end in (speed.low, speed.high))
     assert entry.idle_j == entry.energy_j == pytest.approx(100 * power.value)
-    assert entry.energy_low_j == pytest.approx(100 * power.low)
-    assert entry.energy_high_j == pytest.approx(100 * power.high * 1.2)
+    assert entry.energy_low_j == pytest.approx(shortest * power.low)
+    assert entry.energy_high_j == pytest.approx(longest * power.high * 1.2)
     assert (entry.flops, entry.dynamic_j, entry.device_s) == (0, 0, 0)
+    assert (entry.place, entry.waits_for) == ("end", "cloud")
+    where = {"cycle": 1, "phase": "up", "stage": "up", "wait_s": 1.0}
     with pytest.raises(ValueError, match=r"no idle_power of edge.*include_idle=True"):
-        ledger.idle_entry(
-            RATES, cycle=1, phase="up", stage="up", tier="edge", wait_s=1.0
-        )
+        ledger.idle_entry(RATES, tier="edge", waits_for="end", **where)
+    with pytest.raises(ValueError, match="waits_for"):
+        ledger.idle_entry(WAITING, tier="edge", waits_for="", **where)
 
 
 def test_making_a_device_is_shared_out_over_its_life():

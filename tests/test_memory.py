@@ -171,3 +171,34 @@ def test_shards_hold_their_own_copies():
     sharded = jax.shard_map(matmul, mesh=mesh, in_specs=specs, out_specs=specs[0])
     count = meter.cost(sharded, array(8, 4), array(4, 4))
     assert count.peak_bytes == count.bytes_low == 4 * (32 + 32 + 8 * 16)
+
+
+def test_an_array_that_was_updated_is_still_read():
+    def attend(cache, query, new, index):
+        cache = lax.dynamic_update_slice_in_dim(cache, new, index, axis=0)
+        return jax.nn.softmax(cache @ query) @ cache, cache
+
+    args = array(1000, 8), array(8), array(1, 8), array(dtype=jnp.int32)
+    count = meter.cost(attend, *args)
+    # All rows but the new one, query, new row and index; the result and the new row.
+    assert count.bytes_low == 4 * (999 * 8 + 8 + 8 + 1 + 8 + 8)
+
+
+def test_a_row_that_was_just_made_need_not_be_read():
+    def program(table, index, update):
+        new = lax.dynamic_update_slice_in_dim(table, update, 0, axis=0)
+        return new, lax.dynamic_index_in_dim(new, index) * 2.0
+
+    args = array(1000, 8), array(dtype=jnp.int32), array(2, 8)
+    # Index and update read; update and doubled row written.
+    assert meter.cost(program, *args).bytes_low == 4 * (1 + 16 + 16 + 8)
+
+
+def test_a_loop_reads_what_it_carries_and_updates():
+    def step(cache, new):
+        cache = lax.dynamic_update_slice_in_dim(cache, new, 0, axis=0)
+        return cache, cache.sum()
+
+    count = meter.cost(lambda *a: lax.scan(step, *a), array(100, 8), array(10, 1, 8))
+    # A trip: 99 rows, the new one in and out, the sum.
+    assert count.bytes_low == 10 * 4 * (99 * 8 + 8 + 8 + 1)

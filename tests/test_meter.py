@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
@@ -121,7 +122,8 @@ def test_upsampling_conv_does_not_count_the_holes_of_its_input():
 
 def test_elementwise_counts_outputs_and_movement_counts_nothing():
     def program(x):
-        return (x.reshape(4, 8).T.astype(jnp.bfloat16), jnp.exp(x) * 2.0)
+        moved = jnp.stack([checkpoint_name(x, "x")] * 2), jnp.tile(x, 2)
+        return moved, x.reshape(4, 8).T.astype(jnp.bfloat16), jnp.exp(x) * 2.0
 
     count = meter.cost(program, array(32))
     assert count.flops == count.by_class["elementwise"] == 64
@@ -139,6 +141,8 @@ def test_pooling_and_its_gradient_count_each_window():
     assert meter.cost(pool, array(8, 8)).by_class["reduction"] == 16 * 4
     backward = meter.cost(jax.grad(lambda x: pool(x).sum()), array(8, 8))
     assert backward.by_class["reduction"] == 16 * 4
+    forward = meter.cost(lambda x: jax.jvp(pool, (x,), (x,))[1], array(8, 8))
+    assert forward.by_class["reduction"] == 16 * 4
 
 
 def test_scatter_add_counts_updates_not_the_table():

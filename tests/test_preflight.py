@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import Counter
 
 import jax
 import pandas as pd
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from ecogen_jax import config as configs
 from ecogen_jax.data import sources
-from ecogen_jax.energy import ledger
+from ecogen_jax.energy import ledger, rates
 from ecogen_jax.run import preflight
 from ecogen_jax.run.preflight import forecast
 from scripts import energy as script
@@ -60,7 +61,12 @@ def test_tiers_that_work_in_turn_wait_for_each_other():
     experiment, entries = forecast(config)
     here = [entry for entry in entries if entry.stage == "federated"]
     work = {e.place: e.device_s for e in here if e.flops > 0}
-    waits = {e.place: e.idle_j for e in here if e.idle_j > 0}
+    waits: Counter[str] = Counter()
+    for entry in here:
+        if entry.waits_for:
+            waits[entry.place] += entry.idle_j
+    pairs = {(e.place, e.waits_for) for e in here if e.idle_j > 0}
+    assert pairs == {(t, w) for t in rates.TIERS for w in work if t != w}
     power = {t: cell.value for t, cell in experiment.rates.idle_power.items()}
     active, edges = config.federated.active, config.topology.num_edges
     assert set(work) == {"end", "cloud"}

@@ -76,7 +76,7 @@ class Entry(NamedTuple):
         down_bytes: bytes away from the cloud; 0 on a tier.
         host_s: wall seconds of the simulating machine; enters nothing.
         device_s: modelled busy seconds of the simulated device or link, the parties
-            of the tier one after the other.
+            of the tier one after the other; of a link with one latency a direction.
         energy_j: joules, with PUE; and the ends of the interval.
         energy_low_j: see ``energy_j``.
         energy_high_j: see ``energy_j``.
@@ -91,6 +91,7 @@ class Entry(NamedTuple):
             where no source gives the device's, 0 on a link.
         water_l: litres that evaporated on the cloud's site.
         kind: ``measured``, ``modelled`` or ``assumed``.
+        waits_for: the tier that is waited for; "" where nobody waits.
     """
 
     cycle: int
@@ -115,6 +116,7 @@ class Entry(NamedTuple):
     embodied_g: float | None
     water_l: float
     kind: str
+    waits_for: str = ""
 
 
 def compute_entry(
@@ -172,8 +174,12 @@ def idle_entry(
     stage: str,
     tier: str,
     wait_s: SupportsFloat,
+    waits_for: str,
 ) -> Entry:
     """Accounts for the parties of one tier that wait for another.
+
+    They wait the longer, the slower the devices waited for: the interval has the
+    corners of that speed too.
 
     Args:
         rates: from `rates.rates`, with ``include_idle``.
@@ -182,29 +188,33 @@ def idle_entry(
         stage: finer name of the phase.
         tier: ``cloud``, ``edge`` or ``end``.
         wait_s: seconds of waiting, all parties of the tier together.
+        waits_for: the tier that computes meanwhile.
 
     Returns:
         A modelled entry.
 
     Raises:
-        ValueError: the tier is unknown, waiting is not part of the rates, or the
+        ValueError: a tier is unknown, waiting is not part of the rates, or the
             seconds are negative or not finite.
     """
     check_place("tier", tier, TIERS)
+    check_place("waits_for", waits_for, TIERS)
     if tier not in rates.idle_power:
         raise ValueError(
             f"rates have no idle_power of {tier}: make them with include_idle=True"
         )
-    seconds = _amount("wait_s", wait_s)
+    seconds, speed = _amount("wait_s", wait_s), rates.devices[waits_for].achieved_flops
+    slowness = _interval(speed.value, _inverse(speed))
     return _tier_entry(
         rates,
         tier,
         "idle_j",
-        _interval(seconds, rates.idle_power[tier]),
+        _interval(seconds, slowness, rates.idle_power[tier]),
         seconds,
         cycle=cycle,
         phase=phase,
         stage=stage,
+        waits_for=waits_for,
     )
 
 

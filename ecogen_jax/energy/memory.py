@@ -41,9 +41,9 @@ def fused_bytes(jaxpr: core.Jaxpr, while_trips: loops.WhileTrips = None) -> int:
 
     A program, and each trip of a loop, reads each of its inputs once and writes each
     of its results once; all that lies between stays on chip. Of an array that is only
-    sliced or gathered from, the slices are read; of one that is only updated in
-    place, the updates are written. The carry of a loop goes through memory once a
-    trip, which is what makes this no bound for a loop whose state fits on chip.
+    sliced or gathered from, the slices are read; of one that is updated in place, the
+    updates are written, and not read again. The carry of a loop goes through memory
+    once a trip, which is what makes this no bound for a loop whose state fits on chip.
     ``cond`` takes the cheapest branch, a ``while`` with a stated bound no trip.
 
     Args:
@@ -163,15 +163,25 @@ def _fewest(eqn: core.JaxprEqn, while_trips: loops.WhileTrips) -> int:
 
 def _read(program: _Program, ops: list[_Op]) -> int:
     """Bytes of the program's inputs that operations read."""
-    sizes, read = program.sizes, Counter[int]()
+    sizes, read, most = program.sizes, Counter[int](), Counter[int]()
+    # An array that was updated in place -> what it was before, and the bytes updated.
+    updated: dict[int, tuple[int, int]] = {}
     for op in ops:
         name = op.eqn.primitive.name
-        for place, i in enumerate(op.ins):
-            if i is None or (place == 0 and name in primitives.PUTS):
+        for place, number in enumerate(op.ins):
+            if number is None:
+                continue
+            i, fresh = updated.get(number, (number, 0))
+            if place == 0 and name in primitives.PUTS:
+                update = op.eqn.invars[primitives.PUTS[name]]
+                updated[op.outs[0]] = i, fresh + primitives.num_bytes(update)
                 continue
             picks = place == 0 and name in primitives.PICKS
-            read[i] += sizes[op.outs[0]] if picks else sizes[i]
-    return sum(min(read[i], sizes[i]) for i in program.inputs)
+            size = sizes[op.outs[0]] if picks else sizes[i]
+            # What was just made is on chip, and so is what was read before.
+            read[i] += max(size - fresh, 0)
+            most[i] = max(most[i], sizes[i] - fresh)
+    return sum(min(read[i], most[i]) for i in program.inputs)
 
 
 def _written(program: _Program, ops: list[_Op]) -> int:

@@ -11,8 +11,9 @@ Rules, in FLOPs:
 * data movement, dtype casts, key handling: zero.
 
 Left out: the cost of sorting and of dense linear algebra (``sort``, ``fft``,
-``cholesky``, ...) and of what leaves JAX (``ffi_call``, ``pure_callback``), which fall
-back to one per output element; the grid of a ``pallas_call``, whose body counts once.
+``cholesky``, ...), of products with scales (``scaled_dot``), of ``pbroadcast``, and of
+what leaves JAX (``ffi_call``, ``pure_callback``), which fall back to one per output
+element; the grid of a ``pallas_call``, whose body counts once.
 
 Bytes on the wire are those of the ring algorithms, which are the least that a
 bandwidth-optimal network sends (Patarasuk and Yuan 2009, J. Parallel Distrib. Comput.
@@ -44,21 +45,21 @@ _REDUCTIONS = ALL_REDUCES | _names(
 )
 _WINDOWED = _names(
     "reduce_window reduce_window_sum reduce_window_max reduce_window_min "
-    "select_and_scatter_add"
+    "select_and_scatter_add select_and_gather_add"
 )
 _SCATTERS = _names("scatter-add scatter-sub scatter-mul scatter-min scatter-max")
 _MOVEMENT = _names(
     "broadcast_in_dim reshape transpose squeeze slice dynamic_slice gather scatter "
-    "dynamic_update_slice concatenate pad rev split unstack iota copy empty "
+    "dynamic_update_slice concatenate stack tile pad rev split unstack iota copy empty "
     "convert_element_type bitcast_convert_type reduce_precision stop_gradient "
-    "optimization_barrier device_put reshard sharding_constraint axis_index pvary "
+    "optimization_barrier device_put reshard sharding_constraint axis_index pvary name "
     "all_gather all_gather_invariant all_to_all ppermute "
     "random_seed random_wrap random_unwrap random_split random_fold_in"
 )
 # Their jaxpr, where they carry one, is the scalar operation that they apply.
 OWN_RULE = _REDUCTIONS | _WINDOWED | _SCATTERS | _MOVEMENT
-# Operations on the type alone, which touch no memory.
-ALIASES = _names("pvary")
+# Operations on the type or the name alone, which touch no memory.
+ALIASES = _names("pvary name")
 # Operations that read a part of their first operand, as large as their result.
 PICKS = _names("slice dynamic_slice gather")
 # Operations that write a part of their first operand, and the operand that they write.
@@ -137,7 +138,8 @@ def wire_bytes(eqn: core.JaxprEqn, axis_sizes: Mapping[str, int]) -> float:
     name, params = eqn.primitive.name, eqn.params
     if name not in ALL_REDUCES | _GATHERS | _EXCHANGES | {"ppermute"}:
         return 0.0
-    held = sum(num_bytes(var) for var in eqn.invars)
+    # An axis of `vmap` is added up at home, before anything is sent.
+    held = sum(map(num_bytes, eqn.outvars if name in ALL_REDUCES else eqn.invars))
     group = _group_size(params, axis_sizes)
     if name == "ppermute":
         return held * sum(a != b for a, b in params["perm"]) / group
@@ -156,8 +158,9 @@ def _group_size(params: Mapping[str, Any], axis_sizes: Mapping[str, int]) -> int
     if groups:
         return len(groups[0])
     axes = params["axes"] if "axes" in params else params["axis_name"]
-    named = axes if isinstance(axes, tuple | list) else (axes,)
-    return math.prod(axis_sizes[axis] for axis in named)
+    every = axes if isinstance(axes, tuple | list) else (axes,)
+    # Numbers stand for axes of the array itself, which `vmap` has named.
+    return math.prod(axis_sizes[axis] for axis in every if not isinstance(axis, int))
 
 
 def _dot_flops(eqn: core.JaxprEqn) -> int:

@@ -8,7 +8,8 @@ Distributions, by the width of the interval [low, high] around the value:
 * wider: log-uniform, since then the interval says no more than the order of magnitude;
 * low = high: the value itself.
 
-Counts (FLOPs, bytes, seconds of waiting) are taken as exact.
+Counts (FLOPs, bytes) are taken as exact. Who waits does so for as long as the tier that
+works takes, so that those seconds move with the speed of its device.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -35,12 +36,13 @@ class Counts(NamedTuple):
     Attributes:
         flops: operations by tier.
         num_bytes: bytes in both directions by link.
-        wait_s: seconds of waiting by tier.
+        wait_s: seconds of waiting by the tier that waits and the one that works, with
+            the devices of the latter at the value of their speed.
     """
 
     flops: dict[str, float]
     num_bytes: dict[str, float]
-    wait_s: dict[str, float]
+    wait_s: dict[tuple[str, str], float]
 
 
 class Bar(NamedTuple):
@@ -105,17 +107,19 @@ def count(entries: Iterable[Entry], rates: Rates) -> Counts:
         rates: the constants it was made with, to tell waiting from its joules.
 
     Returns:
-        FLOPs and seconds of waiting by tier, bytes by link.
+        FLOPs by tier, bytes by link, and seconds of waiting.
     """
-    flops, wait_s = dict.fromkeys(TIERS, 0.0), dict.fromkeys(TIERS, 0.0)
-    num_bytes = dict.fromkeys(LINKS, 0.0)
+    flops, num_bytes = dict.fromkeys(TIERS, 0.0), dict.fromkeys(LINKS, 0.0)
+    wait_s: dict[tuple[str, str], float] = {}
     for entry in entries:
         if entry.place in LINKS:
             num_bytes[entry.place] += entry.up_bytes + entry.down_bytes
             continue
         flops[entry.place] += entry.flops
         if entry.idle_j:
-            wait_s[entry.place] += entry.idle_j / rates.idle_power[entry.place].value
+            pair = entry.place, entry.waits_for
+            seconds = entry.idle_j / rates.idle_power[entry.place].value
+            wait_s[pair] = wait_s.get(pair, 0.0) + seconds
     return Counts(flops, num_bytes, wait_s)
 
 
@@ -143,12 +147,15 @@ def _used(rates: Rates, counts: Counts) -> dict[str, Constant]:
     used = {"grid intensity": rates.intensity}
     for tier in TIERS:
         device = rates.devices[tier]
-        if counts.flops[tier]:
+        waits = any(waiting == tier for waiting, _ in counts.wait_s)
+        works = any(working == tier for _, working in counts.wait_s)
+        if counts.flops[tier] or works:
             used[f"{device.name} achieved_flops"] = device.achieved_flops
+        if counts.flops[tier]:
             used[f"{device.name} power_w"] = device.power_w
-        if counts.wait_s[tier]:
+        if waits:
             used[f"{device.name} idle_power"] = rates.idle_power[tier]
-        if counts.flops[tier] or counts.wait_s[tier]:
+        if counts.flops[tier] or waits:
             used[f"{tier} pue"] = rates.pue[tier]
     for link in LINKS:
         if counts.num_bytes[link]:
@@ -168,8 +175,14 @@ def _totals(rates: Rates, counts: Counts) -> Totals:
             if counts.flops[tier]:
                 seconds = counts.flops[tier] / inputs[f"{device} achieved_flops"]
                 it_j += seconds * inputs[f"{device} power_w"]
-            if counts.wait_s[tier]:
-                it_j += counts.wait_s[tier] * inputs[f"{device} idle_power"]
+            for (waiting, working), wait_s in counts.wait_s.items():
+                if waiting == tier:
+                    other = rates.devices[working]
+                    slowness = (
+                        other.achieved_flops.value
+                        / inputs[f"{other.name} achieved_flops"]
+                    )
+                    it_j += wait_s * slowness * inputs[f"{device} idle_power"]
             if f"{tier} pue" in inputs:
                 energy_j += it_j * inputs[f"{tier} pue"]
         for link in LINKS:

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.ticker import EngFormatter
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 TIERS = ("cloud", "edge", "end")
@@ -185,7 +186,7 @@ def to_rich(table: TextTable, gap: int = 1) -> Table:
     for number, name in enumerate(table.header):
         shown.add_column(name, justify="left" if number == 0 else "right")
     for row in table.rows:
-        shown.add_row(*row)
+        shown.add_row(*map(escape, row))  # brackets in a name are no markup
     return shown
 
 

@@ -138,11 +138,12 @@ def stage_entries(
             phase=stage.phase,
             stage=stage.name,
             tier=tier,
-            wait_s=sum(s for other, s in seconds.items() if other != tier)
-            * _num_parties(experiment, stage, tier),
+            wait_s=other_s * _num_parties(experiment, stage, tier),
+            waits_for=other,
         )
         for tier in experiment.rates.idle_power
-        if {tier} != seconds.keys()
+        for other, other_s in seconds.items()
+        if other != tier
     ]
 
 

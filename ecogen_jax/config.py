@@ -335,6 +335,10 @@ def _typed(field: str, value: Any, schema: Mapping[str, Any]) -> Any:
     """Returns the value in the type of its field, or refuses field or type."""
     if field not in schema:
         section = field.rpartition(".")[0]
+        own = [name for name in schema if name.startswith(f"{field}.")]
+        if own:
+            allowed = "a field of this section: " + ", ".join(own)
+            raise ConfigError(field, value, allowed)
         names = [name for name in schema if name.startswith(f"{section}.")]
         names = names or sorted({name.partition(".")[0] for name in schema})
         allowed = "the fields and sections " + ", ".join(names)

@@ -80,9 +80,21 @@ def test_a_failing_client_is_quoted_and_a_slow_one_is_stopped(tmp_path, monkeypa
     script = "import sys; print('E404 no such package'); sys.exit(3)"
     with pytest.raises(RuntimeError, match=r"ended with 3: E404 no such package"):
         providers._run(["python3", "-c", script], tmp_path)
+    script = "import sys; print(*'ABCDE', sep='\\n'); sys.exit(3)"
+    with pytest.raises(RuntimeError, match=r"ended with 3: A \| D \| E$"):
+        providers._run(["python3", "-c", script], tmp_path)
     monkeypatch.setattr(providers, "PACKAGE_TIMEOUT_S", 0.1)
     with pytest.raises(RuntimeError, match=r"was stopped after 0\.1 s"):
         providers._run(["sleep", "30"], tmp_path)
+
+
+def test_a_dataset_of_ones_own_needs_neither_hub_nor_package(tmp_path, monkeypatch):
+    monkeypatch.delitem(providers.HUB_IDS, "mnist")
+    monkeypatch.delitem(providers._PACKAGES, "mnist")
+    assert [one.label for one in providers.providers("mnist", str(tmp_path))] == [
+        "folder"
+    ]
+    assert providers.providers("mnist") == []
 
 
 def test_an_archive_cannot_write_outside_its_folder(tmp_path):

@@ -341,6 +341,13 @@ def test_nothing_is_cached_when_every_provider_fails(world, monkeypatch, tmp_pat
     assert not (tmp_path / "cache/mnist").exists()
 
 
+def test_a_cache_that_cannot_be_written_is_named(world, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(sources.DataUnavailableError, match=r"file'.*\$ECOGEN_DATA"):
+        sources.load("mnist", cache=str(file))
+
+
 def test_the_error_says_so_where_no_folder_was_named(world, monkeypatch):
     monkeypatch.setattr(providers.shutil, "which", lambda name: None)
     with pytest.raises(sources.DataUnavailableError, match=r"folder: none was named"):

@@ -37,6 +37,7 @@ def call(monkeypatch, capsys, tmp_path):
         ("nets.edge=cnn_medum", "nets.edge", "'cnn_medum'", "one of", "cnn_medium"),
         ("up_end_edge.distiller=rely", "up_end_edge.distiller", "'rely'", "", "relay"),
         ("protocol.name=cycle", "protocol.name", "'cycle'", "", "relay_cycle"),
+        ("data=3", "data", "3", "a field of this section: data.alpha", ""),
         ("data.alpha=0", "data.alpha", "0.0", "a number above 0", ""),
         (
             "data.alpha=0.001 topology.devices_per_edge=20",

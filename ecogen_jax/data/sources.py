@@ -215,13 +215,19 @@ def _load_cached(name: str, folder: str, target: Path) -> Dataset:
     found = _read_cache(name, target)
     if found is not None:
         return found
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(target.with_name(f".{name}.lock")):
-        # Another process may have written it while this one waited for the lock.
-        found = _read_cache(name, target)
-        if found is None:
-            found = _fetch(name, folder)
-            _write_cache(found, target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(target.with_name(f".{name}.lock")):
+            # Another process may have written it while this one waited for the lock.
+            found = _read_cache(name, target)
+            if found is None:
+                found = _fetch(name, folder)
+                _write_cache(found, target)
+    except OSError as error:
+        raise DataUnavailableError(
+            f"{name}: the folder of datasets cannot be written ({error}); name another "
+            "one in $ECOGEN_DATA"
+        ) from error
     return found
 
 

@@ -72,6 +72,12 @@ def test_who_trains_goes_on_from_the_generator_that_it_holds_if_asked():
     assert [leg.generator for leg in handed] == ["", "", "cloud", "cloud"]
 
 
+def test_a_generator_that_was_trained_on_since_was_never_sent():
+    way = ("cloud>edge", "cloud>end", "edge>end")
+    handed = legs(*way, protocol__hand_on_generators=True)
+    assert [leg.generator for leg in handed] == ["", "cloud", ""]
+
+
 @pytest.mark.parametrize(
     ("hop", "distiller"),
     [("down_cloud_edge", "deep_inversion"), ("down_edge_end", "nayer")],
@@ -298,3 +304,45 @@ def test_a_baseline_gets_the_other_dataset_in_the_run_s_shape(monkeypatch):
     assert not blank.any()
     assert digits.max() > 200
     assert [*routes[0].images] == ["kd_digits"]
+
+
+ZSKT = {
+    **{f"down_cloud_edge__weights__{term}": 0.0 for term in HOP_WEIGHTS},
+    "down_cloud_edge__distiller": "zskt",
+    "down_cloud_edge__weights__adversarial": 1.0,
+    "down_cloud_edge__weights__attention": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("cloud", "edge", "wrong"),
+    [
+        ("cnn_large", "cnn_small", False),
+        ("lenet5", "cnn_small", True),
+        ("mlp", "mlp", True),
+    ],
+)
+def test_attention_needs_stage_maps_of_equal_size(cloud, edge, wrong):
+    config = make("cloud>edge", nets__cloud=cloud, nets__edge=edge, **ZSKT)
+    if not wrong:
+        outline(config)
+        return
+    error = refused(config)
+    assert error.field == "down_cloud_edge.weights.attention"
+    assert f"nets.cloud has [{'' if cloud == 'mlp' else '('}" in str(error)
+
+
+def test_attention_is_that_of_one_teacher():
+    hop = {
+        name.replace("down_cloud_edge", "up_end_edge"): v for name, v in ZSKT.items()
+    }
+    error = refused(make("end>edge", data__public_fraction=0.0, **hop))
+    assert error.field == "up_end_edge.weights.attention"
+    assert "0 in a hop of 2 teachers" in str(error)
+
+
+def test_images_are_made_by_some_term():
+    alone = {**ZSKT, "down_cloud_edge__weights__adversarial": 0.0}
+    error = refused(make("cloud>edge", nets__cloud="cnn_large", **alone))
+    assert error.field == "down_cloud_edge.weights.adversarial"
+    assert "nothing to make images by" in str(error)

@@ -39,7 +39,8 @@ def noise(rounds=2, size=6, width=4):
 
 def test_noise_is_the_normalised_code_through_the_layer_of_its_round():
     params, codes, rounds = noise()
-    got = nayer.latent(params, jnp.asarray(codes), jnp.asarray(rounds, jnp.int32))
+    given = jnp.asarray(codes), jnp.asarray(rounds, jnp.int32)
+    got = nayer.latent(params, *given, jnp.ones((6, 4)))
     x = (codes - codes.mean(0)) / np.sqrt(codes.var(0) + 1e-5)
     x = x * params["norm"]["scale"] + params["norm"]["bias"]
     for i, number in enumerate(rounds):
@@ -54,9 +55,24 @@ def test_noise_of_new_layers_spreads_as_normal_noise_does():
     codes = jax.random.orthogonal(jax.random.key(1), 16)[:10]
     labels, rounds = nayer.in_turn(jnp.ones((1, 10)), 200, jax.random.key(2))
     params = {"norm": nayer._identity(16), "layers": layers}
-    z = nayer.latent(params, codes[labels], rounds)
+    z = nayer.latent(params, codes[labels], rounds, jnp.zeros((200, 16)))
     np.testing.assert_allclose(z.std(), 1.0, atol=0.1)
     assert len(np.unique(z, axis=0)) == 200
+
+
+@pytest.mark.parametrize("known", [1, 2, 7, 10])
+def test_no_image_is_made_twice_where_few_classes_are_known(known):
+    hop = toy.hop(num_classes=10, latent_size=16, batch_size=60)
+    layers = nayer.noisy_layers(hop, 16, jax.random.key(0))
+    codes = jax.random.orthogonal(jax.random.key(1), 16)[:10]
+    weights = (jnp.arange(10) < known).astype(jnp.float32)[None]
+    labels, rounds = nayer.in_turn(weights, 60, jax.random.key(2))
+    params = {"norm": nayer._identity(16), "layers": layers}
+    spare = jax.random.normal(jax.random.key(3), (60, 16))
+    z = nayer.latent(params, codes[labels], rounds, spare)
+    # The code of a class that comes alone is normalised away, and with it the layers.
+    copies = len(layers["kernel"]) - 1 if known == 1 else 0
+    assert len(np.unique(z, axis=0)) >= 60 - copies
 
 
 def test_codes_are_orthonormal_and_stay():

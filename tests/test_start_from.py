@@ -9,7 +9,7 @@ import pytest
 import ecogen_jax
 from ecogen_jax import config as configs
 from ecogen_jax.config import ConfigError
-from ecogen_jax.run import loop, results, writer
+from ecogen_jax.run import loop, results, start_from, writer
 from ecogen_jax.run.build import build, outline
 from ecogen_jax.run.start_from import digest, start
 
@@ -56,12 +56,36 @@ def test_the_first_senders_are_those_of_the_other_run_and_nobody_else(
     }
 
 
-def test_devices_bring_their_baseline_and_the_cloud_has_none(finished, other):
+def route(monkeypatch, other, *legs):
+    """Makes the run that is started from one of these hops."""
+    changed = other.config.copy_and_resolve_references()
+    changed.protocol.update(name="hops", route=legs)
+    monkeypatch.setattr(
+        start_from, "load_run", lambda path: other._replace(config=changed)
+    )
+
+
+def test_devices_bring_their_baseline_and_the_cloud_has_none(
+    finished, other, monkeypatch
+):
     alone = other.summary["baselines"]["local_only"]
+    devices, cloud = (config(finished.path, tier) for tier in ("end", "cloud"))
+    # After a relay cycle the devices are no longer those that were scored alone.
+    assert start(devices, outline(devices).parties).baselines == {}
+    route(monkeypatch, other, "end>cloud")
+    assert start(devices, outline(devices).parties).baselines == {"local_only": alone}
+    assert start(cloud, outline(cloud).parties).baselines == {}
+
+
+def test_a_run_that_taught_its_first_senders_again_is_refused(
+    finished, other, monkeypatch
+):
+    route(monkeypatch, other, "end>edge", "edge>end", "end>cloud")
     here = config(finished.path, "end")
-    assert start(here, outline(here).parties).baselines == {"local_only": alone}
+    with pytest.raises(ConfigError, match=r"protocol.start_from.*'edge>end'"):
+        start(here, outline(here).parties)
     here = config(finished.path, "cloud")
-    assert start(here, outline(here).parties).baselines == {}
+    assert start(here, outline(here).parties).manifest is not None
 
 
 def test_without_a_run_everybody_is_untrained():

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -70,6 +72,8 @@ def _legs(config: ConfigDict) -> tuple[Leg, ...]:
         maker = makers.get(leg.trainer, "") if goes_on else ""
         legs.append(leg._replace(returns=returns, generator=maker))
         trained.add(receiver)
+        # Who trains has another generator after it, which nobody was sent yet.
+        makers = {tier: made for tier, made in makers.items() if made != leg.trainer}
         if config.protocol.hand_on_generators and distiller.keeps_generator:
             makers[leg.trainer] = makers[receiver] = leg.trainer
     if config.protocol.hand_on_generators and not any(leg.generator for leg in legs):
@@ -173,6 +177,8 @@ def hops(
         section = config[_section(leg)]
         kind = kind_of(config, leg)
         own = nets.of_tier(leg.receiver)[:1]
+        if section.weights.attention:
+            _check_attention(config, leg, nets, shape)
         distiller = kind.build(
             own[0],
             nets.of_tier(leg.sender) + (own if leg.returns else ()),
@@ -225,7 +231,8 @@ def kind_of(config: ConfigDict, leg: Leg) -> Kind:
     """The distiller of a hop, if it has a use for the weights that are set.
 
     Raises:
-      ConfigError: it has not, or does not fit the protocol.
+      ConfigError: it has not, none that its images are made by is set, or it does not
+        fit the protocol.
     """
     name = _section(leg)
     section = config[name]
@@ -259,7 +266,50 @@ def kind_of(config: ConfigDict, leg: Leg) -> Kind:
                 f"{', '.join(sorted(kind.terms))}; weights that fit it are in "
                 f"configs/hops/{example}.py",
             )
+    makes = sorted(kind.terms - {"attention"})  # that one teaches the student alone
+    if not any(section.weights[term] for term in makes):
+        raise ConfigError(
+            f"{name}.weights.{makes[0]}",
+            0.0,
+            f"one of {', '.join(makes)} above 0: with none {section.distiller} has "
+            "nothing to make images by",
+        )
     return kind
+
+
+def _check_attention(
+    config: ConfigDict, leg: Leg, nets: Nets, shape: tuple[int, int, int]
+) -> None:
+    """Refuses the attention loss where it is not that of two maps of equal size.
+
+    Raises:
+      ConfigError: there are several teachers, or the maps differ.
+    """
+    edges, each = config.topology.num_edges, config.topology.devices_per_edge
+    sizes = {"cloud": 1, "edge": edges, "end": edges * each}
+    teachers = max(sizes[leg.sender] // sizes[leg.receiver], 1) + leg.returns
+    field = f"{_section(leg)}.weights.attention"
+    weight = config[_section(leg)].weights.attention
+    if teachers > 1:
+        allowed = f"0 in a hop of {teachers} teachers: attention is that of one"
+        raise ConfigError(field, weight, allowed)
+    tiers = (leg.sender, leg.receiver)
+    one, other = (_stage_maps(nets.of_tier(tier)[0], shape) for tier in tiers)
+    if one != other or not one:
+        raise ConfigError(
+            field,
+            weight,
+            f"0, or nets of one family, with stage maps of equal size: nets.{tiers[0]} "
+            f"has {one}, nets.{tiers[1]} {other}",
+        )
+
+
+def _stage_maps(net: Net, shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
+    """Height and width of a net's stage maps; none of a net without convolutions."""
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    variables = jax.eval_shape(net.init, jax.random.key(0))
+    output = jax.eval_shape(lambda *a: net.apply(*a, train=False), variables, image)
+    return [map_.shape[1:3] for map_ in output.activations if map_.ndim == 4]
 
 
 def _section(leg: Leg) -> str:

@@ -51,12 +51,16 @@ class Start(NamedTuple):
 def start(config: ConfigDict, parties: Parties) -> Start:
     """Takes the first senders from the run that `protocol.start_from` names, if any.
 
+    They are taken as they were at its end. Of a relay cycle these are nets that learnt
+    from others since, so that `local_only` is not about them.
+
     Args:
       config: of the run that starts.
       parties: untrained.
 
     Raises:
-      ConfigError: the other run is not finished, has another net, or split other data.
+      ConfigError: the other run is not finished, has another net, split other data, or
+        has a route that taught its first senders again.
     """
     path = config.protocol.start_from
     if not path:
@@ -71,8 +75,9 @@ def start(config: ConfigDict, parties: Parties) -> Start:
     _check_same(config, other.config, tier)
     taken = mesh.to_host(getattr(other.parties, tier))
     baselines = {}
-    if tier == "end" and "local_only" in other.summary["baselines"]:
-        baselines["local_only"] = other.summary["baselines"]["local_only"]
+    alone = other.summary["baselines"].get("local_only")
+    if alone and tier == "end" and other.config.protocol.name == "hops":
+        baselines["local_only"] = alone
     return Start(
         dataclasses.replace(parties, **{tier: taken}),
         baselines,
@@ -92,6 +97,13 @@ def digest(tree: PyTree) -> str:
 
 
 def _check_same(config: ConfigDict, other: ConfigDict, tier: str) -> None:
+    again = [leg for leg in other.protocol.route if leg.endswith(f">{tier}")]
+    if again and first_tier(other) == tier:
+        raise ConfigError(
+            "protocol.start_from",
+            config.protocol.start_from,
+            f"a run whose route does not teach the {tier} again, as {again[0]!r} does",
+        )
     fields = (f"nets.{tier}", *DATA, *(TOPOLOGY if tier == "end" else ()))
     for field in fields:
         here, there = attrgetter(field)(config), attrgetter(field)(other)

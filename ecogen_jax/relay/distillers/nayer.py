@@ -26,6 +26,8 @@ Differs from the published recipe:
 - Generator: the conditional one of this project, which gets the label as well.
 - Student: Adam on a cosine instead of SGD at 0.2; a ring of the newest images; one
   batch a step, without the warm-up that has no adversary.
+- Where some class is unknown, layers do not suffice for all images of a batch. Those
+  whose layer serves again have normal noise added.
 - No flips and no crops between generator and teachers, and none for the student.
 """
 
@@ -102,13 +104,14 @@ def nayer(
             (state.generator, extra.norm),
         )
         layers = noisy_layers(hop, size, keys.stream(key, "layers"))
+        spare = spare_noise(hop, keys.stream(key, "spare"))
         objective = inversion.objective(
             hop,
             received,
             state,
             labels,
             current.stats,
-            latent=lambda params: latent(params, extra.codes[labels], rounds),
+            latent=lambda params: latent(params, extra.codes[labels], rounds, spare),
         )
         params, made = engine.invert(
             objective,
@@ -154,7 +157,7 @@ def in_turn(weights: jax.Array, batch: int, key: Key) -> tuple[jax.Array, jax.Ar
 def noisy_layers(hop: engine.Hop, size: int, key: Key) -> PyTree:
     """New layers, one for each round: `kernel [rounds, size, latent]` and `bias`.
 
-    Where some class is unknown there are more rounds, and layers serve twice.
+    Where some class is unknown there are more rounds, and layers serve again.
     """
     generation = hop.generation
     rounds = -(-generation.batch_size // generation.num_classes)
@@ -164,13 +167,22 @@ def noisy_layers(hop: engine.Hop, size: int, key: Key) -> PyTree:
     }
 
 
-def latent(params: PyTree, codes: jax.Array, rounds: jax.Array) -> jax.Array:
+def spare_noise(hop: engine.Hop, key: Key) -> jax.Array:
+    """Noise of others, `[batch, latent]`, for images whose layer serves again."""
+    generation = hop.generation
+    return jax.random.normal(key, (generation.batch_size, generation.latent_size))
+
+
+def latent(
+    params: PyTree, codes: jax.Array, rounds: jax.Array, spare: jax.Array
+) -> jax.Array:
     """The generator's noise, `[batch, latent]`.
 
     Args:
       params: `norm` and `layers`.
       codes: of each image's class, `[batch, size]`.
       rounds: of each image, `[batch]`.
+      spare: from `spare_noise`; without it such images would be made twice.
     """
     mean, variance = jnp.mean(codes, 0, keepdims=True), jnp.var(codes, 0, keepdims=True)
     codes = (codes - mean) * jax.lax.rsqrt(variance + 1e-5)
@@ -179,7 +191,8 @@ def latent(params: PyTree, codes: jax.Array, rounds: jax.Array) -> jax.Array:
     # Products with a one-hot code, since a gather's gradient is slow on CPU.
     chosen = jax.nn.one_hot(rounds % len(kernel), len(kernel), dtype=codes.dtype)
     noise = jnp.einsum("br,rij,bi->bj", chosen, kernel, codes) + chosen @ bias
-    return noise / jnp.sqrt(codes.shape[1])
+    again = (rounds >= len(kernel))[:, None]
+    return noise / jnp.sqrt(codes.shape[1]) + jnp.where(again, spare, 0.0)
 
 
 NAYER = Kind(nayer, frozenset(("cross_entropy", "batchnorm", "adversarial")))

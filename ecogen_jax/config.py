@@ -70,7 +70,8 @@ def default() -> ConfigDict:
                 "baselines": (),  # of hops: what the first is compared with
                 "start_from": "",  # of hops: a finished run with the first senders
                 # Of hops: who trains goes on from the generator that it holds, its own
-                # or one that it was sent (in a relay cycle always).
+                # or one that it was sent and that its maker has not trained on since
+                # (in a relay cycle always).
                 "hand_on_generators": False,
             },
             "pretrain": _pretrain(),

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,10 +29,6 @@ from papers_repro.paper import SMOKE, Paper
 TRAIN = pathlib.Path(__file__).parent.parent / "scripts" / "train.py"
 # A smoke compiles far longer than it runs.
 _FAST_COMPILING = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
-
-
-STOPPED = "; the same command goes on from what is done"
-"""What is said after a Ctrl-C of what can be resumed."""
 
 
 class Job(NamedTuple):
@@ -72,6 +69,19 @@ class FailedRunError(RuntimeError):
     """A run ended with an error, or what it starts from did."""
 
 
+class _Runs(NamedTuple):
+    """The processes under way, and whether they are to end."""
+
+    running: set[subprocess.Popen[bytes]]
+    stopping: threading.Event
+
+    def stop(self) -> None:
+        """Ends those under way; one that begins meanwhile ends itself."""
+        self.stopping.set()
+        for process in tuple(self.running):
+            process.terminate()
+
+
 def make(
     todo: Sequence[Job], place: Place, num_jobs: int, console: Console
 ) -> list[str]:
@@ -94,19 +104,18 @@ def make(
         config_lib.load(*place.cell(job, ""))
     cores = itertools.count()
     made: dict[tuple[str, int], Future[pathlib.Path]] = {}
-    running: set[subprocess.Popen[bytes]] = set()
+    under_way = _Runs(set(), threading.Event())
     with ThreadPoolExecutor(num_jobs, initializer=lambda: pin(next(cores))) as pool:
         try:
             for job in todo:
                 start = made.get((job.start, job.seed))
                 made[job.experiment, job.seed] = pool.submit(
-                    _make_one, job, start, place, console, running
+                    _make_one, job, start, place, console, under_way
                 )
             errors = [made[job.experiment, job.seed].exception() for job in todo]
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in tuple(running):
-                process.terminate()
+            under_way.stop()
             raise
     return [
         f"{job.name}: {error}"
@@ -120,13 +129,15 @@ def _make_one(
     start: Future[pathlib.Path] | None,
     place: Place,
     console: Console,
-    running: set[subprocess.Popen[bytes]],
+    under_way: _Runs,
 ) -> pathlib.Path:
     """Makes a run, or finds it finished; returns its folder."""
     cell = place.cell(job, str(start.result()) if start else "")
     done = sweep.finished_run(cell)
     if done is not None:
         return done
+    if under_way.stopping.is_set():
+        raise FailedRunError("stopped")
     log = pathlib.Path(place.workdir) / "logs" / f"{job.experiment}-seed{job.seed}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
@@ -139,9 +150,11 @@ def _make_one(
             env=os.environ | (_FAST_COMPILING if place.smoke else {}),
         ) as process,
     ):
-        running.add(process)
+        under_way.running.add(process)
+        if under_way.stopping.is_set():  # since it was asked
+            process.terminate()
         process.wait()
-        running.discard(process)
+        under_way.running.discard(process)
     done = sweep.finished_run(cell)
     if done is None:
         raise FailedRunError(f"see {log}")
@@ -226,6 +239,10 @@ def command(
         paper: whose bars `--only` chooses from.
         reproduce: what to do; a ValueError is told as a wrong argument.
         in_smoke: ids of the experiments that a smoke makes.
+
+    Returns:
+        The exit status: that of `reproduce`, or 130 after Ctrl-C and after a SIGTERM,
+        which stops the runs alike.
     """
     options = options_of.parse_args(arguments)
     console = Console()
@@ -242,7 +259,7 @@ def command(
     except ValueError as error:
         options_of.error(str(error))
     except KeyboardInterrupt:
-        Console(stderr=True).print(f"stopped{'' if options.smoke else STOPPED}")
+        Console(stderr=True).print("stopped; finished runs are not made again")
         return 128 + signal.SIGINT
     finally:
         signal.signal(signal.SIGTERM, before)

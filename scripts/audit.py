@@ -52,8 +52,9 @@ def show(findings: list[audit.Finding]) -> Table:
     for finding in findings:
         numbers = (finding.printed, finding.expected)
         cells = ("" if number is None else f"{number:.6g}" for number in numbers)
-        # A name such as "LLaMA [7B]" is no markup.
-        shown.add_row(escape(finding.name), finding.field, *cells, finding.reason)
+        # "LLaMA [7B]" is no markup, nor what a reason quotes.
+        name, reason = escape(finding.name), escape(finding.reason)
+        shown.add_row(name, finding.field, *cells, reason)
     return shown
 
 

@@ -202,3 +202,13 @@ def test_a_loop_reads_what_it_carries_and_updates():
     count = meter.cost(lambda *a: lax.scan(step, *a), array(100, 8), array(10, 1, 8))
     # A trip: 99 rows, the new one in and out, the sum.
     assert count.bytes_low == 10 * 4 * (99 * 8 + 8 + 8 + 1)
+
+
+def test_a_slice_of_what_is_read_whole_is_read_once():
+    def program(table, new):
+        head = lax.slice_in_dim(table, 10, 14)
+        return head * 2.0, lax.dynamic_update_slice_in_dim(table, new, 0, 0).sum()
+
+    count = meter.cost(program, array(100, 8), array(4, 8))
+    # All rows but the updated ones, the update in and out, the slice out, the sum.
+    assert count.bytes_low == 4 * (96 * 8 + 32 + 32 + 32 + 1)

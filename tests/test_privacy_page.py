@@ -17,6 +17,7 @@ def attacks(protocol):
 def test_membership_is_printed_as_it_was_found(protocol):
     rows = attacks(protocol)
     plain = rows[rows["auc"].notna() & (rows["protection"] == "none")]
+    assert PAGE.count(f" of `{protocol}` | ") == plain["message"].nunique()
     for message, found in plain.groupby("message"):
         assert set(found["round"]) == {181}
         names = "; ".join(found["attack"])

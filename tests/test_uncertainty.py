@@ -93,6 +93,17 @@ def test_a_bar_is_the_total_with_one_input_moved(found):
     assert bars["grid intensity"].carbon_g.low < found.carbon_g.value
 
 
+def test_waiting_of_an_older_checkpoint_is_taken_as_exact(found):
+    rows = [dict(row) for row in ledger.to_json(ENTRIES)]
+    for row in rows:
+        del row["waits_for"]
+    old = uncertainty.analyse(RATES, uncertainty.count(ledger.from_json(rows), RATES))
+    assert old.energy_j.value == found.energy_j.value
+    bars, old_bars = ({b.name: b for b in one.bars} for one in (found, old))
+    speed = "tpu_v4 achieved_flops"
+    assert old_bars[speed].energy_j.high < bars[speed].energy_j.high
+
+
 def test_a_device_at_two_tiers_is_one_input():
     shared = rates.rates(
         devices={"cloud": "t4", "edge": "t4", "end": "t4"},

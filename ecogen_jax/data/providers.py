@@ -61,8 +61,8 @@ def providers(name: str, folder: str = "") -> list[Provider]:
     """
     found = []
     if folder:
-        local = Path(folder).expanduser()
-        found.append(Provider("folder", lambda: read_folder(name, local)))
+        read = partial(read_folder, name)
+        found.append(Provider("folder", lambda: read(Path(folder).expanduser())))
     if name in HUB_IDS:
         hub_id = HUB_IDS[name]
         found.append(Provider(f"hub {hub_id}", lambda: _from_hub(name, hub_id)))

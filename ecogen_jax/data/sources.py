@@ -212,10 +212,10 @@ def _cache_root(cache: str) -> Path:
 
 
 def _load_cached(name: str, folder: str, target: Path) -> Dataset:
-    found = _read_cache(name, target)
-    if found is not None:
-        return found
     try:
+        found = _read_cache(name, target)
+        if found is not None:
+            return found
         target.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(target.with_name(f".{name}.lock")):
             # Another process may have written it while this one waited for the lock.
@@ -225,8 +225,8 @@ def _load_cached(name: str, folder: str, target: Path) -> Dataset:
                 _write_cache(found, target)
     except OSError as error:
         raise DataUnavailableError(
-            f"{name}: the folder of datasets cannot be written ({error}); name another "
-            "one in $ECOGEN_DATA"
+            f"{name}: the folder of datasets cannot be read or written ({error}); name "
+            "another one in $ECOGEN_DATA"
         ) from error
     return found
 

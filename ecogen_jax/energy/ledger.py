@@ -91,7 +91,8 @@ class Entry(NamedTuple):
             where no source gives the device's, 0 on a link.
         water_l: litres that evaporated on the cloud's site.
         kind: ``measured``, ``modelled`` or ``assumed``.
-        waits_for: the tier that is waited for; "" where nobody waits.
+        waits_for: the tier that is waited for; "" where nobody waits, or where an older
+            checkpoint does not say.
     """
 
     cycle: int

@@ -163,7 +163,7 @@ def _fewest(eqn: core.JaxprEqn, while_trips: loops.WhileTrips) -> int:
 
 def _read(program: _Program, ops: list[_Op]) -> int:
     """Bytes of the program's inputs that operations read."""
-    sizes, read, most = program.sizes, Counter[int](), Counter[int]()
+    sizes, whole, parts = program.sizes, Counter[int](), Counter[int]()
     # An array that was updated in place -> what it was before, and the bytes updated.
     updated: dict[int, tuple[int, int]] = {}
     for op in ops:
@@ -176,12 +176,12 @@ def _read(program: _Program, ops: list[_Op]) -> int:
                 update = op.eqn.invars[primitives.PUTS[name]]
                 updated[op.outs[0]] = i, fresh + primitives.num_bytes(update)
                 continue
-            picks = place == 0 and name in primitives.PICKS
-            size = sizes[op.outs[0]] if picks else sizes[i]
             # What was just made is on chip, and so is what was read before.
-            read[i] += max(size - fresh, 0)
-            most[i] = max(most[i], sizes[i] - fresh)
-    return sum(min(read[i], most[i]) for i in program.inputs)
+            if place == 0 and name in primitives.PICKS:
+                parts[i] += max(sizes[op.outs[0]] - fresh, 0)
+            else:
+                whole[i] = max(whole[i], sizes[i] - fresh)
+    return sum(max(whole[i], min(parts[i], sizes[i])) for i in program.inputs)
 
 
 def _written(program: _Program, ops: list[_Op]) -> int:

@@ -177,12 +177,8 @@ def _totals(rates: Rates, counts: Counts) -> Totals:
                 it_j += seconds * inputs[f"{device} power_w"]
             for (waiting, working), wait_s in counts.wait_s.items():
                 if waiting == tier:
-                    other = rates.devices[working]
-                    slowness = (
-                        other.achieved_flops.value
-                        / inputs[f"{other.name} achieved_flops"]
-                    )
-                    it_j += wait_s * slowness * inputs[f"{device} idle_power"]
+                    seconds = wait_s * _slowness(rates, working, inputs)
+                    it_j += seconds * inputs[f"{device} idle_power"]
             if f"{tier} pue" in inputs:
                 energy_j += it_j * inputs[f"{tier} pue"]
         for link in LINKS:
@@ -192,6 +188,14 @@ def _totals(rates: Rates, counts: Counts) -> Totals:
         return energy_j, energy_j / JOULES_PER_KWH * inputs["grid intensity"]
 
     return totals
+
+
+def _slowness(rates: Rates, tier: str, inputs: Inputs) -> jax.Array:
+    """How many times as long a tier takes as at the value of its device's speed."""
+    if not tier:  # an entry of an older checkpoint does not say who worked
+        return _array(1.0)
+    device = rates.devices[tier]
+    return device.achieved_flops.value / inputs[f"{device.name} achieved_flops"]
 
 
 def _draw(names: Mapping[str, Constant], key: jax.Array) -> dict[str, jax.Array]:

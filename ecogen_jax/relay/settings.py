@@ -110,7 +110,8 @@ class Leg(NamedTuple):
         before: it is one of its own teachers then. Never so downwards, where the
         sender trains, and all receivers get the same student.
       generator: the tier that made the generator which whoever trains goes on from:
-        its own, or the one that sent it; "" for a new one.
+        its own, or the one that sent it and has trained no other since; "" for a new
+        one.
     """
 
     sender: str

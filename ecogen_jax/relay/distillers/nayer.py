@@ -27,7 +27,8 @@ Differs from the published recipe:
 - Student: Adam on a cosine instead of SGD at 0.2; a ring of the newest images; one
   batch a step, without the warm-up that has no adversary.
 - Where some class is unknown, layers do not suffice for all images of a batch. Those
-  whose layer serves again have normal noise added.
+  whose layer serves again have normal noise added. (The code of a class that is the
+  only known one is normalised away, so that the others of a batch are alike.)
 - No flips and no crops between generator and teachers, and none for the student.
 """
 
@@ -168,7 +169,7 @@ def noisy_layers(hop: engine.Hop, size: int, key: Key) -> PyTree:
 
 
 def spare_noise(hop: engine.Hop, key: Key) -> jax.Array:
-    """Noise of others, `[batch, latent]`, for images whose layer serves again."""
+    """Normal noise, `[batch, latent]`, added to images whose layer serves again."""
     generation = hop.generation
     return jax.random.normal(key, (generation.batch_size, generation.latent_size))
 

@@ -64,7 +64,8 @@ def _two_cores(task: str, *, devices: int = 2, flower: bool = True) -> Group:
 
 def _tax(task: str) -> Group:
     bare = Worker("bare", ("benchmarks.plain.bare", task))
-    return Group("wall_s", 1, (_ours("ours", task, "--told"), bare))
+    workers = (_ours("ours", task, "--told"), bare)
+    return Group("wall_s", 1, workers, most=4, anew=5)
 
 
 def _hop(name: str) -> Group:

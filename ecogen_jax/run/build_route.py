@@ -19,7 +19,7 @@ from ecogen_jax.relay.ensemble import (
     equal_weights,
     label_count_weights,
 )
-from ecogen_jax.relay.parties import Nets
+from ecogen_jax.relay.parties import Nets, Topology
 from ecogen_jax.relay.protocols.relay_cycle import LEGS
 from ecogen_jax.relay.settings import HopSettings, LearnSettings, Leg, Route
 
@@ -256,6 +256,12 @@ def kind_of(config: ConfigDict, leg: Leg) -> Kind:
             f"equal or label_counts, from which {section.distiller} learns one weight "
             "for each teacher",
         )
+    _check_weights(name, section, kind)
+    return kind
+
+
+def _check_weights(name: str, section: ConfigDict, kind: Kind) -> None:
+    """Refuses terms that a distiller has not, and a hop without any for its images."""
     for term, weight in section.weights.items():
         if weight and term not in kind.terms:
             example = "a1" if section.distiller == "relay" else section.distiller
@@ -274,7 +280,6 @@ def kind_of(config: ConfigDict, leg: Leg) -> Kind:
             f"one of {', '.join(makes)} above 0: with none {section.distiller} has "
             "nothing to make images by",
         )
-    return kind
 
 
 def _check_attention(
@@ -285,9 +290,8 @@ def _check_attention(
     Raises:
       ConfigError: there are several teachers, or the maps differ.
     """
-    edges, each = config.topology.num_edges, config.topology.devices_per_edge
-    sizes = {"cloud": 1, "edge": edges, "end": edges * each}
-    teachers = max(sizes[leg.sender] // sizes[leg.receiver], 1) + leg.returns
+    size = Topology(**config.topology).size
+    teachers = max(size(leg.sender) // size(leg.receiver), 1) + leg.returns
     field = f"{_section(leg)}.weights.attention"
     weight = config[_section(leg)].weights.attention
     if teachers > 1:

@@ -259,7 +259,8 @@ def command(
     except ValueError as error:
         options_of.error(str(error))
     except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; finished runs are not made again")
+        kept = "" if options.smoke else "; finished runs are not made again"
+        Console(stderr=True).print(f"stopped{kept}")
         return 128 + signal.SIGINT
     finally:
         signal.signal(signal.SIGTERM, before)

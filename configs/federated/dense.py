@@ -5,7 +5,7 @@ Question: what does a one-shot method add to `fedavg.py` when it is done every r
     python scripts/train.py --config configs/federated/dense.py
     python scripts/sweep.py --config configs/federated/dense.py --seeds 0,1,2
 
-Came out: like `fedavg.py`, in the first rounds and at the end (`B4` in
+Came out: like `fedavg.py`, in the first rounds and at the end (`B4.ranking` in
 `papers_repro/fedgen/`); above it in the first rounds was expected.
 """
 

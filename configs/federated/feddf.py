@@ -6,7 +6,7 @@ Question: how far would proxy images take the server, against methods without an
     python scripts/sweep.py --config configs/federated/feddf.py --seeds 0,1,2
 
 Out of every ranking, since the server has the public half of the images. Came out:
-below `fedavg.py` all the same, 74 against 77 % on Fashion-MNIST (`B4` in
+below `fedavg.py` all the same, 74 against 77 % on Fashion-MNIST (`B4.ranking` in
 `papers_repro/fedgen/`); above it was expected.
 """
 

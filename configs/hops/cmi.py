@@ -7,7 +7,7 @@ this folder? This file has neither the budget nor the tuned rate of that compari
     python scripts/train.py --config configs/hops/cmi.py
     python scripts/sweep.py --config configs/hops/cmi.py --seeds 0,1,2
 
-Came out: 75.3 % with three minutes, one seed, where `relay` has 82.2 (`A4` in
+Came out: 75.4 % with three minutes, one seed, where `relay` has 82.2 (`A4` in
 `papers_repro/dfkd/`). Published: nothing citable on this dataset; on CIFAR-10 it keeps
 90.01 of 94.87 % (WRN-40-2 to WRN-16-1).
 """

@@ -7,8 +7,8 @@ this folder? This file has the tuned rate of that comparison, and not its budget
     python scripts/train.py --config configs/hops/deep_inversion.py
     python scripts/sweep.py --config configs/hops/deep_inversion.py --seeds 0,1,2
 
-Came out: 68.4 %, ahead of five of the others, though it makes a thousand images in
-the same three minutes (`A4` in `papers_repro/dfkd/`; one seed).
+Came out: 68.4 %, ahead of five of the others, though it makes 512 images in the
+same three minutes (`A4` in `papers_repro/dfkd/`; one seed).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

@@ -2,8 +2,8 @@
 
 Intervals come from bounds of inputs with a source (power, grid, idle, memory) and, for
 decoding, from the errors of the fit on models that it leaves out of its own split. No
-row that is scored has a part in its interval but StarCoder's: its power is the lower bound
-of our A100, and it is counted where it lies, outside.
+row that is scored has a part in its interval but StarCoder's: its power is the lower
+bound of our A100, and it is counted where it lies, outside.
 """
 
 from collections.abc import Iterator, Sequence

@@ -220,7 +220,7 @@ def clocked_share(table: Sequence[Cell]) -> float:
 
 
 def roofline_share() -> float:
-    """The same share without a fit of its own: compute time over all in the roofline."""
+    """The same share, not fitted here: compute time over all time in the roofline."""
     served = model("llama_65b")
     load = predict.Load(number("samsi_batch"), number("samsi_prompt_tokens"), 256)
     capped = device("a100_pcie", 16)

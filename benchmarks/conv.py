@@ -9,6 +9,7 @@ of neighbours. Takes minutes: plain `lax` is that slow.
 """
 
 import argparse
+import functools
 import os
 import pathlib
 import platform
@@ -30,6 +31,7 @@ from jax import lax
 from rich.console import Console
 
 from ecogen_jax.nets.conv import conv
+from ecogen_jax.nets.upsample import conv_upsampled, upsample
 from ecogen_jax.report import tables
 from papers_repro.energy.rows import commit
 
@@ -41,7 +43,22 @@ Convolution = Callable[..., jax.Array]
 
 
 class Layer(NamedTuple):
-    """A convolution of square images, and how many clients run it under `vmap`."""
+    """A convolution of square images.
+
+    Attributes:
+        name: of net and layer.
+        side: of the images that are convolved.
+        inputs: channels of them.
+        window: rows and columns of the kernel.
+        outputs: channels of the result.
+        stride: step of the window.
+        padding: `SAME` or `VALID`.
+        batch: images at once.
+        clients: how many run it under `vmap`, each on a kernel of its own; None for one
+            net by itself.
+        upsampled: whether the images come in at half the side, and the layer upsamples
+            them first (`ecogen_jax.nets.upsample`).
+    """
 
     name: str
     side: int
@@ -52,6 +69,7 @@ class Layer(NamedTuple):
     padding: str = "SAME"
     batch: int = 128
     clients: int | None = None
+    upsampled: bool = False
 
 
 LAYERS = [
@@ -66,7 +84,7 @@ LAYERS = [
     Layer("cnn_small conv2", 14, 8, 3, 16, stride=2),
     Layer("cnn_medium conv1", 28, 1, 3, 16, stride=2),
     Layer("cnn_medium conv2", 14, 16, 3, 32, stride=2),
-    Layer("generator conv1", 14, 32, 3, 32),
+    Layer("generator conv1", 14, 32, 3, 32, upsampled=True),
     Layer("generator conv2", 14, 32, 3, 16),
     Layer("generator conv3", 28, 4, 3, 1),
     Layer("resnet8 stem", 32, 3, 3, 16, batch=32),
@@ -74,8 +92,8 @@ LAYERS = [
     Layer("resnet8 stage2, first", 32, 16, 3, 32, stride=2, batch=32),
     Layer("resnet8 stage2", 16, 32, 3, 32, batch=32),
     Layer("resnet8 stage3", 8, 64, 3, 64, batch=32),
-    Layer("generator of ngf 64, conv1", 16, 128, 3, 128, batch=32),
-    Layer("generator of ngf 64, conv2", 32, 128, 3, 64, batch=8),
+    Layer("generator of ngf 64, conv1", 16, 128, 3, 128, batch=32, upsampled=True),
+    Layer("generator of ngf 64, conv2", 32, 128, 3, 64, batch=8, upsampled=True),
     Layer("generator of ngf 64, conv3", 32, 64, 3, 3, batch=32),
     Layer("lenet5 conv1, clients", 28, 1, 5, 6, batch=32, clients=8),
     Layer("lenet5 conv2, clients", 14, 6, 5, 16, padding="VALID", batch=32, clients=8),
@@ -115,7 +133,7 @@ def measure(layer: Layer, repeats: int) -> dict[str, Any]:
         median of `lax` over ours, with its lowest and highest.
     """
     inputs = arrays(layer)
-    ours, theirs = (loop(layer, fn) for fn in (conv, plain))
+    ours, theirs = loop(layer, fast(layer)), loop(layer, plain(layer))
     for fn in (ours, theirs):
         jax.block_until_ready(fn(inputs))
     pairs: list[tuple[float, float]] = []
@@ -137,21 +155,37 @@ def measure(layer: Layer, repeats: int) -> dict[str, Any]:
     }
 
 
-def plain(x: jax.Array, kernel: jax.Array, *, stride: int, padding: str) -> jax.Array:
-    """The convolution that `ecogen_jax.nets.conv.conv` replaces."""
-    return lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+def fast(layer: Layer) -> Convolution:
+    """The layer as our nets have it."""
+    if layer.upsampled:
+        return conv_upsampled
+    return functools.partial(conv, stride=layer.stride, padding=layer.padding)
+
+
+def plain(layer: Layer) -> Convolution:
+    """The layer in plain `lax`."""
+
+    def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(
+            upsample(x) if layer.upsampled else x,
+            kernel,
+            (layer.stride, layer.stride),
+            layer.padding,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    return convolve
 
 
 def arrays(layer: Layer) -> Arrays:
     """Images, kernel and cotangent; with a leading axis if there are clients."""
     rng = np.random.default_rng(0)
     side, window = layer.side, layer.window
+    before = side // 2 if layer.upsampled else side
     after = side if layer.padding == "SAME" else side - window + 1
     after = -(-after // layer.stride)
     shapes = [
-        (layer.batch, side, side, layer.inputs),
+        (layer.batch, before, before, layer.inputs),
         (window, window, layer.inputs, layer.outputs),
         (layer.batch, after, after, layer.outputs),
     ]
@@ -168,9 +202,7 @@ def loop(layer: Layer, fn: Convolution) -> Callable[[Arrays], Any]:
     """
 
     def one(x: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> Arrays:
-        value, pullback = jax.vjp(
-            lambda x, k: fn(x, k, stride=layer.stride, padding=layer.padding), x, kernel
-        )
+        value, pullback = jax.vjp(fn, x, kernel)
         grad_x, grad_kernel = pullback(cotangent)
         return grad_x, grad_kernel, value
 

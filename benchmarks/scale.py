@@ -12,8 +12,10 @@ most that the process ever had. Writes `scale.csv` and `scale.png`.
 
 import argparse
 import json
+import os
 import pathlib
 import resource
+import shlex
 import subprocess
 import sys
 import time
@@ -63,6 +65,8 @@ def main() -> None:
     if options.cell:
         print(json.dumps(measured(*options.cell)))
         return
+    cores = sorted(os.sched_getaffinity(0))[-CORES:]
+    os.sched_setaffinity(0, cores)  # cells inherit them
     rows = []
     for devices, cohort in CELLS:
         command = [sys.executable, "-m", "benchmarks.scale", "--cell"]
@@ -76,7 +80,9 @@ def main() -> None:
         rows.append(json.loads(done.stdout))
         print(rows[-1])
     frame = pd.DataFrame(rows)
-    frame["machine"] = f"{conv.processor()}, {CORES} cores"
+    frame["machine"] = f"{conv.processor()}, {len(cores)} cores"
+    frame["versions"] = conv.versions()
+    frame["command"] = shlex.join(["python", "-m", "benchmarks.scale", *sys.argv[1:]])
     frame["commit"] = commit()
     options.out.mkdir(parents=True, exist_ok=True)
     frame.to_csv(options.out / "scale.csv", index=False)

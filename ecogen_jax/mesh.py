@@ -7,6 +7,7 @@ processes (see `distributed`): each brings to its own what they hold, and no mor
 """
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ecogen_jax.types import PyTree
 
 BACKENDS = ("auto", "loop", "scan", "vmap", "shard_map", "pmap")
+
+PATIENCE_S = 6 * 3600
+"""Seconds that simulated devices wait for the last of them."""
 
 Mapped = Callable[..., Any]
 
@@ -35,10 +39,12 @@ def start(num_devices: int) -> None:
     programs are kept on disk for the next start, and numbers are never promoted in
     silence. Each of several processes makes all `num_devices`: XLA rounds by their
     number, so the same config gives the same numbers in any number of processes.
+    Simulated devices wait for each other as long as a round takes.
 
     Raises:
       RuntimeError: JAX has already started its devices.
     """
+    os.environ["XLA_FLAGS"] = patient(os.environ.get("XLA_FLAGS", ""))
     jax.config.update("jax_num_cpu_devices", num_devices)
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -46,6 +52,16 @@ def start(num_devices: int) -> None:
         cache = Path("~/.cache/ecogen_jax/compiled").expanduser()
         jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def patient(flags: str) -> str:
+    """XLA's flags, with hours for a simulated device that lags behind the others.
+
+    XLA takes it for a deadlock and aborts the process after 40 s: on cores that other
+    work keeps busy, a long round needs more. A limit that is set already stays.
+    """
+    limit = "--xla_cpu_collective_call_terminate_timeout_seconds"
+    return flags if limit in flags else f"{flags} {limit}={PATIENCE_S}".strip()
 
 
 def resolve(backend: str) -> str:
@@ -89,9 +105,9 @@ def client_mesh(num_clients: int, num_devices: int) -> Mesh:
     if shards < processes:
         devices = jax.local_devices()
         shards = num_shards(num_clients, min(num_devices, len(devices)))
-    return jax.make_mesh(
-        (shards,), ("client",), axis_types=(AxisType.Auto,), devices=devices[:shards]
-    )
+    # In this order, and of any number: `jax.make_mesh` sorts devices by where they lie,
+    # and refuses a number of TPUs that do not make a cuboid, such as five of eight.
+    return Mesh(np.array(devices[:shards]), ("client",), axis_types=(AxisType.Auto,))
 
 
 def _devices() -> list[jax.Device]:
@@ -316,10 +332,10 @@ def _in_chunks(
         return kept, total
     whole = clients - clients % chunk
     split = jax.tree.map(
-        lambda a: a[:whole].reshape(-1, chunk, *a.shape[1:]), arguments
+        lambda a: a[:whole].reshape(whole // chunk, chunk, *a.shape[1:]), arguments
     )
     total, kept = jax.lax.scan(several, start, split)
-    kept = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), kept)
+    kept = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), kept)
     if whole < clients:
         total, rest = several(total, jax.tree.map(lambda a: a[whole:], arguments))
         kept = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), kept, rest)
@@ -330,12 +346,15 @@ def _pmap(
     fn: Mapped, shared: tuple[PyTree, ...], arguments: tuple[PyTree, ...], mesh: Mesh
 ) -> PyTree:
     shards = mesh.devices.size
-    split = jax.tree.map(lambda a: a.reshape(shards, -1, *a.shape[1:]), arguments)
+    each = jax.tree.leaves(arguments)[0].shape[0] // shards
+    split = jax.tree.map(lambda a: a.reshape(shards, each, *a.shape[1:]), arguments)
     everybody = jax.tree.map(
         lambda a: jnp.broadcast_to(a[None], (shards, *a.shape)), shared
     )
     results = jax.pmap(fn, devices=list(mesh.devices.flat))(everybody, split)
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), results)
+    return jax.tree.map(
+        lambda a: a.reshape(a.shape[0] * a.shape[1], *a.shape[2:]), results
+    )
 
 
 def _loop(fn: Callable[..., Any], fold: Fold) -> Mapped:

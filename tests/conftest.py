@@ -11,6 +11,7 @@ CACHE = ROOT / ".cache"
 
 # Through the environment, so that runs which a test starts as a process have it too.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # also where there is a GPU
 os.environ.setdefault("ECOGEN_DATA", str(CACHE / "data"))
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
 # Simulated devices share the few real cores; a slow collective is not a deadlock.

@@ -41,6 +41,15 @@ def test_all_counters_are_added_up_beside_the_model(monkeypatch):
     }
 
 
+def test_counters_of_a_machine_are_not_held_against_one_of_its_processes(monkeypatch):
+    monkeypatch.setattr(measure.jax, "process_count", lambda: 4)
+    with measure.host(lambda: (FakeMonitor(gpu={0: 300.0}), "")) as energy:
+        pass
+    summary = energy.summary()
+    assert (summary["measured_j"], summary["ratio"]) == (300.0, None)
+    assert summary["modelled_j"] > 0
+
+
 def test_without_counters_the_host_is_modelled_and_says_so():
     with measure.host(lambda: (None, "not measured: no counter")) as energy:
         pass

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +79,16 @@ def test_device_backends_agree_for_every_number_of_devices(backend, num_devices,
 def test_clients_taken_in_chunks_agree(backend, chunk):
     mapped = mesh.map_clients(train, backend=backend, num_devices=2, chunk=chunk)
     assert_agrees(jax.jit(mapped)(*clients(6)), 6)
+
+
+@pytest.mark.parametrize("backend", ["loop", "scan", "vmap", "shard_map", "pmap"])
+def test_an_array_without_numbers_is_mapped_like_any_other(backend):
+    mapped = mesh.map_clients(
+        lambda a, none: (2 * a, none), backend=backend, num_devices=2, chunk=2
+    )
+    doubled, none = mapped(jnp.ones((4, 3)), jnp.ones((4, 0)))
+    np.testing.assert_array_equal(doubled, np.full((4, 3), 2.0))
+    assert none.shape == (4, 0)
 
 
 def test_a_chunk_bounds_the_memory_of_a_vmap():
@@ -164,6 +175,39 @@ def test_num_shards_is_the_largest_divisor_that_fits(
     assert mesh.num_shards(num_clients, num_devices) == expected
     built = mesh.client_mesh(num_clients, num_devices)
     assert built.shape == {"client": expected}
+
+
+def test_any_number_of_tpus_makes_a_mesh_one_of_each_process_first(monkeypatch):
+    def tpu(number):  # 2 x 4 chips of two hosts
+        return mock.Mock(
+            spec=jax.Device,
+            id=number,
+            platform="tpu",
+            device_kind="TPU v5 lite",
+            coords=(number % 2, number // 2, 0),
+            core_on_chip=0,
+            process_index=number // 4,
+        )
+
+    chips = [tpu(number) for number in range(8)]
+    monkeypatch.setattr(jax, "devices", lambda: chips)
+    monkeypatch.setattr(jax, "local_devices", lambda: chips[:4])
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    built = mesh.client_mesh(10, 8)
+    assert [chip.id for chip in built.devices] == [0, 4, 1, 5, 2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("", "--xla_cpu_collective_call_terminate_timeout_seconds=21600"),
+        ("--a=1", "--a=1 --xla_cpu_collective_call_terminate_timeout_seconds=21600"),
+        ("--xla_cpu_collective_call_terminate_timeout_seconds=9",) * 2,
+    ],
+)
+def test_simulated_devices_wait_for_hours_unless_told_otherwise(flags, expected):
+    assert mesh.patient(flags) == expected
 
 
 def test_place_spreads_clients_evenly_and_keeps_values():

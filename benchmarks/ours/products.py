@@ -19,7 +19,6 @@ from benchmarks.conv import Layer
 from benchmarks.speaker import Speaker
 from ecogen_jax import mesh
 from ecogen_jax.energy import meter
-from ecogen_jax.nets.conv import conv
 
 SIDE = 2048
 """Of the square matrices whose product is the peak."""
@@ -27,8 +26,8 @@ SIDE = 2048
 KINDS: dict[str, dict[str, list[Layer]]] = {
     "ngf64": {
         "generator": [
-            Layer("conv1", 16, 128, 3, 128),
-            Layer("conv2", 32, 128, 3, 64),
+            Layer("conv1", 16, 128, 3, 128, upsampled=True),
+            Layer("conv2", 32, 128, 3, 64, upsampled=True),
         ],
         "images": [  # the layers that make images, and that see them
             Layer("conv3", 32, 64, 3, 3),
@@ -45,7 +44,7 @@ KINDS: dict[str, dict[str, list[Layer]]] = {
     },
     "small": {
         "generator": [
-            Layer("conv1", 14, 16, 3, 16),
+            Layer("conv1", 14, 16, 3, 16, upsampled=True),
             Layer("conv2", 14, 16, 3, 8),
             Layer("conv3", 28, 2, 3, 1),
         ],
@@ -79,7 +78,10 @@ def peak() -> tuple[float, Callable[[], object]]:
 def of_kind(kind: list[Layer]) -> tuple[float, Callable[[], object]]:
     """FLOPs of value and both gradients of some layers, and what does them."""
     calls = [
-        (layers.loop(layer, conv if layer.window > 1 else linear), layers.arrays(layer))
+        (
+            layers.loop(layer, layers.fast(layer) if layer.window > 1 else linear),
+            layers.arrays(layer),
+        )
         for layer in kind
     ]
     work = sum(flops(fn, inputs) for fn, inputs in calls)
@@ -92,9 +94,8 @@ def flops(fn: Callable[..., Any], *arguments: Any) -> float:
     return sum(done for (kind, _), done in parts if kind in ("matmul", "conv"))
 
 
-def linear(x: jax.Array, kernel: jax.Array, *, stride: int, padding: str) -> jax.Array:
+def linear(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """A linear layer, with the axes of a convolution of one pixel."""
-    del stride, padding
     return (x.reshape(len(x), -1) @ kernel[0, 0])[:, None, None]
 
 

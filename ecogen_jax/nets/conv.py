@@ -9,7 +9,8 @@ matrix products, and what `vmap` maps runs one after another. Each of the three 
 linear in both arguments and the other two are its gradients, so gradients of any order
 are exact and fast. On GPU and TPU all three are plain `lax` convolutions.
 
-Either way operands have the dtype of the net's precision, and results are float32.
+Either way operands have the dtype of the net's precision, and results are float32 (see
+`precision` for what a GPU or TPU makes of float32 by default).
 """
 
 import functools

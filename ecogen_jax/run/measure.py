@@ -56,11 +56,13 @@ class HostEnergy:
 
         It is that of all accelerators of this process; what a host with accelerators
         draws besides is not in the model, but among the counters, if RAPL is read.
+        Counters are those of the whole machine, so several processes have no ratio.
         """
         name = profile(jax.devices()[0].device_kind)
         modelled_j = name and self.seconds * _power_w(name)
         ratio = None
-        if self.measured_j is not None and modelled_j:
+        alone = jax.process_count() == 1
+        if self.measured_j is not None and modelled_j and alone:
             ratio = self.measured_j / modelled_j
         return {
             "measured_j": self.measured_j,

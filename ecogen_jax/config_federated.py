@@ -304,7 +304,7 @@ def _check_faults(config: ConfigDict) -> None:
 
 
 def _check_privacy(config: ConfigDict) -> None:
-    """Refuses privacy where an epsilon would not hold."""
+    """Refuses privacy where more than the noisy mean would tell of a device."""
     clip, name = config.federated.privacy.clip, config.protocol.name
     if not clip:
         return

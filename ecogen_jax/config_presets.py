@@ -99,7 +99,7 @@ def federated(experiment: str, method: str, *, dataset: str = "mnist") -> Config
     """FedGen's published protocol: 20 devices, 10 a round, 200 rounds of 20 steps.
 
     15,000 training images are shared out (their code takes 1,500 of each class for 20
-    users), a tenth more is kept for validation, and the rest is nobody's. Zhu et al.,
+    users), 6,000 are kept for validation, and the rest is nobody's. Zhu et al.,
     ICML 2021, section 5, with the MNIST settings of their code.
 
     Args:

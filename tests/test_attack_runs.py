@@ -169,6 +169,13 @@ def test_epsilon_is_told_of_private_federations_alone():
             rounds=rounds,
             delta=1e-5,
         ),
+        "epsilon_fixed_size": privacy.epsilon_of_fixed_size(
+            noise_multiplier=2.0,
+            active=active,
+            clients=devices,
+            rounds=rounds,
+            delta=1e-5,
+        ),
         "delta": 1e-5,
         "noise_multiplier": 2.0,
         "clip": 0.5,
@@ -178,7 +185,7 @@ def test_epsilon_is_told_of_private_federations_alone():
             "accounted_as": "poisson",
         },
     }
-    assert 0 < found["epsilon"] < 10
+    assert 0 < found["epsilon"] < found["epsilon_fixed_size"] < 10
     assert privacy_of(config("fedavg")) is None
     other = configs.load("configs/quickstart.py", ["federated.privacy.clip=0.5"])
     assert privacy_of(other) is None

@@ -67,24 +67,29 @@ def test_true_positives_are_counted_where_one_percent_of_the_others_are_false():
     assert intervals.found(np.array([49.0, 50]), np.arange(50.0)).tpr == 0.5
 
 
-def test_of_what_tells_nothing_the_interval_holds_chance_as_often_as_it_says():
+@pytest.mark.parametrize("devices", [1, 10])
+def test_of_what_tells_nothing_the_interval_holds_chance_as_often_as_it_says(devices):
     held = 0
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        scores = [(rng.normal(size=80), rng.normal(size=80))]
+        scores = [(rng.normal(size=80), rng.normal(size=80)) for _ in range(devices)]
         area, _ = intervals.of_devices(scores, rng, resamples=100)
         held += area.low <= 0.5 <= area.high
     assert 51 <= held < 60  # 57 are expected, give or take 1.7
 
 
-def test_devices_that_differ_widen_the_interval_of_their_mean():
+def test_the_interval_of_devices_is_students_and_inside_what_a_share_can_be():
     rng = np.random.default_rng(0)
+    scores = [(rng.normal(1, 1, 100), rng.normal(0, 1, 100)) for _ in range(5)]
+    area, _ = intervals.of_devices(scores, rng)
+    each = np.array([intervals.found(*pair).auc for pair in scores])
+    reach = 2.776 * each.std(ddof=1) / np.sqrt(5)  # of 4 degrees of freedom
+    wanted = (each.mean(), each.mean() - reach, each.mean() + reach)
+    assert area == pytest.approx(wanted, rel=1e-3)
     easy = (rng.normal(9, 1, 100), rng.normal(0, 1, 100))
-    hard = (rng.normal(0, 1, 100), rng.normal(0, 1, 100))
-    area, _ = intervals.of_devices([easy, hard], rng, resamples=300)
-    assert area.value == pytest.approx((1 + intervals.found(*hard).auc) / 2)
-    assert area.low < 0.6  # twice the hard one
-    assert area.high == 1.0  # twice the easy one
+    area, _ = intervals.of_devices([easy, scores[0]], rng)
+    assert area.value == pytest.approx((1 + each[0]) / 2)
+    assert (area.low, area.high) == (0.0, 1.0)  # two say nothing of a third
 
 
 def test_the_interval_of_a_mean_has_the_width_of_the_normal_one():

@@ -327,6 +327,15 @@ def test_the_cloud_is_met_once_a_period(period, down, up):
         ("cloud_edge", "down"): EDGES * down * net_bytes,
         ("cloud_edge", "up"): EDGES * up * (net_bytes + OVERHEAD + images),
     }
+    times = {
+        (d.link, d.direction): d.times for d in played.stage.deliveries(played.parties)
+    }
+    assert times == {
+        ("edge_end", "down"): 4,
+        ("edge_end", "up"): 4,
+        ("cloud_edge", "down"): down,
+        ("cloud_edge", "up"): up,
+    }
     flat = toy("fedavg").stage.deliveries(played.parties)
     passed_on = {(d.link, d.direction): d.num_bytes for d in flat}
     for direction in ("up", "down"):

@@ -114,6 +114,36 @@ def test_epsilon_of_one_sampled_round_is_the_exact_one(multiplier, rate):
     assert delta(found * 0.998) > 1e-5
 
 
+def of_fixed_size(**changes):
+    arguments = {"noise_multiplier": 2.0, "active": 5, "clients": 10, "rounds": 20}
+    return privacy.epsilon_of_fixed_size(**{**arguments, "delta": 1e-5, **changes})
+
+
+@pytest.mark.parametrize(("multiplier", "active"), [(1.0, 5), (1.0, 1), (3.0, 5)])
+def test_a_client_that_is_another_one_is_hidden_by_the_bound_and_not_by_epsilon(
+    multiplier, active
+):
+    """One draw of `q = m / n`, all else 0: `(1 - q) N(0, z^2) + q N(1 or -1, z^2)`."""
+    rate, points = active / 10, np.linspace(-40, 40, 800_001)
+
+    def mixture(at):
+        still, moved = (stats.norm(c, multiplier).pdf(points) for c in (0.0, at))
+        return (1 - rate) * still + rate * moved
+
+    def delta(eps):
+        gap = np.maximum(mixture(1.0) - math.exp(eps) * mixture(-1.0), 0.0)
+        return np.trapezoid(gap, points)
+
+    one = {"noise_multiplier": multiplier, "rounds": 1}
+    assert delta(of_fixed_size(active=active, **one)) < 1e-5
+    assert delta(epsilon(sampling_rate=rate, **one)) > 1e-5
+
+
+def test_the_bound_of_all_clients_is_near_the_plain_gaussian_of_twice_the_move():
+    exact = epsilon(noise_multiplier=1.0, sampling_rate=1.0)
+    assert exact < of_fixed_size(noise_multiplier=2.0, active=10) < 1.1 * exact
+
+
 def test_epsilon_falls_with_noise_and_rises_with_rounds_sampling_and_certainty():
     middle = epsilon()
     assert epsilon(noise_multiplier=3.0) < middle < epsilon(noise_multiplier=1.0)
@@ -123,8 +153,10 @@ def test_epsilon_falls_with_noise_and_rises_with_rounds_sampling_and_certainty()
 
 
 def test_nothing_sent_is_private_and_no_noise_is_not():
-    assert epsilon(rounds=0) == 0.0
+    assert epsilon(rounds=0) == of_fixed_size(rounds=0) == 0.0
     assert epsilon(noise_multiplier=0.0) == math.inf
+    assert of_fixed_size(noise_multiplier=0.0) == math.inf
+    assert 1e7 < of_fixed_size(noise_multiplier=1e-3) < math.inf
     # Next to no noise is counted in a moment, on a coarser grid.
     assert 1e4 < epsilon(noise_multiplier=0.05, rounds=200) < 1e5
     # And so is the least that a config may have.

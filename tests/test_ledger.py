@@ -36,7 +36,7 @@ def compute(tier="cloud", flops=1e15, host_s=2.0, **changes):
     return ledger.compute_entry(RATES, tier=tier, flops=flops, host_s=host_s, **where)
 
 
-def transfer(link="edge_end", up_bytes=0, down_bytes=0):
+def transfer(link="edge_end", up_bytes=0, down_bytes=0, crossings=1):
     return ledger.transfer_entry(
         RATES,
         cycle=1,
@@ -45,6 +45,7 @@ def transfer(link="edge_end", up_bytes=0, down_bytes=0):
         link=link,
         up_bytes=up_bytes,
         down_bytes=down_bytes,
+        crossings=crossings,
     )
 
 
@@ -161,14 +162,14 @@ def test_links_are_uncontracted():
     assert entry.carbon_market_g == entry.carbon_location_g > 0
 
 
-def test_each_direction_in_use_has_its_own_latency():
-    latency = devices.link("wifi").latency_s.value
-    up, down = transfer(up_bytes=500), transfer(down_bytes=500)
-    both = transfer(up_bytes=500, down_bytes=500)
-    assert up.device_s == down.device_s
-    assert both.device_s == pytest.approx(2 * up.device_s)
-    assert both.device_s > 2 * latency
-    assert transfer().device_s == 0
+def test_each_crossing_has_its_own_latency():
+    link = devices.link("wifi")
+    latency, rate = link.latency_s.value, link.rate_bytes_per_s.value
+    up = transfer(up_bytes=500)
+    assert up.device_s == pytest.approx(latency + 500 / rate)
+    both = transfer(up_bytes=500, down_bytes=500, crossings=2 * 60)
+    assert both.device_s == pytest.approx(120 * latency + 1000 / rate)
+    assert transfer(crossings=0).device_s == 0
     assert (up.up_bytes, up.down_bytes) == (500, 0)
 
 

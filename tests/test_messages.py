@@ -74,6 +74,18 @@ def test_bytes_are_added_by_link_and_direction():
     }
 
 
+def test_what_goes_one_way_crosses_side_by_side_and_round_after_round():
+    deliveries = [
+        Delivery("edge_end", "down", teacher(1), 30, 3),
+        Delivery("edge_end", "up", teacher(4), 4, 2),
+        Delivery("edge_end", "up", teacher(2), 2),
+        Delivery("cloud_edge", "up", teacher(2), 2),
+        Delivery("cloud_edge", "down", teacher(2), 0, 7),  # nobody came
+    ]
+    found = messages.crossings_by_link(deliveries)
+    assert found == {"edge_end": 3 + 2, "cloud_edge": 1}
+
+
 def test_fingerprints_tell_images_apart():
     images = pixels(6)
     prints = messages.fingerprints(images)

@@ -21,7 +21,12 @@ def entries(end):
         ledger.compute_entry(constants, tier="cloud", flops=1e15, host_s=0, **WHERE),
         ledger.compute_entry(constants, tier="end", flops=1e12, host_s=0, **WHERE),
         ledger.transfer_entry(
-            constants, link="edge_end", up_bytes=10**6, down_bytes=0, **WHERE
+            constants,
+            link="edge_end",
+            up_bytes=10**6,
+            down_bytes=0,
+            crossings=1,
+            **WHERE,
         ),
     ]
 

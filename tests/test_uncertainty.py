@@ -22,7 +22,9 @@ ENTRIES = [
     ledger.compute_entry(RATES, tier="cloud", flops=1e15, host_s=0, **WHERE),
     ledger.compute_entry(RATES, tier="end", flops=1e10, host_s=0, **WHERE),
     ledger.idle_entry(RATES, tier="edge", wait_s=30.0, waits_for="cloud", **WHERE),
-    ledger.transfer_entry(RATES, link="edge_end", up_bytes=1e7, down_bytes=5, **WHERE),
+    ledger.transfer_entry(
+        RATES, link="edge_end", up_bytes=1e7, down_bytes=5, crossings=2, **WHERE
+    ),
 ]
 
 

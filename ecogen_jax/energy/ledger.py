@@ -10,7 +10,7 @@ Computation on a tier (modelled):
 as Patterson et al. 2021 (arXiv 2104.10350) account for training: hours x chips x
 measured power x PUE x intensity. A transfer on a link (modelled):
 
-    seconds = sum over the directions used of latency + bytes / rate
+    seconds = crossings x latency + bytes / rate
     joules  = bytes x joules per byte, in the average or the marginal view
 
 Joules have three parts, named as in Luccioni et al. 2022 (arXiv 2211.02001): dynamic
@@ -76,7 +76,7 @@ class Entry(NamedTuple):
         down_bytes: bytes away from the cloud; 0 on a tier.
         host_s: wall seconds of the simulating machine; enters nothing.
         device_s: modelled busy seconds of the simulated device or link, the parties
-            of the tier one after the other; of a link with one latency a direction.
+            of the tier one after the other; of a link with one latency a crossing.
         energy_j: joules, with PUE; and the ends of the interval.
         energy_low_j: see ``energy_j``.
         energy_high_j: see ``energy_j``.
@@ -228,6 +228,7 @@ def transfer_entry(
     link: str,
     up_bytes: SupportsFloat,
     down_bytes: SupportsFloat,
+    crossings: int,
 ) -> Entry:
     """Accounts for the messages that one link carried.
 
@@ -239,6 +240,7 @@ def transfer_entry(
         link: ``cloud_edge`` or ``edge_end``.
         up_bytes: bytes towards the cloud, all parties together.
         down_bytes: bytes away from the cloud, all parties together.
+        crossings: how often something was sent and arrived, one after another.
 
     Returns:
         A modelled entry.
@@ -249,7 +251,6 @@ def transfer_entry(
     check_place("link", link, LINKS)
     up, down = _amount("up_bytes", up_bytes), _amount("down_bytes", down_bytes)
     profile = rates.links[link]
-    directions = (up > 0) + (down > 0)
     seconds = (up + down) / profile.rate_bytes_per_s.value
     energy = _interval(up + down, rates.link_energy[link])
     return _entry(
@@ -263,7 +264,7 @@ def transfer_entry(
         place=link,
         up_bytes=int(up),
         down_bytes=int(down),
-        device_s=directions * profile.latency_s.value + seconds,
+        device_s=crossings * profile.latency_s.value + seconds,
     )
 
 

@@ -40,8 +40,8 @@ class GeneratorAndStudent:
     """What a sender trained for a receiver below it: images as a generator, and a net.
 
     Attributes:
-      generator: makes the images that the student was distilled on; the receiver
-        replays them.
+      generator: makes the images that the student was distilled on. Devices replay them,
+        and a hop may go on from it; the edges of a relay cycle have no use for theirs.
       student: the receiver's net, distilled from the sender's.
       label_counts: how many training images of each class stand behind them,
         `[classes]`; the receiver draws no class that nobody has seen.
@@ -92,12 +92,15 @@ class Delivery(NamedTuple):
       direction: `up` (towards the cloud) or `down`.
       messages: the payloads of all senders, every leaf with a leading sender axis.
       copies: how many payloads cross in all, at least one for each sender.
+      times: how often the link is crossed, one after another; copies of one time cross
+        side by side.
     """
 
     link: str
     direction: str
     messages: Message
     copies: int
+    times: int = 1
 
     @property
     def num_bytes(self) -> int:
@@ -184,6 +187,22 @@ def all_finite(message: PyTree) -> jax.Array:
             jnp.bool_(True),
         ),
     )
+
+
+def crossings_by_link(deliveries: Iterable[Delivery]) -> dict[str, int]:
+    """How often something crossed each link, up and down together.
+
+    Deliveries of one direction cross side by side; those without a byte do not cross.
+    """
+    ways: dict[tuple[str, str], int] = {}
+    for sent in deliveries:
+        way, times = (sent.link, sent.direction), sent.times if sent.num_bytes else 0
+        ways[way] = max(ways.get(way, 0), times)
+    links = dict.fromkeys(link for link, _ in ways)
+    return {
+        link: sum(times for (name, _), times in ways.items() if name == link)
+        for link in links
+    }
 
 
 def bytes_by_link(deliveries: Iterable[Delivery]) -> dict[str, tuple[int, int]]:

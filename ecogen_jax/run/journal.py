@@ -7,7 +7,7 @@ from typing import Any
 
 from ecogen_jax.energy import ledger
 from ecogen_jax.energy.rates import Rates
-from ecogen_jax.relay.messages import Delivery, bytes_by_link
+from ecogen_jax.relay.messages import Delivery, bytes_by_link, crossings_by_link
 from ecogen_jax.relay.parties import TIERS
 from ecogen_jax.relay.stage import Stage
 from ecogen_jax.run.build import Experiment
@@ -161,6 +161,7 @@ def message_entries(
     experiment: Experiment, cycle: int, stage: Stage, deliveries: list[Delivery]
 ) -> list[ledger.Entry]:
     """The ledger's entries for what a stage sent, one a link."""
+    crossings = crossings_by_link(deliveries)
     return [
         ledger.transfer_entry(
             experiment.rates,
@@ -170,6 +171,7 @@ def message_entries(
             link=link,
             up_bytes=up,
             down_bytes=down,
+            crossings=crossings[link],
         )
         for link, (up, down) in bytes_by_link(deliveries).items()
     ]

@@ -146,21 +146,26 @@ def privacy_of(config: ConfigDict) -> dict[str, Any] | None:
 
     Returns:
       Epsilon and delta of all rounds, what they were reached with, and the sampling:
-      the rate, how devices were drawn, and how the accountant takes them to be drawn.
-      None for a run without privacy.
+      the rate, how devices were drawn, and how the accountant of `epsilon` takes them
+      to be drawn; that of `epsilon_fixed_size` takes them as they were. None for a run
+      without privacy.
     """
     section = config.federated
     if not is_federated(config) or not section.privacy.clip:
         return None
-    rate = section.active / (
-        config.topology.num_edges * config.topology.devices_per_edge
+    devices = config.topology.num_edges * config.topology.devices_per_edge
+    rate, how = (
+        section.active / devices,
+        {
+            "noise_multiplier": section.privacy.noise_multiplier,
+            "rounds": section.rounds,
+            "delta": section.privacy.delta,
+        },
     )
     return {
-        "epsilon": privacy.epsilon(
-            noise_multiplier=section.privacy.noise_multiplier,
-            sampling_rate=rate,
-            rounds=section.rounds,
-            delta=section.privacy.delta,
+        "epsilon": privacy.epsilon(sampling_rate=rate, **how),
+        "epsilon_fixed_size": privacy.epsilon_of_fixed_size(
+            active=section.active, clients=devices, **how
         ),
         **section.privacy.to_dict(),
         "sampling": {"rate": rate, "drawn": "fixed_size", "accounted_as": "poisson"},

@@ -16,7 +16,6 @@ from flax import struct
 
 from ecogen_jax import keys
 from ecogen_jax.nets.functional import Variables
-from ecogen_jax.relay.federated.aggregate import mean
 from ecogen_jax.relay.federated.base import (
     Arrived,
     Member,
@@ -93,13 +92,14 @@ def averaging(task: Task, train: LocalTraining) -> Method:
 
 
 def averaged(task: Task, server: Server, arrived: Arrived, key: Key) -> Server:
-    """The server with the aggregated change of its net."""
+    """The server with the aggregated change of its net, and statistics of its own."""
     part = sharing(task)
     change = task.aggregate(arrived.updates, arrived.weights, key)
+    facts = task.aggregate(arrived.facts, arrived.weights, key)
     none = jnp.sum(arrived.weights) == 0
     statistics = jax.tree.map(
         lambda new, old: jnp.where(none, old, new),
-        mean(arrived.facts, arrived.weights),
+        facts,
         part.facts(server.variables),
     )
     return replace(

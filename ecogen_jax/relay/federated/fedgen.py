@@ -11,8 +11,8 @@ Device, on its images (x, y) and labels y' drawn uniformly:
     L_k = CE(f(x), y) + a CE(head(G(u, y')), y')
           + a KL(stop softmax(head(G(u, y))) || softmax(f(x)))
 
-with `a` falling from round to round, and zero in the first, when nothing was learnt
-yet. The generator is in inference mode on devices. Nets are averaged as in FedAvg.
+with `a` falling from round to round, and zero in the first, in which the server's
+generator has learnt from nobody. The generator is in inference mode on devices. Nets are averaged as in FedAvg.
 
 Zhu et al., "Data-free knowledge distillation for heterogeneous federated learning",
 ICML 2021, equations 4 to 6; from their code features instead of images, both distances

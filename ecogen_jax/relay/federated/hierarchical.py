@@ -6,7 +6,9 @@
 Liu et al., "Client-edge-cloud hierarchical federated learning", ICC 2020, algorithm 1
 (HierFAVG): their kappa_1 is the number of local steps, their kappa_2 the option
 `period`. `n_e` are the images of the devices that took part since the last visit, a
-device once for each of its rounds. Edges report their whole nets, uncompressed.
+device once for each of its rounds. Edges report their whole nets, uncompressed, and the
+cloud takes their mean whatever the aggregator of the edges is. What is not shared with
+devices comes down to no edge either: it goes on with its own.
 """
 
 import math
@@ -75,9 +77,13 @@ def hierarchical(task: Task) -> Method:
         return replace(
             server,
             cloud=cloud,
-            edges=chosen(visited, copies(cloud, task.num_edges), edges),
+            edges=chosen(visited, jax.vmap(visit, (0, None))(edges, cloud), edges),
             seen=jnp.where(visited, jnp.zeros_like(seen), seen),
         ), {}
+
+    def visit(edge: Server, cloud: Server) -> Server:
+        kept = part.kept(edge.variables)
+        return replace(edge, variables=part.joined(part.shared(cloud.variables), kept))
 
     def report(server: Tiers) -> tuple[Variables, PyTree]:
         variables, seen = server.cloud.variables, server.seen[0]

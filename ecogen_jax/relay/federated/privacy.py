@@ -11,7 +11,7 @@ client sends beside the update (counts, statistics) is not hidden.
 import dp_accounting
 import jax
 import jax.numpy as jnp
-from dp_accounting import pld
+from dp_accounting import pld, rdp
 
 from ecogen_jax import keys
 from ecogen_jax.types import Key, PyTree
@@ -75,7 +75,7 @@ def epsilon(
     rounded up, for two runs that differ in one client being there or not. It assumes
     Poisson sampling: every client takes part in a round by its own coin. A sample of a
     fixed size without replacement is something else, for which this is no guarantee:
-    there, one client's place is taken by another's, which can move the sum by `2 C`.
+    see `epsilon_of_fixed_size`.
 
     Args:
       noise_multiplier: `z`; 0 is no privacy.
@@ -100,6 +100,44 @@ def epsilon(
     # Losses grow as 1 / z^2, and so does the grid's step, or it takes gigabytes.
     step = 1e-4 / min(1.0, noise_multiplier) ** 2
     accountant = pld.PLDAccountant(value_discretization_interval=step)
+    accountant.compose(dp_accounting.SelfComposedDpEvent(one, rounds))
+    return float(accountant.get_epsilon(delta))
+
+
+def epsilon_of_fixed_size(
+    *, noise_multiplier: float, active: int, clients: int, rounds: int, delta: float
+) -> float:
+    """A bound on the privacy loss where a fixed number of clients is drawn each round.
+
+    For two runs in which one client is another one: its place in a sum is taken, which
+    moves it by up to `2 C`. By Renyi differential privacy of samples without
+    replacement (Wang, Balle and Kasiviswanathan, "Subsampled Renyi differential privacy
+    and analytical moments accountant", AISTATS 2019): an upper bound, not tight.
+
+    Args:
+      noise_multiplier: `z`; 0 is no privacy.
+      active: clients drawn in a round, without replacement.
+      clients: how many there are.
+      rounds: how many.
+      delta: in (0, 1), well below one over the number of clients.
+
+    Returns:
+      Epsilon; infinity without noise.
+
+    Raises:
+      ValueError: an argument is out of range.
+    """
+    _check(noise_multiplier, active / clients, rounds, delta)
+    if rounds == 0:
+        return 0.0
+    if noise_multiplier == 0.0:
+        return float("inf")
+    one = dp_accounting.SampledWithoutReplacementDpEvent(
+        clients, active, dp_accounting.GaussianDpEvent(noise_multiplier / 2)
+    )
+    accountant = rdp.RdpAccountant(
+        neighboring_relation=dp_accounting.NeighboringRelation.REPLACE_ONE
+    )
     accountant.compose(dp_accounting.SelfComposedDpEvent(one, rounds))
     return float(accountant.get_epsilon(delta))
 

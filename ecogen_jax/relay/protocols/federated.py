@@ -203,17 +203,19 @@ def _deliveries(own: FederatedSettings, shapes: Shapes) -> list[Delivery]:
     if shapes.silent:
         return []
     down, up, report = shapes
+    came, rounds = int(np.sum(own.plan.fault != schedule.DROP)), own.rounds
     found = [
-        Delivery("edge_end", "down", down, own.plan.active.size),
-        Delivery("edge_end", "up", up, int(np.sum(own.plan.fault != schedule.DROP))),
+        Delivery("edge_end", "down", down, own.plan.active.size, rounds),
+        Delivery("edge_end", "up", up, came, rounds),
     ]
     visits = own.method.visits
     if visits is None or report is None:
         return found + [each._replace(link="cloud_edge") for each in found]
+    met, edges = (visits.down(rounds), visits.up(rounds)), own.num_edges
     return [
         *found,
-        Delivery("cloud_edge", "down", down, visits.down(own.rounds)),
-        Delivery("cloud_edge", "up", report, visits.up(own.rounds)),
+        Delivery("cloud_edge", "down", down, met[0], met[0] // edges),
+        Delivery("cloud_edge", "up", report, met[1], met[1] // edges),
     ]
 
 

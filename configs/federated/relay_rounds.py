@@ -1,7 +1,7 @@
 """Our relay in a federation: a generator of features carries knowledge both ways.
 
-Question: what is gained over `fedgen.py` by what the server does with the same bytes up?
-(Down it sends a second net, to answer with.)
+Question: what is gained over `fedgen.py` by what the server does with the same bytes
+up? (Down it sends a second net, to answer with.)
 
     python scripts/train.py --config configs/federated/relay_rounds.py
     python scripts/sweep.py --config configs/federated/relay_rounds.py --seeds 0,1,2

@@ -183,12 +183,30 @@ def asked(net: Net, variables: Variables, images: jax.Array) -> Replay:
     Returns:
       The images with the teacher's logits.
     """
-    count = images.shape[0]
-    chunk = min(CHUNK, count)
-    missing = -count % chunk
-    padded = jnp.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
-    logits = jax.lax.map(
-        lambda some: net.apply(variables, to_unit(some), train=False).value,
-        padded.reshape(-1, chunk, *images.shape[1:]),
+    logits = in_chunks(
+        lambda some: net.apply(variables, to_unit(some), train=False).value, images
     )
-    return Replay(images, logits.reshape(-1, logits.shape[-1])[:count])
+    return Replay(images, logits)
+
+
+def in_chunks(ask: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
+    """What `ask` makes of arrays, a bounded number of rows at a time.
+
+    Args:
+      ask: of `[chunk, ...]` of each array, `[chunk, classes]`; it is asked about rows
+        of zeros too, to fill the last chunk.
+      *arrays: `[size, ...]`.
+
+    Returns:
+      `[size, classes]`.
+    """
+    size = arrays[0].shape[0]
+    chunk = min(CHUNK, size)
+
+    def split(array: jax.Array) -> jax.Array:
+        rest = array.shape[1:]
+        padded = jnp.pad(array, [(0, -size % chunk), *len(rest) * [(0, 0)]])
+        return padded.reshape(-1, chunk, *rest)
+
+    found = jax.lax.map(lambda some: ask(*some), tuple(split(a) for a in arrays))
+    return found.reshape(-1, found.shape[-1])[:size]

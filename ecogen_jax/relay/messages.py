@@ -40,8 +40,8 @@ class GeneratorAndStudent:
     """What a sender trained for a receiver below it: images as a generator, and a net.
 
     Attributes:
-      generator: makes the images that the student was distilled on. Devices replay them,
-        and a hop may go on from it; the edges of a relay cycle have no use for theirs.
+      generator: makes the images that the student was distilled on. Devices replay
+        them, and a hop may go on from it; edges of a relay cycle have no use for it.
       student: the receiver's net, distilled from the sender's.
       label_counts: how many training images of each class stand behind them,
         `[classes]`; the receiver draws no class that nobody has seen.

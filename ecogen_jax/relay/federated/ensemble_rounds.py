@@ -41,7 +41,7 @@ from ecogen_jax.relay.federated.received import (
     told,
 )
 from ecogen_jax.relay.federated.trees import copies
-from ecogen_jax.relay.learn import CHUNK
+from ecogen_jax.relay.learn import in_chunks
 from ecogen_jax.types import Key, Leaf, PyTree
 
 
@@ -132,19 +132,9 @@ def asked_anew(task: Task, bank: Bank, devices: Teachers) -> Bank:
     generation = task.distillation.generation
     if generation.shift or not task.distillation.reads_logits:
         return bank
-    count = bank.labels.shape[0]
-    chunk = min(CHUNK, count)
-    missing = -count % chunk
-    images = jnp.pad(bank.images, ((0, missing), (0, 0), (0, 0), (0, 0)))
-    labels = jnp.pad(bank.labels, (0, missing))
 
-    def ask(some: tuple[jax.Array, jax.Array]) -> jax.Array:
-        pictures, asked = some
-        by_label = None if generation.by_class else asked
-        return ensemble([task.net], devices, to_unit(pictures), by_label).logits
+    def ask(images: jax.Array, labels: jax.Array) -> jax.Array:
+        by_label = None if generation.by_class else labels
+        return ensemble([task.net], devices, to_unit(images), by_label).logits
 
-    logits = jax.lax.map(
-        ask,
-        (images.reshape(-1, chunk, *images.shape[1:]), labels.reshape(-1, chunk)),
-    )
-    return replace(bank, logits=logits.reshape(-1, task.num_classes)[:count])
+    return replace(bank, logits=in_chunks(ask, bank.images, bank.labels))

@@ -1,8 +1,8 @@
 """Rounds of relay: knowledge goes both ways through a generator of features.
 
 Down, devices train with the server's generator beside their images, as in `fedgen`, and
-are sent a second net, `v`, to answer with. Up, they send what they send in `fedgen`, and
-the server makes three things of what round `r` brings:
+are sent a second net, `v`, to answer with. Up, they send what they send in `fedgen`.
+The server makes three things of what round `r` brings:
 
     D    = (1 - a) sum_S n_k / n_S d_k + a sum_K n_k / n_K d_k       a = r / (r + 10)
     w    <- w + D

@@ -12,8 +12,8 @@ Device, on its images (x, y) and labels y' drawn uniformly:
           + a KL(stop softmax(head(G(u, y))) || softmax(f(x)))
 
 with `a` falling from round to round, and zero in the first, in which the server's
-generator has learnt from nobody. The generator is in inference mode on devices. Nets are
-averaged as in FedAvg.
+generator has learnt from nobody. The generator is in inference mode on devices. Nets
+are averaged as in FedAvg.
 
 Zhu et al., "Data-free knowledge distillation for heterogeneous federated learning",
 ICML 2021, equations 4 to 6; from their code features instead of images, both distances

@@ -223,14 +223,6 @@ def check(config: ConfigDict) -> None:
         allowed = f"as many as there are devices at most, {devices}"
         raise ConfigError("federated.active", federated.active, allowed)
     _check_nets(config)
-    hops_alone = (
-        *(("route", ()), ("baselines", ()), ("start_from", "")),
-        ("hand_on_generators", False),
-    )
-    for field, empty in hops_alone:
-        if config.protocol[field]:
-            allowed = f"only {empty!r} in {name}; protocol.name = 'hops' has it"
-            raise ConfigError(f"protocol.{field}", config.protocol[field], allowed)
     if config.protocol.cycles != 1:
         allowed = "1; federated.rounds says how often devices and server meet"
         raise ConfigError("protocol.cycles", config.protocol.cycles, allowed)

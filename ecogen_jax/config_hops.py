@@ -183,25 +183,29 @@ def check(config: ConfigDict) -> None:
     if len(kinds) > below:
         allowed = f"as many kinds of net as devices below an edge at most, {below}"
         raise ConfigError("nets.end", config.nets.end, allowed)
-    if config.protocol.name == "relay_cycle":
-        _check_relay_cycle(config)
     if config.protocol.name == "hops":
         _check_route(config)
         _check_baselines(config)
+    else:
+        _check_others(config)
+    if config.protocol.name == "relay_cycle":
+        _check_relay_cycle(config)
+
+
+def _check_others(config: ConfigDict) -> None:
+    """Refuses, in any other protocol, what routes alone have."""
+    protocol = config.protocol
+    fields = ("route", ()), ("baselines", ()), ("start_from", "")
+    for field, empty in (*fields, ("hand_on_generators", False)):
+        if protocol[field]:
+            allowed = f"only {empty!r} in {protocol.name}; 'hops' has it"
+            raise ConfigError(f"protocol.{field}", protocol[field], allowed)
 
 
 def _check_relay_cycle(config: ConfigDict) -> None:
-    protocol, whose = config.protocol, "in a relay_cycle; protocol.name = 'hops' has it"
-    for field, empty in (
-        *(("route", ()), ("baselines", ()), ("start_from", "")),
-        ("hand_on_generators", False),
-    ):
-        if protocol[field]:
-            raise ConfigError(
-                f"protocol.{field}", protocol[field], f"only {empty!r} {whose}"
-            )
     if "," in config.nets.end:
-        raise ConfigError("nets.end", config.nets.end, f"only one kind of net {whose}")
+        allowed = "only one kind of net in relay_cycle; protocol.name = 'hops' has more"
+        raise ConfigError("nets.end", config.nets.end, allowed)
     if not 0 < config.data.public_fraction < 1:
         raise ConfigError(
             "data.public_fraction",

@@ -54,6 +54,10 @@ def _idle(config: ConfigDict) -> dict[str, str]:
         for hop in HOPS
         if hop not in idle and config[hop].distiller not in _OPTIMISED
     }
+    if config.mesh.backend in ("loop", "scan"):
+        idle["mesh.chunk"] = "mesh.backend"
+    if config.data.public_fraction == 0:
+        idle["data.public_missing_classes"] = "data.public_fraction"
     if config.protocol.start_from:  # which asks for the same data in both runs
         return idle
     partition = config.data.partition
@@ -99,6 +103,8 @@ def _idle_in_federation(config: ConfigDict) -> dict[str, str]:
 
 def _idle_in_route(config: ConfigDict) -> dict[str, str]:
     idle = dict.fromkeys(_not_in(config.protocol.route), "protocol.route")
+    if not config.protocol.route:
+        idle["generator"] = "protocol.route"
     if first_tier(config) == "cloud":
         idle["local"] = "protocol.route"
     else:  # devices train alone and from scratch; their batch is the least they get

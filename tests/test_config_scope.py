@@ -23,6 +23,7 @@ DISTILL = "configs/federated/feddistill.py"
 ROUNDS = tuple(f"{name}.rounds" for name in (*configs.LEARNING, *configs.HOPS))
 ROUNDS += ("federated.rounds",)
 PRIVATE = ("federated.privacy.clip=1", "federated.statistics=average")
+TEACHER = "configs/hops/teacher.py"
 INNER = "down_cloud_edge.inner_steps"
 START = "protocol.start_from=runs/other"
 
@@ -101,6 +102,17 @@ def test_local_rates_are_those_of_the_protocol():
         (UP, (), "local.scratch_learning_rate", None),
         (UP, (), "pretrain.steps", "protocol.route = ('end>edge', 'edge>cloud')"),
         (UP, (START,), "local.steps", "protocol.start_from = 'runs/other'"),
+        (FEDAVG, (), "mesh.chunk", None),
+        (FEDAVG, ("mesh.backend=scan",), "mesh.chunk", "mesh.backend = 'scan'"),
+        (TEACHER, (), "generator.width", "protocol.route = ()"),
+        (UP, (), "generator.width", None),
+        (CYCLE, (), "data.public_missing_classes", None),
+        (
+            UP,
+            ("data.public_fraction=0",),
+            "data.public_missing_classes",
+            "data.public_fraction = 0.0",
+        ),
         (FEDAVG, (), "federated.statistics", None),
         (
             FEDAVG,

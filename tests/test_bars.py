@@ -60,6 +60,16 @@ def test_an_expression_is_a_path_or_paths_with_one_sign(tmp_path, expression, va
     )
 
 
+def test_the_second_phase_of_a_direction_has_its_own_path(tmp_path):
+    phases = [
+        {"cycle": 1, "phase": name, "accuracy": {"end": accuracy}}
+        for name, accuracy in (("down", 0.9), ("up", 0.8), ("down-2", 0.7))
+    ]
+    run = runs.read(make_run(tmp_path, phases=phases))
+    difference = bars.evaluate("accuracy.down_1.end - accuracy.down-2_1.end", run)
+    assert difference == pytest.approx(0.2)
+
+
 def test_the_start_is_the_first_cycles(tmp_path):
     phases = [
         {"cycle": cycle, "phase": "start", "accuracy": {"cloud": accuracy}}

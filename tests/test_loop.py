@@ -332,6 +332,24 @@ def test_every_run_has_a_start_and_one_task_a_cycle(play, cycle):
     assert tasks["cycle"].tolist() == [1, 1, 1]
 
 
+def test_a_phase_that_comes_again_has_a_name_of_its_own_also_after_a_resume(play):
+    def route(**last):
+        down = stage("down", "edge", parties=2)
+        up = stage("up", "cloud", name="up/edge_cloud")
+        again = stage("down", "end", parties=2, name="down/cloud_end", **last)
+        return (0, stage("pretrain", "cloud")), (1, down), (1, up), (1, again)
+
+    with pytest.raises(DivergedError):
+        play(*route(metrics=diverging))
+    path = play(*route())
+    assert read(path)["resumed"] == 1
+    names = ["start", "down", "up", "down-2"]
+    assert [phase["phase"] for phase in read(path)["phases"]] == names
+    parties = pd.read_csv(path / "parties.csv")
+    assert parties["phase"].unique().tolist() == names
+    assert not parties.duplicated(["cycle", "phase", "tier", "party"]).any()
+
+
 def test_without_private_images_nothing_warns_and_nobody_has_an_own_score(play):
     path = play((0, stage("pretrain", "cloud")), counts=np.zeros((2, 3), np.int64))
     accuracy = read(path)["phases"][0]["accuracy"]

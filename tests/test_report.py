@@ -201,6 +201,19 @@ def test_accuracy_draws_percent_and_the_baseline(run):
     assert lines["end, own"].get_ydata()[-1] == pytest.approx(97.5)
 
 
+def test_accuracy_of_a_route_that_turns_twice_goes_on_to_the_right(run):
+    for phase, name in zip(
+        run.summary["phases"][1:], ("down", "up", "down-2"), strict=False
+    ):
+        phase.update(cycle=1, phase=name)
+    del run.summary["phases"][4:]
+    (axes,) = plots.accuracy(run).axes
+    named = ["start", "down 1", "up 1", "down-2 1"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == named
+    assert axes.get_xticks().tolist() == [0, 1, 2, 3]
+    assert axes.lines[0].get_xdata().tolist() == [0, 1, 2, 3]
+
+
 def test_accuracy_leaves_out_what_nobody_has(run):
     for phase in run.summary["phases"]:
         phase["accuracy"].update(end_own=None, end_unseen=None)

@@ -200,7 +200,7 @@ def evaluate(expression: str, run: Run) -> float:
         expression: a dotted path into the summary, or paths joined from left to right
             by one of `+`, `-` and `/`, with spaces around it. Besides the summary's
             own names there is `accuracy.<phase>.<tier>`, the phase being `start` or,
-            with its cycle, such as `down_1`.
+            with its cycle, such as `down_1`, or `down-2_1` for the second in a cycle.
         run: a finished run.
 
     Returns:

@@ -68,14 +68,14 @@ def accuracy(run: Run) -> Figure:
     """Draws test accuracy by tier over the phases, beside local training alone."""
     figure, axes = _figure(run, "Test accuracy by tier", height_in=3.8)
     phases = tables.shown_phases(run.summary)
-    labels = [tables.phase_name(phase) for phase in phases]
+    places = range(len(phases))
     names = {name: tables.COLUMNS[name] for name in COLORS}  # more would not be legible
     for name, label in names.items():
         heights = [_percent(phase["accuracy"].get(name)) for phase in phases]
         if np.isnan(heights).all():
             continue
         axes.plot(
-            labels, heights, color=COLORS[name], marker=MARKERS[name], label=label
+            places, heights, color=COLORS[name], marker=MARKERS[name], label=label
         )
     alone = run.summary["baselines"].get("local_only", {})
     for name in [name for name in names if alone.get(name) is not None]:
@@ -83,7 +83,7 @@ def accuracy(run: Run) -> Figure:
         height = _percent(alone[name])
         axes.axhline(height, color=COLORS[name], linestyle="--", label=label)
     _percent_axis(axes, "mean test accuracy (%)")
-    axes.tick_params(axis="x", rotation=45)
+    axes.set_xticks(places, map(tables.phase_name, phases), rotation=45)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
 

@@ -218,7 +218,7 @@ def shown_phases(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def phase_name(phase: Mapping[str, Any]) -> str:
-    """Returns "start", or the phase with its cycle, such as "down 1"."""
+    """Returns "start", or the phase with its cycle, such as "down 1" or "down-2 1"."""
     if phase["phase"] == "start":
         return "start"
     return f"{phase['phase']} {phase['cycle']}"

@@ -332,6 +332,10 @@ class _Run:
         with self.clock("evaluate"):
             scores = self.evaluator.everybody(self.parties, "test")
             chosen = self.evaluator.everybody(self.parties, "validation")
+        known = [p["phase"] for p in self.journal.phases if p["cycle"] == cycle]
+        # A route that turns twice has two phases of one direction.
+        times = 1 + sum(name.partition("-")[0] == phase for name in known)
+        phase = phase if times == 1 else f"{phase}-{times}"
         self.journal.phases.append(
             {
                 "cycle": cycle,

@@ -349,6 +349,20 @@ def test_an_experiment_to_compare_with_needs_a_sign(tmp_path):
             bars.judge(against(against=wrong), found)
 
 
+@pytest.mark.parametrize("ours", [2.0, 0.0])
+def test_a_ratio_to_what_is_0_names_bar_experiment_and_seed(tmp_path, ours):
+    for seed, other in enumerate((1.0, 0.0)):
+        make_run(tmp_path, "a", seed, seconds={"train": ours})
+        make_run(tmp_path, "b", seed, seconds={"train": other})
+    make_run(tmp_path, "b", 2, seconds={"train": 0.0})  # which a does not have
+    found = [runs.read(path) for path in runs.find([tmp_path])]
+    with pytest.raises(ValueError, match=r"bar A divides by b, which is 0 in seed 1;"):
+        bars.judge(against(against="/ b"), found)
+    others = [run for run in found if run.path.name[-5:] != "seed1"]
+    (row,) = bars.judge(against(against="/ b"), others).to_dict("records")
+    assert (row["ours_mean"], row["seeds"]) == (ours, "0")
+
+
 def test_a_scale_is_of_the_value_its_spread_and_interval(tmp_path):
     for seed, seconds in enumerate((1.0, 3.0)):
         make_run(tmp_path, "a", seed, seconds={"train": seconds})

@@ -311,6 +311,12 @@ def _values(
                 "and an experiment, such as '- relay_cycle'"
             )
         others, other_runs = _of_experiment(bar, other, found)
+        zero = others.index[others == 0].intersection(values.index)
+        if sign == "/" and len(zero):
+            raise ValueError(
+                f"bar {bar['id']} divides by {other}, which is 0 in seed {zero[0]}; "
+                "divide by what is not 0 in any run, or subtract"
+            )
         # Seeds that only one of the two has become NaN.
         values = _OPERATORS[sign](values, others).dropna()
         runs = [run for run in runs + other_runs if run.summary["seed"] in values.index]

@@ -386,7 +386,7 @@ def _command(run: Run) -> str:
     _, script, *words = shlex.split(run.manifest["command"])
     own = tuple(f"--config.{field}=" for field in compare.OWN_TO_A_SEED)
     kept = [word for word in words if not word.startswith(own)]
-    # A sweep calls the script by its full path.
+    # The path of the script depends on the folder that it was called from.
     return shlex.join(["python", f"scripts/{Path(script).name}", *kept])
 
 

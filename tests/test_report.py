@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from ecogen_jax.report import html, plots, runs, tables
+from ecogen_jax.run.evaluate import PROGRESS_IMAGES
 from scripts import report as script
 from tests.run_folders import HOPS, make_run, summary
 
@@ -233,6 +234,12 @@ def test_hops_draw_the_error_of_student_and_teachers_on_a_log_axis(run):
     assert student.get_ydata()[0] == pytest.approx(100 * 0.8 / 2)
     assert teachers.get_ydata()[0] == pytest.approx(1.2)
     assert len(axes.lines) == 4  # two cycles
+
+
+def test_the_caption_of_hops_says_on_how_many_images_a_curve_is(run):
+    plots.write_all(run)
+    page = html.write(run).read_text()
+    assert f"Students, on up to {PROGRESS_IMAGES:,} validation images" in page
 
 
 def test_a_hop_without_errors_still_has_a_log_axis(run):

@@ -13,7 +13,8 @@ from ecogen_jax.report.runs import Run
 # What stands below each plot; a plot without a line here has none.
 CAPTIONS = {
     "accuracy": "Test accuracy after each phase; dashed: local training alone.",
-    "hops": "Students against the mean of their teachers (horizontal lines).",
+    "hops": "Students, on up to 5,000 validation images, against the mean of their "
+    "teachers on all of them (horizontal lines).",
     "samples": "What the generators made; no real image was used in a hop.",
     "energy": "Energy of the simulated devices and links, with its interval.",
     "tornado": "What each constant alone does to the total, over its whole interval.",

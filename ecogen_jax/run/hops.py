@@ -63,7 +63,8 @@ def training_curve(curve: Sequence[float]) -> dict[str, float]:
     """Describes validation accuracy over the rounds of a stage.
 
     Args:
-      curve: accuracy after each round, `[rounds]`.
+      curve: accuracy after each round, on up to `evaluate.PROGRESS_IMAGES` images,
+        `[rounds]`.
 
     Returns:
       Mean, peak and last value, and the largest drop below the highest value so far

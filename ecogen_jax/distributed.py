@@ -24,6 +24,8 @@ PATIENCE_S = 30
 """Seconds of silence after which JAX takes a process for lost and ends the others, and
 for which a process that ends waits for the others to end too."""
 
+PORTS = range(1, 2**16)
+
 P = ParamSpec("P")
 
 
@@ -43,8 +45,11 @@ def start(
         Kubernetes, whichever started the process.
 
     Raises:
-      JoinError: nothing started the process that JAX knows, or not all have come.
+      JoinError: the address has another form, nothing started the process that JAX
+        knows, or not all have come.
     """
+    if coordinator_address is not None:
+        _check_address(coordinator_address)
     # The service would catch SIGTERM and leave the process running. A run is saved
     # as it goes, so it may simply be ended.
     jax.config.update("jax_enable_preemption_service", False)
@@ -62,6 +67,17 @@ def start(
             "by Slurm, Open MPI or Kubernetes, or give each --coordinator_address, "
             "--num_processes and --process_id"
         ) from error
+
+
+def _check_address(address: str) -> None:
+    """Refuses what JAX would fail on without a word, or end the process for."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdecimal() and int(port) in PORTS):
+        raise JoinError(
+            f"--coordinator_address is {address!r}: allowed is HOST:PORT, at which "
+            f"process 0 is reached by all, with a port from {PORTS[0]} to {PORTS[-1]}, "
+            "such as 10.0.0.1:1234"
+        )
 
 
 def finish() -> None:

@@ -212,6 +212,27 @@ def test_flags_without_a_coordinator_are_refused_in_one_line(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["", "127.0.0.1", ":1234", "foo:", "foo:bar", "foo:-1", "foo:0", "foo:65536"],
+)
+def test_an_address_of_another_form_is_refused_before_jax_sees_it(monkeypatch, address):
+    seen = []
+
+    def initialize(address, *rest, **options):
+        seen.append(address)
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    message = f"--coordinator_address is {address!r}: allowed is HOST:PORT, .* such as"
+    with pytest.raises(distributed.JoinError, match=message):
+        distributed.start(address, 2, 0)
+    assert seen == []
+    good = ["localhost:1234", "[::1]:65535", None]
+    for each in good:
+        distributed.start(each, 2, 0)
+    assert seen == good
+
+
 def test_an_error_of_all_processes_passes_and_any_other_ends_this_one(monkeypatch):
     ended = []
     monkeypatch.setattr(os, "_exit", ended.append)

@@ -192,6 +192,22 @@ def test_a_workdir_that_is_a_file_names_the_field(tmp_path):
         open_run(tmp_path)
 
 
+def test_a_workdir_that_is_a_file_is_refused_in_every_process(tmp_path, monkeypatch):
+    path, told = tmp_path / "README.md", []
+    path.write_text("")
+    monkeypatch.setattr(
+        writer.distributed, "text_from_main", lambda text: told.append(text) or told[0]
+    )
+    messages = []
+    for is_main in (True, False):
+        monkeypatch.setattr(writer.distributed, "is_main", lambda now=is_main: now)
+        with pytest.raises(ConfigError, match=r"run\.workdir = .*README") as refused:
+            open_run(path)
+        messages.append(str(refused.value))
+    assert len(told) == 2
+    assert messages[0] == messages[1]
+
+
 def test_an_opened_run_is_told_with_its_folder(tmp_path, caplog):
     caplog.set_level("INFO", logger=writer.__name__)
     with open_run(tmp_path) as first:

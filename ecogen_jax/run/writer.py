@@ -84,12 +84,21 @@ def open_run(
         The locked folder. A run that another process is writing is left alone.
 
     Raises:
-        ConfigError: no folder can be made in `workdir`.
+        ConfigError: no folder can be made in `workdir`, in each process.
         JoinError: the processes of the run do not all see the folder.
     """
-    run = _open(workdir, experiment, seed, config) if distributed.is_main() else None
-    found = [str(run.path), run.resumed] if run else []
-    path, resumed = json.loads(distributed.text_from_main(json.dumps(found)))
+    run: RunFolder | None = None
+    own: dict[str, Any] = {}
+    if distributed.is_main():
+        try:
+            run = _open(workdir, experiment, seed, config)
+            own = {"found": [str(run.path), run.resumed]}
+        except ConfigError as error:  # the others are waiting to be told
+            own = {"refused": [error.field, error.value, error.allowed]}
+    told = json.loads(distributed.text_from_main(json.dumps(own)))
+    if "refused" in told:
+        raise ConfigError(*told["refused"])
+    path, resumed = told["found"]
     distributed.check_everywhere(
         Path(path).is_dir(),
         f"the run folder {path} is not seen by all processes: give them one file "

@@ -16,6 +16,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -57,12 +58,18 @@ def report(config: configs.ConfigDict, console: Console) -> int:
     except CheckpointError as error:
         show(error)
         return 2
+    except OSError as error:
+        again = "give the same command, which goes on from the last checkpoint"
+        return no_room(error, config.run.workdir, again)
     distributed.finish()
     if not distributed.is_main():
         return 0
     finished = runs.read(path)
-    drawn = plots.write_all(finished)
-    page = html.write(finished)
+    try:
+        drawn = plots.write_all(finished)
+        page = html.write(finished)
+    except OSError as error:
+        return no_room(error, path, f"give python scripts/report.py {path}")
     if finished.summary["synthetic_data"]:
         console.print(tables.SYNTHETIC)
     console.print(tables.phase_table(finished.summary))
@@ -96,7 +103,17 @@ def run_folder_shown() -> Iterator[None]:
         logger.propagate = True
 
 
-def show(error: Exception) -> None:
+def no_room(error: OSError, folder: str | Path, remedy: str) -> int:
+    """Tells a full disk or quota in one line; any other error is raised again."""
+    from ecogen_jax.run.checkpoint import FULL
+
+    if error.errno not in FULL:
+        raise error
+    show(f"no space left for {folder} ({error.strerror}); make room and {remedy}")
+    return 2
+
+
+def show(error: Exception | str) -> None:
     """Prints an error on one line; brackets in it are no markup."""
     message = f"[bold red]error:[/] {escape(str(error))}"
     Console(stderr=True).print(message, soft_wrap=True, highlight=False)

@@ -163,11 +163,20 @@ def test_a_checkpoint_without_its_host_value_is_refused_before_anything_is_done(
         assert checkpoints.latest().host == {"step": 1}
 
 
-def test_a_full_disk_is_told_with_the_remedy(folder, monkeypatch):
+@pytest.mark.parametrize("reason", ["No space left on device", "Disk quota exceeded"])
+@pytest.mark.parametrize("kind", [OSError, ValueError])
+def test_a_full_disk_is_told_with_the_remedy(folder, monkeypatch, reason, kind):
     def full(*args, **kwargs):
-        raise ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device")
+        raise kind(f"RESOURCE_EXHAUSTED: Error writing: {reason}")
 
+    message = rf"no space left for .* \({reason}\); make room"
     with Checkpoints(folder) as checkpoints:
         monkeypatch.setattr(checkpoints._manager, "save_async", full)
-        with pytest.raises(CheckpointError, match=r"no space left .*; make room"):
+        with pytest.raises(CheckpointError, match=message):
             checkpoints.save(1, {"x": np.ones(2)}, {})
+    checkpoints = Checkpoints(folder)
+    close = checkpoints._manager.close
+    monkeypatch.setattr(checkpoints._manager, "close", full)
+    with pytest.raises(CheckpointError, match=message), checkpoints:
+        pass
+    close()

@@ -1,5 +1,7 @@
 """The command line: what is wrong is said in one line, before anything is written."""
 
+import errno
+import os
 import subprocess
 import sys
 
@@ -7,6 +9,7 @@ import pytest
 
 from ecogen_jax import mesh
 from ecogen_jax.data import sources
+from ecogen_jax.report import html, plots
 from ecogen_jax.run import loop, writer
 from scripts import train
 
@@ -122,6 +125,45 @@ def test_ctrl_c_ends_a_run_with_one_line(call, monkeypatch):
 
     monkeypatch.setattr(loop, "run", run)
     assert call() == (130, "", "stopped; the same command goes on where it was\n")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_ends_a_run_with_one_line(call, monkeypatch, tmp_path, number):
+    def full(config):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(loop, "run", full)
+    status, _, err = call()
+    assert (status, err) == (
+        2,
+        f"error: no space left for {tmp_path / 'runs'} ({os.strerror(number)}); make "
+        "room and give the same command, which goes on from the last checkpoint\n",
+    )
+
+
+def test_a_full_disk_under_the_plots_does_not_ask_for_another_run(
+    call, monkeypatch, finished
+):
+    def full(run):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(loop, "run", lambda config: finished.path)
+    monkeypatch.setattr(html, "write", full)
+    monkeypatch.setattr(plots, "write_all", lambda run: [])
+    status, _, err = call()
+    assert status == 2
+    assert err.endswith(
+        f"make room and give python scripts/report.py {finished.path}\n"
+    )
+
+
+def test_any_other_error_of_a_file_is_raised(call, monkeypatch):
+    def failing(config):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(loop, "run", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        call()
 
 
 def test_a_run_that_diverges_ends_with_one_error_and_no_summary(call, tmp_path):

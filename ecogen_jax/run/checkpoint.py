@@ -31,6 +31,10 @@ class Checkpoint(NamedTuple):
     host: dict[str, Any]
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a full disk, and of a quota that is used up."""
+
+
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be read or written; the message names its folder."""
 
@@ -51,7 +55,8 @@ class Checkpoints:
 
     def __exit__(self, *error: object) -> None:
         """Waits for a save in progress."""
-        self._manager.close()
+        with self._room():
+            self._manager.close()
 
     def latest(self) -> Checkpoint | None:
         """The newest whole checkpoint without its arrays, or None.
@@ -96,11 +101,12 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError) as error:
-            if os.strerror(errno.ENOSPC) not in str(error):
+            reasons = [r for r in map(os.strerror, FULL) if r in str(error)]
+            if not reasons:
                 raise
             raise CheckpointError(
-                f"no space left for {self._path}; make room and give the same command, "
-                "which goes on from the last whole checkpoint"
+                f"no space left for {self._path} ({reasons[0]}); make room and give "
+                "the same command, which goes on from the last whole checkpoint"
             ) from error
 
     def restore(self, step: int, abstract: PyTree) -> PyTree:

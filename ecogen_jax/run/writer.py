@@ -206,8 +206,8 @@ def append_metrics(run: RunFolder, records: Sequence[Mapping[str, Any]]) -> None
     """
     assert run.metrics is not None
     data = "".join([_line(record) + "\n" for record in records]).encode()
-    if run.metrics.write(data) != len(data):
-        raise OSError(f"{_metrics(run.path)} was cut short: make room on the disk")
+    while data:  # a disk that fills up takes a part, and then says that it is full
+        data = data[run.metrics.write(data) :]
 
 
 @distributed.main_only

@@ -29,8 +29,8 @@ With --device the shares are printed.
 REPEATS = 5
 
 
-def main() -> None:
-    """Measures, prints and writes."""
+def main() -> int:
+    """Measures, prints and writes; returns 2 on bad input."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLE,
@@ -51,9 +51,11 @@ def main() -> None:
         record = calibrate(args.device or _host(), args.dtype, args.size)
         lines = report(record, datasheet)
     except ValueError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     args.output.write_text(json.dumps(record, indent=1) + "\n")
     Console().print("\n".join([*lines, f"written to {args.output}"]), soft_wrap=True)
+    return 0
 
 
 def warn_of_another(device: str, kind: str) -> None:
@@ -143,4 +145,4 @@ def _host() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -59,8 +59,8 @@ def compare_all(
     return pd.concat(groups), pd.concat(pairs)
 
 
-def main() -> None:
-    """Prints the tables."""
+def main() -> int:
+    """Prints the tables; returns 2 on bad input."""
     args = parse_args()
     outputs = {"--csv": args.csv, "--markdown": args.markdown}
     try:
@@ -71,7 +71,8 @@ def main() -> None:
         groups, pairs = compare_all(found, args.quantity, args.by)
         compare.check_alike(found, args.by)
     except (FileNotFoundError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     shown = [tables.from_frame("Groups", groups)]
     if not pairs.empty:
         title = "Paired by seed: group minus reference, 95 % interval"
@@ -87,7 +88,8 @@ def main() -> None:
         pd.concat([groups, pairs]).to_csv(args.csv, index=False)
     if args.markdown:
         Path(args.markdown).write_text("\n".join(map(tables.to_markdown, shown)))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

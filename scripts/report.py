@@ -10,8 +10,8 @@ EXAMPLE = """example:
 """
 
 
-def main() -> None:
-    """Writes `plots/` and `report.html` into each run folder."""
+def main() -> int:
+    """Writes `plots/` and `report.html` into each folder; returns 2 on bad input."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLE,
@@ -24,8 +24,10 @@ def main() -> None:
             plots.write_all(run)
             print(html.write(run))
     except (FileNotFoundError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -87,7 +87,7 @@ def run_with_progress(cells: Sequence[sweep.Cell]) -> Iterator[sweep.Result]:
 
 
 def main() -> int:
-    """Runs the sweep; returns 1 if a cell failed."""
+    """Runs the sweep; returns 1 if a cell failed, 2 on bad input."""
     args = parse_args()
     fixed = [f"run.workdir={args.workdir}"] if args.workdir else []
     try:
@@ -96,7 +96,8 @@ def main() -> int:
         warn(cells)
         results = list(run_with_progress(cells))
     except ValueError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(command.STOPPED, file=sys.stderr)
         return command.STOPPED_STATUS

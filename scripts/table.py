@@ -20,8 +20,8 @@ such runs keeps what the table there says of it, unless it is asked otherwise si
 """
 
 
-def main() -> None:
-    """Judges, prints and writes."""
+def main() -> int:
+    """Judges, prints and writes; returns 2 on bad input."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=EXAMPLE,
@@ -37,7 +37,8 @@ def main() -> None:
         check_some_run(table, found)
         table = bars.kept(table, path)
     except (FileNotFoundError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     console = Console()
     narrow = bars.readable(table).drop(columns=["dataset", "quantity", "unit", "aim"])
     tables.print_whole(tables.to_rich(tables.from_frame("Bars", narrow)))
@@ -45,6 +46,7 @@ def main() -> None:
         console.print("A row with fewer than 3 seeds supports no claim.")
     written = bars.write(table, path)
     console.print(f"written to {written} and its .csv", soft_wrap=True)
+    return 0
 
 
 def check_some_run(table: pd.DataFrame, found: Sequence[runs.Run]) -> None:
@@ -72,4 +74,4 @@ def check_some_run(table: pd.DataFrame, found: Sequence[runs.Run]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

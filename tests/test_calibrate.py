@@ -1,6 +1,7 @@
 """The measuring script on tiny sizes: what it writes can be read back."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -11,13 +12,13 @@ from scripts import calibrate
 
 def run(monkeypatch, *args):
     monkeypatch.setattr(sys, "argv", ["calibrate.py", *map(str, args)])
-    calibrate.main()
+    return calibrate.main()
 
 
 def test_it_writes_what_a_preflight_reads(tmp_path, monkeypatch, capsys):
     path = tmp_path / "calibration.json"
     dtypes = ["float32", "bfloat16"]
-    run(monkeypatch, "--size", 32, "--output", path, "--dtype", *dtypes)
+    assert run(monkeypatch, "--size", 32, "--output", path, "--dtype", *dtypes) == 0
     machine = roofline.calibrated(path)
     assert set(machine.peak_flops) == {"fp32", "bf16"}
     for rate in (*machine.peak_flops.values(), machine.bandwidth):
@@ -86,7 +87,8 @@ def test_the_amounts_are_those_of_the_programs(monkeypatch):
         (["--output", "/no/dir/x.json"], "--output is .* there is no folder /no/dir;"),
     ],
 )
-def test_bad_arguments_are_one_line(tmp_path, monkeypatch, args, match):
-    with pytest.raises(SystemExit, match=match):
-        run(monkeypatch, "--output", tmp_path / "c.json", *args)
+def test_bad_arguments_are_one_line(tmp_path, monkeypatch, capsys, args, match):
+    assert run(monkeypatch, "--output", tmp_path / "c.json", *args) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(f"error: .*{match}", line)
     assert not (tmp_path / "c.json").exists()

@@ -146,7 +146,7 @@ def test_a_group_of_other_configs_is_refused_by_field(tmp_path):
 def run_script(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, arguments)])
     monkeypatch.setenv("COLUMNS", "80")
-    script.main()
+    return script.main()
 
 
 def test_script_prints_and_writes(tmp_path, monkeypatch, capsys):
@@ -154,7 +154,7 @@ def test_script_prints_and_writes(tmp_path, monkeypatch, capsys):
     make_runs(tmp_path, "a", [0.9, 0.8])
     csv, markdown = tmp_path / "out.csv", tmp_path / "out.md"
     to = ("--csv", csv, "--markdown", markdown)
-    run_script(monkeypatch, tmp_path / "b", tmp_path / "a", *to)
+    assert run_script(monkeypatch, tmp_path / "b", tmp_path / "a", *to) == 0
     assert "Paired by seed" in capsys.readouterr().out
     lines = markdown.read_text().splitlines()
     assert "| phases.-1.accuracy.end | b | 0.6 | 0.1414 | 0.5 | 2 | 0 1 |" in lines
@@ -171,9 +171,9 @@ def test_script_says_that_one_seed_is_not_enough(tmp_path, monkeypatch, capsys):
     assert "One seed gives no interval" in capsys.readouterr().out
 
 
-def test_script_ends_on_bad_input(tmp_path, monkeypatch):
-    with pytest.raises(SystemExit, match="error: no finished run in"):
-        run_script(monkeypatch, tmp_path / "nothing")
+def test_script_ends_on_bad_input(tmp_path, monkeypatch, capsys):
+    assert run_script(monkeypatch, tmp_path / "nothing") == 2
+    assert capsys.readouterr().err.startswith("error: no finished run in")
 
 
 def test_script_cuts_nothing_at_80_columns(tmp_path, monkeypatch, capsys):
@@ -197,24 +197,24 @@ def test_script_says_that_runs_are_synthetic(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("flag", ["--csv", "--markdown"])
-def test_script_refuses_an_output_before_the_work(tmp_path, monkeypatch, flag):
+def test_script_refuses_an_output_before_the_work(tmp_path, monkeypatch, capsys, flag):
     make_runs(tmp_path, "b", [0.5])
     monkeypatch.setattr(script.runs, "find", lambda paths: pytest.fail("it works"))
     for path, message in (
         (tmp_path / "no" / "x.csv", f"{flag} is .*x.csv, but there is no folder .*no;"),
         (tmp_path, f"{flag} is .*, a folder; name a file in it"),
     ):
-        with pytest.raises(SystemExit, match=message):
-            run_script(monkeypatch, tmp_path, flag, path)
+        assert run_script(monkeypatch, tmp_path, flag, path) == 2
+        assert re.match(f"error: {message}", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("name", ["summary.json", "metrics.jsonl", "ledger.csv"])
-def test_script_names_a_damaged_file(tmp_path, monkeypatch, name):
+def test_script_names_a_damaged_file(tmp_path, monkeypatch, capsys, name):
     path = make_run(tmp_path) / name
     path.write_text("" if name == "ledger.csv" else '{"seed": ')
     message = rf"error: {re.escape(str(path))} is damaged \(.*; put the file back, or"
-    with pytest.raises(SystemExit, match=message):
-        run_script(monkeypatch, tmp_path)
+    assert run_script(monkeypatch, tmp_path) == 2
+    assert re.match(message, capsys.readouterr().err)
 
 
 def test_the_example_names_folders_that_runs_have(tmp_path):

@@ -376,22 +376,21 @@ def test_page_of_training_alone_says_that_nothing_was_relayed(tmp_path):
 def test_script_writes_reports_again(tmp_path, monkeypatch, capsys):
     path = make_run(tmp_path)
     monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path)])
-    script.main()
+    assert script.main() == 0
     assert capsys.readouterr().out.strip() == str(path / "report.html")
     assert (path / "plots" / "accuracy.png").exists()
 
 
-def test_the_script_names_a_damaged_file_and_the_remedy(tmp_path, monkeypatch):
+def test_the_script_names_a_damaged_file_and_the_remedy(tmp_path, monkeypatch, capsys):
     path = make_run(tmp_path) / "summary.json"
     path.write_text('{"seed": 0')
     monkeypatch.setattr("sys.argv", ["report.py", str(tmp_path)])
-    with pytest.raises(
-        SystemExit, match=r"summary.json is damaged \(.*; put the file b"
-    ):
-        script.main()
+    assert script.main() == 2
+    error = capsys.readouterr().err
+    assert re.match(r"error: .*summary.json is damaged \(.*; put the file b", error)
 
 
-def test_script_ends_on_bad_input(tmp_path, monkeypatch):
+def test_script_ends_on_bad_input(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path)])
-    with pytest.raises(SystemExit, match="error: no finished run"):
-        script.main()
+    assert script.main() == 2
+    assert capsys.readouterr().err.startswith("error: no finished run")

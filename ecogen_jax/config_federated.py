@@ -208,6 +208,14 @@ def is_federated(config: ConfigDict) -> bool:
     return config.protocol.name in METHODS
 
 
+def has_cloud_net(config: ConfigDict) -> bool:
+    """Whether a federation teaches the net of its cloud: the method's `has_cloud_net`.
+
+    It makes none where no changes of nets are sent, or those of the last layer alone.
+    """
+    return config.protocol.name not in NO_UPDATES and config.federated.share == "all"
+
+
 def check(config: ConfigDict) -> None:
     """Checks what the fields of a federation ask of each other and of others.
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from ecogen_jax import config as configs
 from ecogen_jax import config_federated
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.distillers import DISTILLERS
@@ -13,7 +14,7 @@ from ecogen_jax.relay.distillers.base import COLLAPSE
 from ecogen_jax.relay.federated import FEDERATED
 from ecogen_jax.relay.federated.aggregate import AGGREGATORS
 from ecogen_jax.relay.federated.compression import COMPRESSIONS
-from tests.test_federated_server import cohort, run
+from tests.test_federated_server import cohort, run, task
 
 STEPS = 2  # of the server in a round
 
@@ -23,6 +24,17 @@ def test_what_the_config_allows_is_what_the_registries_have():
     assert set(config_federated.AGGREGATORS) == set(AGGREGATORS)
     assert set(config_federated.COMPRESSIONS) == set(COMPRESSIONS)
     assert set(config_federated.ROUNDS.values()) <= set(DISTILLERS)
+
+
+@pytest.mark.parametrize("share", ["all", "head"])
+def test_the_config_tells_which_methods_have_a_net_of_the_cloud(share):
+    config = configs.default()
+    config.federated.share = share
+    for name in FEDERATED:
+        config.protocol.name = name
+        options = dict(config.federated.get(name, {}))
+        method = FEDERATED[name](task(name, share=share, options=options))
+        assert config_federated.has_cloud_net(config) == method.has_cloud_net, name
 
 
 @pytest.mark.parametrize("name", config_federated.ROUNDS)

@@ -56,13 +56,19 @@ def test_the_first_senders_are_those_of_the_other_run_and_nobody_else(
     }
 
 
-def route(monkeypatch, other, *legs):
-    """Makes the run that is started from one of these hops."""
+def become(monkeypatch, other, fields):
+    """Gives the run that is started from these fields."""
     changed = other.config.copy_and_resolve_references()
-    changed.protocol.update(name="hops", route=legs)
+    changed.update_from_flattened_dict(fields)
     monkeypatch.setattr(
         start_from, "load_run", lambda path: other._replace(config=changed)
     )
+
+
+def route(monkeypatch, other, *legs):
+    """Makes the run that is started from one of these hops."""
+    fields = {"protocol.name": "hops", "protocol.route": legs}
+    become(monkeypatch, other, fields)
 
 
 def test_devices_bring_their_baseline_and_the_cloud_has_none(
@@ -85,6 +91,44 @@ def test_a_run_that_taught_its_first_senders_again_is_refused(
     with pytest.raises(ConfigError, match=r"protocol.start_from.*'edge>end'"):
         start(here, outline(here).parties)
     here = config(finished.path, "cloud")
+    assert start(here, outline(here).parties).manifest is not None
+
+
+@pytest.mark.parametrize(
+    ("tier", "fields"),
+    [
+        ("cloud", {"protocol.name": "alone"}),
+        ("cloud", {"protocol.name": "feddistill"}),
+        ("cloud", {"protocol.name": "fedavg", "federated.share": "head"}),
+        ("cloud", {"protocol.name": "hops", "protocol.route": ("end>edge",)}),
+        ("end", {"protocol.name": "hops", "protocol.route": ("cloud>edge",)}),
+        ("end", {"protocol.name": "hops", "protocol.route": ()}),
+    ],
+)
+def test_a_run_that_never_trained_the_first_senders_is_refused(
+    finished, other, monkeypatch, tier, fields
+):
+    become(monkeypatch, other, fields)
+    here = config(finished.path, tier)
+    with pytest.raises(ConfigError, match=f"run's {tier} was never trained") as error:
+        start(here, outline(here).parties)
+    assert error.value.field == "protocol.start_from"
+
+
+@pytest.mark.parametrize(
+    ("tier", "fields"),
+    [
+        ("cloud", {"protocol.name": "fedavg"}),
+        ("end", {"protocol.name": "alone"}),
+        ("cloud", {"protocol.name": "hops", "protocol.route": ("end>cloud",)}),
+        ("cloud", {"protocol.name": "hops", "protocol.route": ()}),
+    ],
+)
+def test_who_was_trained_in_whatever_way_may_send(
+    finished, other, monkeypatch, tier, fields
+):
+    become(monkeypatch, other, fields)
+    here = config(finished.path, tier)
     assert start(here, outline(here).parties).manifest is not None
 
 

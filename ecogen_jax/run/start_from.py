@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from ecogen_jax import mesh
 from ecogen_jax.config import ConfigError
+from ecogen_jax.config_federated import has_cloud_net, is_federated
 from ecogen_jax.config_hops import first_tier
 from ecogen_jax.relay.parties import Parties
 from ecogen_jax.run.build_data import fewest
@@ -59,8 +60,8 @@ def start(config: ConfigDict, parties: Parties) -> Start:
       parties: untrained.
 
     Raises:
-      ConfigError: the other run is not finished, has another net, split other data, or
-        has a route that taught its first senders again.
+      ConfigError: the other run is not finished, never trained those nets, has another
+        net, split other data, or has a route that taught its first senders again.
     """
     path = config.protocol.start_from
     if not path:
@@ -96,7 +97,21 @@ def digest(tree: PyTree) -> str:
     return found.hexdigest()
 
 
+def _trains(config: ConfigDict, tier: str) -> bool:
+    """Whether a tier's nets are other than untrained at the end of a run."""
+    if config.protocol.name == "hops":
+        taught = any(leg.endswith(f">{tier}") for leg in config.protocol.route)
+        return taught or first_tier(config) == tier
+    return tier == "end" or not is_federated(config) or has_cloud_net(config)
+
+
 def _check_same(config: ConfigDict, other: ConfigDict, tier: str) -> None:
+    if not _trains(other, tier):
+        raise ConfigError(
+            "protocol.start_from",
+            config.protocol.start_from,
+            f"a run that trains the {tier}; that run's {tier} was never trained",
+        )
     again = [leg for leg in other.protocol.route if leg.endswith(f">{tier}")]
     if again and first_tier(other) == tier:
         raise ConfigError(

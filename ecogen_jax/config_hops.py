@@ -218,6 +218,9 @@ def _check_route(config: ConfigDict) -> None:
     route, first = config.protocol.route, first_tier(config)
     if config.protocol.cycles != 1:
         raise ConfigError("protocol.cycles", config.protocol.cycles, "1: one pass")
+    if config.protocol.start_from and not route:
+        allowed = "'' where protocol.route has no hop: nothing would be left to do"
+        raise ConfigError("protocol.start_from", config.protocol.start_from, allowed)
     if first == "edge":
         allowed = "a route that starts at the cloud or the end, which have images"
         raise ConfigError("protocol.route", route, allowed)

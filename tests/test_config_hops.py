@@ -81,6 +81,11 @@ KINDS = "cnn_small,mlp"
         ),
         ({"protocol__cycles": 2}, "protocol.cycles", "one pass"),
         (
+            {"protocol__route": (), "protocol__start_from": "runs/other"},
+            "protocol.start_from",
+            "nothing would be left to do",
+        ),
+        (
             {"protocol__route": ("cloud>edge",), "data__public_fraction": 0.0},
             "data.public_fraction",
             "public images",

@@ -22,10 +22,9 @@ def config(finished, tier, *overrides):
         "protocol.name=hops",
         "protocol.cycles=1",
         f"protocol.start_from={finished}",
+        f"protocol.route={(FIRST[tier],)}",
     )
-    made = configs.load("configs/relay_cycle.py:smoke", [*words, *overrides])
-    made.protocol.route = (FIRST[tier],)
-    return made
+    return configs.load("configs/relay_cycle.py:smoke", [*words, *overrides])
 
 
 @pytest.fixture(scope="module")

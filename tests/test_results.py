@@ -1,8 +1,21 @@
 """Reading a run back: what is no finished run says what it is."""
 
+import shutil
+
 import pytest
 
 import ecogen_jax
+from ecogen_jax.run.checkpoint import CheckpointError
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A finished run of its own, to be damaged."""
+    return shutil.copytree(finished.path, tmp_path / "copied")
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:10])
 
 
 def test_what_is_no_finished_run_is_not_loaded_and_says_what_it_is(tmp_path):
@@ -20,3 +33,20 @@ def test_what_is_no_finished_run_is_not_loaded_and_says_what_it_is(tmp_path):
     (run / "summary.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match=f"a folder above some; .*{run}"):
         ecogen_jax.load_run(tmp_path)
+
+
+@pytest.mark.parametrize("damaged", ["d/*", "_CHECKPOINT_METADATA"])
+def test_no_checkpoint_of_a_finished_run_is_to_be_deleted(copied, damaged):
+    newest = max((copied / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    for file in newest.rglob(damaged):
+        cut(file)
+    with pytest.raises(CheckpointError) as error:
+        ecogen_jax.load_run(copied)
+    assert f"checkpoint {newest} cannot be read" in str(error.value)
+    assert str(error.value).endswith("; put that folder back, or train the run again")
+
+
+def test_a_finished_run_without_checkpoints_says_what_to_do(copied):
+    shutil.rmtree(copied / "checkpoints")
+    with pytest.raises(FileNotFoundError, match=r"is empty; put its folders back"):
+        ecogen_jax.load_run(copied)

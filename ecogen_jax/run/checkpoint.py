@@ -40,10 +40,15 @@ class CheckpointError(RuntimeError):
 
 
 class Checkpoints:
-    """The checkpoints of one run; keeps the newest two. Use in a `with` block."""
+    """The checkpoints of one run; keeps the newest two. Use in a `with` block.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Args:
+      path: their folder.
+      finished: whether the run is, so that no command goes on from the one before.
+    """
+
+    def __init__(self, path: Path, *, finished: bool = False) -> None:
+        self._path, self._finished = path, finished
         keep = ocp.training.preservation_policies.LatestN(2)
         self._manager = ocp.training.Checkpointer(
             path.resolve(), preservation_policy=keep, cleanup_tmp_directories=True
@@ -129,10 +134,14 @@ class Checkpoints:
             raise self._unreadable(step, f"{error!r:.200}") from error
 
     def _unreadable(self, step: int, reason: str) -> CheckpointError:
+        remedy = (
+            "delete that folder and give the same command, which goes on from the "
+            "checkpoint before it, or from the start"
+        )
+        if self._finished:
+            remedy = "put that folder back, or train the run again"
         return CheckpointError(
-            f"checkpoint {self._path / str(step)} cannot be read ({reason}); delete "
-            "that folder and give the same command, which goes on from the checkpoint "
-            "before it, or from the start"
+            f"checkpoint {self._path / str(step)} cannot be read ({reason}); {remedy}"
         )
 
 

@@ -192,10 +192,13 @@ def load_run(path: str | Path) -> LoadedRun:
     summary = _read_json(path / "summary.json")
     shape = tuple(summary["image_shape"])
     nets = build_nets(config, shape, summary["num_classes"])
-    with Checkpoints(path / "checkpoints") as checkpoints:
+    with Checkpoints(path / "checkpoints", finished=True) as checkpoints:
         saved = checkpoints.latest()
         if saved is None:
-            raise FileNotFoundError(f"{path / 'checkpoints'} is empty")
+            raise FileNotFoundError(
+                f"{path / 'checkpoints'} is empty; put its folders back, or train the "
+                "run again"
+            )
         abstract = jax.eval_shape(
             lambda: untrained(config, nets, summary["num_classes"])
         )

@@ -171,7 +171,7 @@ def begun(config: ConfigDict) -> Finished:
 
 def _checkpointed(path: Path, run: Finished) -> Federation:
     folder = path / "checkpoints"
-    with Checkpoints(folder) as checkpoints:
+    with Checkpoints(folder, finished=True) as checkpoints:
         last = checkpoints.latest()
         assert last is not None
         # The last one is behind the federation; they are numbered without a gap.

@@ -1,5 +1,6 @@
 """Reading a run back: what is no finished run says what it is."""
 
+import json
 import shutil
 
 import pytest
@@ -50,3 +51,24 @@ def test_a_finished_run_without_checkpoints_says_what_to_do(copied):
     shutil.rmtree(copied / "checkpoints")
     with pytest.raises(FileNotFoundError, match=r"is empty; put its folders back"):
         ecogen_jax.load_run(copied)
+
+
+@pytest.mark.parametrize("name", ["config.json", "summary.json"])
+def test_a_damaged_file_is_named_with_the_remedy(copied, name):
+    cut(copied / name)
+    with pytest.raises(ValueError, match=rf"{name} is damaged .*; put the file back"):
+        ecogen_jax.load_run(copied)
+    (copied / name).write_text("{}")
+    with pytest.raises(ValueError, match=rf"{name} is damaged \(it has no \w+"):
+        ecogen_jax.load_run(copied)
+
+
+def test_a_field_of_another_version_is_not_blamed_on_the_users_config(copied):
+    file = copied / "config.json"
+    tree = json.loads(file.read_text())
+    tree["data"]["old"] = 1
+    file.write_text(json.dumps(tree))
+    message = rf"{file} has data.old = 1, .* or train the run again"
+    with pytest.raises(ValueError, match=message) as error:
+        ecogen_jax.load_run(copied)
+    assert "Correct it in the config file" not in str(error.value)

@@ -1,6 +1,7 @@
 """The first senders come from a finished run, which has to be about the same data."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -179,6 +180,19 @@ def test_an_unfinished_run_is_refused(tmp_path, finished):
     (tmp_path / "config.json").write_text("{}")
     here = config(tmp_path, "cloud")
     with pytest.raises(ConfigError, match=r"start_from = .*not finished"):
+        start(here, outline(here).parties)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "summary.json", "_CHECKPOINT_METADATA"]
+)
+def test_a_damaged_run_is_refused_by_the_field_that_names_it(finished, tmp_path, name):
+    damaged = shutil.copytree(finished.path, tmp_path / "damaged")
+    for file in damaged.rglob(name):
+        file.write_bytes(file.read_bytes()[:10])
+    here = config(damaged, "cloud")
+    message = rf"^protocol.start_from = '{damaged}' .*run \(.*{damaged}.*put .*back"
+    with pytest.raises(ConfigError, match=message):
         start(here, outline(here).parties)
 
 

@@ -183,13 +183,16 @@ def load_run(path: str | Path) -> LoadedRun:
       `variables` one party of `run.parties.edge` gives its logits.
 
     Raises:
-      FileNotFoundError: the path is no run folder, or the run is not finished.
+      FileNotFoundError: the path is no run folder, the run is not finished, or has lost
+        a file or its checkpoints.
+      ValueError: a file is damaged, or of a version with other fields or values.
+      CheckpointError: the last checkpoint cannot be read.
     """
     path = Path(path)
     if not writer.is_finished(path):
         raise FileNotFoundError(_unfinished(path))
-    config = configs.from_dict(_read_json(path / "config.json"))
-    summary = _read_json(path / "summary.json")
+    config = _read_config(path / "config.json")
+    summary = _read_json(path / "summary.json", "image_shape", "num_classes")
     shape = tuple(summary["image_shape"])
     nets = build_nets(config, shape, summary["num_classes"])
     with Checkpoints(path / "checkpoints", finished=True) as checkpoints:
@@ -221,5 +224,27 @@ def _unfinished(path: Path) -> str:
     return f"{path} is no run folder, and above none; train a run first"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
+def _read_config(path: Path) -> ConfigDict:
+    tree = _read_json(path, "experiment")
+    try:
+        return configs.from_dict(tree)
+    except configs.ConfigError as error:  # which speaks of the user's own config
+        raise ValueError(
+            f"{path} has {error.field} = {error.value!r}, which this version refuses; "
+            "read it with the version that manifest.json names, or train the run again"
+        ) from error
+
+
+def _read_json(path: Path, *needed: str) -> dict[str, Any]:
+    """Reads a file of a run, whose name an error of the parser does not give."""
+    try:
+        content = json.loads(path.read_text())
+        lacking = [name for name in needed if name not in content]
+        if lacking:
+            raise ValueError(f"it has no {', '.join(lacking)}")
+        return content
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); put the file back, or delete the run folder "
+            "and train the run again"
+        ) from error

@@ -15,6 +15,7 @@ from ecogen_jax.config_federated import has_cloud_net, is_federated
 from ecogen_jax.config_hops import first_tier
 from ecogen_jax.relay.parties import Parties
 from ecogen_jax.run.build_data import fewest
+from ecogen_jax.run.checkpoint import CheckpointError
 from ecogen_jax.run.results import load_run
 from ecogen_jax.types import PyTree
 
@@ -60,15 +61,16 @@ def start(config: ConfigDict, parties: Parties) -> Start:
       parties: untrained.
 
     Raises:
-      ConfigError: the other run is not finished, never trained those nets, has another
-        net, split other data, or has a route that taught its first senders again.
+      ConfigError: the other run is not finished or is damaged, never trained those
+        nets, has another net, split other data, or has a route that taught its first
+        senders again.
     """
     path = config.protocol.start_from
     if not path:
         return Start(parties, {}, None)
     try:
         other = load_run(path)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError, CheckpointError) as error:
         raise ConfigError(
             "protocol.start_from", path, f"the folder of a finished run ({error})"
         ) from error

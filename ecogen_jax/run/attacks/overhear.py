@@ -121,7 +121,8 @@ def finished(path: str | Path) -> Finished:
 
     Raises:
       FileNotFoundError: the run is not finished, or kept no checkpoint of its rounds.
-      ValueError: it is no federation.
+      ValueError: it is no federation, or a file of it is damaged.
+      CheckpointError: a checkpoint of it cannot be read.
     """
     loaded = load_run(path)
     if not is_federated(loaded.config):

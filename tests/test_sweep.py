@@ -146,6 +146,12 @@ def test_logs_of_different_cells_differ():
     assert {path.parent for path in paths} == {Path("runs/sweep-logs")}
 
 
+def test_logs_below_a_tilde_are_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = sweep.log_path(sweep.Cell("x.py", ("seed=0",)), "~/runs")
+    assert path.parent == tmp_path / "runs" / "sweep-logs"
+
+
 def test_script_runs_the_grid_and_reports_failure(spec, monkeypatch, capsys):
     monkeypatch.setattr(script, "__file__", str(Path("sweep.py").absolute()))
     arguments = ["--config", spec, "--seeds", "0,1", "--workdir", "out"]

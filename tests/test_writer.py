@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -214,6 +215,19 @@ def test_a_workdir_that_is_a_file_is_refused_in_every_process(tmp_path, monkeypa
         messages.append(str(refused.value))
     assert len(told) == 2
     assert messages[0] == messages[1]
+
+
+def test_a_tilde_in_the_workdir_is_the_home_folder(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with open_run("~/runs") as run:
+        assert run.path.parent == tmp_path / "runs" / "x"
+    (found,) = writer.find_runs("~/runs", "x", 0, CONFIG, finished=False)
+    assert found == run.path
+    with pytest.raises(ConfigError, match=r"run.workdir = '~nobody-at-all/runs'"):
+        open_run("~nobody-at-all/runs")
+    assert not list(Path.cwd().iterdir())
 
 
 def test_an_opened_run_is_told_with_its_folder(tmp_path, caplog):

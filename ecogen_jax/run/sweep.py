@@ -108,7 +108,7 @@ def log_path(cell: Cell, workdir: str | Path) -> Path:
     if len(slug) > LONGEST_NAME:
         digest = hashlib.sha256(name.encode()).hexdigest()[:12]
         slug = f"{slug[:LONGEST_NAME]}-{digest}"
-    return Path(workdir) / "sweep-logs" / f"{slug}.log"
+    return writer.folder_of(workdir) / "sweep-logs" / f"{slug}.log"
 
 
 def run(

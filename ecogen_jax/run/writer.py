@@ -159,9 +159,12 @@ def find_runs(
 
     Yields:
         Run folders.
+
+    Raises:
+        ConfigError: `workdir` begins with the home folder of nobody.
     """
     wanted = json.loads(_dumps(config))
-    folders = (Path(workdir) / experiment).glob(f"*-seed{seed}")
+    folders = (folder_of(workdir) / experiment).glob(f"*-seed{seed}")
     for path in sorted(folders, reverse=True):
         saved = path / "config.json"
         if is_finished(path) != finished or not saved.exists():
@@ -173,6 +176,18 @@ def find_runs(
             continue
         if same:
             yield path
+
+
+def folder_of(workdir: str | Path) -> Path:
+    """The folder of all runs: a shell leaves the `~` of `--config.run.workdir=~/runs`.
+
+    Raises:
+        ConfigError: nobody has that home folder.
+    """
+    try:
+        return Path(workdir).expanduser()
+    except RuntimeError as error:
+        raise _refused(workdir, error) from error
 
 
 def is_finished(path: Path) -> bool:
@@ -275,13 +290,17 @@ def manifest(seed: int, command: list[str], synthetic_data: bool) -> dict[str, A
 
 def _create(workdir: str | Path, experiment: str, seed: int) -> Path:
     """Makes a new folder, and those above it that are missing."""
-    folder = Path(workdir) / experiment
+    folder = folder_of(workdir) / experiment
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return _create_in(folder, seed)
     except OSError as error:
-        allowed = f"a folder to write runs to, or a free path for one ({error})"
-        raise ConfigError("run.workdir", str(workdir), allowed) from error
+        raise _refused(workdir, error) from error
+
+
+def _refused(workdir: str | Path, error: Exception) -> ConfigError:
+    allowed = f"a folder to write runs to, or a free path for one ({error})"
+    return ConfigError("run.workdir", str(workdir), allowed)
 
 
 def _create_in(folder: Path, seed: int) -> Path:

@@ -124,20 +124,28 @@ def run(
 
     Yields:
         What became of each cell.
+
+    Raises:
+        ConfigError: a config is wrong, or no folder for logs can be made in its
+            `run.workdir`.
     """
     configs = [config_lib.load(*cell) for cell in todo]
     for config in configs:
         config_lib.check(config, CHOICES)
     for cell, config in zip(todo, configs, strict=True):
         started(cell)
-        yield _run_cell(cell, train, log_path(cell, config.run.workdir))
+        yield _run_cell(cell, train, config.run.workdir)
 
 
-def _run_cell(cell: Cell, train: Path, log: Path) -> Result:
+def _run_cell(cell: Cell, train: Path, workdir: str) -> Result:
     done = finished_run(cell)
     if done is not None:
         return Result(cell, "skipped", 0.0, done)
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log = log_path(cell, workdir)
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise writer.refused(workdir, error) from error
     start = time.perf_counter()
     with log.open("w") as file:
         process = subprocess.run(

@@ -187,7 +187,13 @@ def folder_of(workdir: str | Path) -> Path:
     try:
         return Path(workdir).expanduser()
     except RuntimeError as error:
-        raise _refused(workdir, error) from error
+        raise refused(workdir, error) from error
+
+
+def refused(workdir: str | Path, error: Exception) -> ConfigError:
+    """The error of a folder of all runs in which nothing can be made."""
+    allowed = f"a folder to write runs to, or a free path for one ({error})"
+    return ConfigError("run.workdir", str(workdir), allowed)
 
 
 def is_finished(path: Path) -> bool:
@@ -295,12 +301,7 @@ def _create(workdir: str | Path, experiment: str, seed: int) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         return _create_in(folder, seed)
     except OSError as error:
-        raise _refused(workdir, error) from error
-
-
-def _refused(workdir: str | Path, error: Exception) -> ConfigError:
-    allowed = f"a folder to write runs to, or a free path for one ({error})"
-    return ConfigError("run.workdir", str(workdir), allowed)
+        raise refused(workdir, error) from error
 
 
 def _create_in(folder: Path, seed: int) -> Path:

@@ -139,11 +139,14 @@ def test_a_typo_stops_the_sweep_before_any_work(spec):
 
 
 def test_logs_of_different_cells_differ():
-    specs, seeds = ("a/x.py", "a/x.py:smoke"), (0, 1)
+    specs, seeds = ("a/x.py", "a/x.py:smoke", "b/x.py"), (0, 1)
     cells = [sweep.Cell(s, (f"seed={k}",)) for s in specs for k in seeds]
+    # The same but for a character that no name of a file has.
+    cells += [sweep.Cell("a/x.py", (f"data.domains={d}",)) for d in ("('a')", "['a']")]
     paths = {sweep.log_path(cell, "runs") for cell in cells}
-    assert len(paths) == 4
+    assert len(paths) == len(cells)
     assert {path.parent for path in paths} == {Path("runs/sweep-logs")}
+    assert sweep.log_path(cells[0], "runs").name.startswith("x.py_seed=0-")
 
 
 def test_logs_below_a_tilde_are_in_the_home_folder(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from ecogen_jax.run import writer
 from ecogen_jax.run.build import CHOICES
 
 LONGEST_NAME = 150
-"""Characters of a log's name, but for the hash of a longer one."""
+"""Characters of a log's name before its hash."""
 
 
 class Cell(NamedTuple):
@@ -99,16 +99,14 @@ def finished_run(cell: Cell) -> Path | None:
 def log_path(cell: Cell, workdir: str | Path) -> Path:
     """Returns the file that a cell's output goes to.
 
-    Its name begins with what the cell is and ends with a hash of it, as file systems
-    limit how long a name may be.
+    Its name begins with what the cell is, as far as file systems allow such a name, and
+    ends with a hash of it, since files of one name lie in several folders of configs.
     """
     own = [one for one in cell.overrides if not one.startswith("run.workdir=")]
+    digest = hashlib.sha256(" ".join((cell.spec, *own)).encode()).hexdigest()[:12]
     name = " ".join((Path(cell.spec).name, *own))
-    slug = re.sub(r"[^\w.,=-]+", "_", name)
-    if len(slug) > LONGEST_NAME:
-        digest = hashlib.sha256(name.encode()).hexdigest()[:12]
-        slug = f"{slug[:LONGEST_NAME]}-{digest}"
-    return writer.folder_of(workdir) / "sweep-logs" / f"{slug}.log"
+    slug = re.sub(r"[^\w.,=-]+", "_", name)[:LONGEST_NAME]
+    return writer.folder_of(workdir) / "sweep-logs" / f"{slug}-{digest}.log"
 
 
 def run(

@@ -43,12 +43,11 @@ def run(config: ConfigDict) -> Path:
       The finished run folder.
 
     Raises:
-      ConfigError: the config cannot be built, the run of `protocol.start_from` is not
-        one to start from, or no folder can be made in `run.workdir`.
+      ConfigError: the config cannot be built, nor started from `protocol.start_from`,
+        or no folder can be made in `run.workdir`.
       DataUnavailableError: no provider has the dataset.
       DivergedError: a loss is not finite, or a generator has collapsed.
-      CheckpointError: a checkpoint cannot be written, or it or the metrics before it
-        cannot be read where the run is taken up.
+      CheckpointError: a checkpoint cannot be written, or be taken up.
       OSError: a file of the run cannot be written.
       JoinError: the processes of the run do not see the same folder.
     """

@@ -36,7 +36,7 @@ def test_what_is_no_finished_run_is_not_loaded_and_says_what_it_is(tmp_path):
         ecogen_jax.load_run(tmp_path)
 
 
-@pytest.mark.parametrize("damaged", ["d/*", "_CHECKPOINT_METADATA"])
+@pytest.mark.parametrize("damaged", ["_METADATA", "_CHECKPOINT_METADATA"])
 def test_no_checkpoint_of_a_finished_run_is_to_be_deleted(copied, damaged):
     newest = max((copied / "checkpoints").iterdir(), key=lambda path: int(path.name))
     for file in newest.rglob(damaged):

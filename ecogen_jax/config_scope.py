@@ -56,10 +56,10 @@ def _idle(config: ConfigDict) -> dict[str, str]:
     }
     if config.mesh.backend in ("loop", "scan"):
         idle["mesh.chunk"] = "mesh.backend"
-    if config.data.public_fraction == 0:
-        idle["data.public_missing_classes"] = "data.public_fraction"
     if config.protocol.start_from:  # which asks for the same data in both runs
         return idle
+    if config.data.public_fraction == 0:
+        idle["data.public_missing_classes"] = "data.public_fraction"
     partition = config.data.partition
     shares = ("data.alpha", "data.shards_per_client")
     if config.data.public_fraction == 1:

@@ -58,10 +58,14 @@ def patient(flags: str) -> str:
     """XLA's flags, with hours for a simulated device that lags behind the others.
 
     XLA takes it for a deadlock and aborts the process after 40 s: on cores that other
-    work keeps busy, a long round needs more. A limit that is set already stays.
+    work keeps busy, a long round needs more. A limit that is set already stays, and so
+    does the name of a file with flags, which XLA takes in their place.
     """
     limit = "--xla_cpu_collective_call_terminate_timeout_seconds"
-    return flags if limit in flags else f"{flags} {limit}={PATIENCE_S}".strip()
+    names_file = flags.strip() and not flags.lstrip().startswith("--")
+    if limit in flags or names_file:
+        return flags
+    return f"{flags} {limit}={PATIENCE_S}".strip()
 
 
 def resolve(backend: str) -> str:

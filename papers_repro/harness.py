@@ -212,7 +212,12 @@ def parser(doc: str | None, workdir: str, **others: str) -> argparse.ArgumentPar
         metavar="ID,ID",
         help="bars, parts of their ids, or tables",
     )
-    found.add_argument("--workdir", default=workdir, help="default: %(default)s")
+    found.add_argument(
+        "--workdir",
+        type=os.path.expanduser,  # a shell leaves the ~ of --workdir=~/runs
+        default=workdir,
+        help="default: %(default)s",
+    )
     found.add_argument(
         "--jobs", type=int, default=2, help="runs side by side (default: %(default)s)"
     )

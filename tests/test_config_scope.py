@@ -113,6 +113,12 @@ def test_local_rates_are_those_of_the_protocol():
             "data.public_missing_classes",
             "data.public_fraction = 0.0",
         ),
+        (
+            UP,
+            ("data.public_fraction=0", START),
+            "data.public_missing_classes",
+            None,
+        ),
         (FEDAVG, (), "federated.statistics", None),
         (
             FEDAVG,

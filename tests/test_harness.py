@@ -148,3 +148,9 @@ def test_a_run_that_is_looked_for_at_ctrl_c_is_not_begun(endless, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         harness.make([harness.Job("B1.fedavg", 0)], endless, 1, harness.Console())
     assert not pathlib.Path(endless.workdir, "logs").exists()
+
+
+def test_the_tilde_of_the_workdir_is_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = harness.parser("doc", "runs/x").parse_args(["--workdir=~/runs"])
+    assert options.workdir == f"{tmp_path}/runs"

@@ -204,6 +204,7 @@ def test_any_number_of_tpus_makes_a_mesh_one_of_each_process_first(monkeypatch):
         ("", "--xla_cpu_collective_call_terminate_timeout_seconds=21600"),
         ("--a=1", "--a=1 --xla_cpu_collective_call_terminate_timeout_seconds=21600"),
         ("--xla_cpu_collective_call_terminate_timeout_seconds=9",) * 2,
+        ("flags.txt", "flags.txt"),  # a file
     ],
 )
 def test_simulated_devices_wait_for_hours_unless_told_otherwise(flags, expected):

@@ -53,6 +53,11 @@ def test_a_finished_run_without_checkpoints_says_what_to_do(copied):
         ecogen_jax.load_run(copied)
 
 
+def test_a_run_below_the_home_folder_is_found_by_its_tilde(copied, monkeypatch):
+    monkeypatch.setenv("HOME", str(copied.parent))
+    assert ecogen_jax.load_run(f"~/{copied.name}").summary["seed"] == 0
+
+
 @pytest.mark.parametrize("name", ["config.json", "summary.json"])
 def test_a_damaged_file_is_named_with_the_remedy(copied, name):
     cut(copied / name)

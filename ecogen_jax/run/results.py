@@ -154,14 +154,12 @@ def privacy_of(config: ConfigDict) -> dict[str, Any] | None:
     if not is_federated(config) or not section.privacy.clip:
         return None
     devices = config.topology.num_edges * config.topology.devices_per_edge
-    rate, how = (
-        section.active / devices,
-        {
-            "noise_multiplier": section.privacy.noise_multiplier,
-            "rounds": section.rounds,
-            "delta": section.privacy.delta,
-        },
-    )
+    rate = section.active / devices
+    how = {
+        "noise_multiplier": section.privacy.noise_multiplier,
+        "rounds": section.rounds,
+        "delta": section.privacy.delta,
+    }
     return {
         "epsilon": privacy.epsilon(sampling_rate=rate, **how),
         "epsilon_fixed_size": privacy.epsilon_of_fixed_size(
@@ -188,7 +186,7 @@ def load_run(path: str | Path) -> LoadedRun:
       ValueError: a file is damaged, or of a version with other fields or values.
       CheckpointError: the last checkpoint cannot be read.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not writer.is_finished(path):
         raise FileNotFoundError(_unfinished(path))
     config = _read_config(path / "config.json")

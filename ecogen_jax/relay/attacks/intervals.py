@@ -76,7 +76,8 @@ def of_devices(
 
     Of several devices it is Student's, from how their figures differ: what a device's
     figure owes to its images is in that, and a bootstrap of ten devices would be a
-    tenth too narrow. A single device has its images drawn with replacement.
+    tenth too narrow. Where all devices have the same figure it has no width. A single
+    device has its images drawn with replacement.
 
     Args:
       scores: of the images of each device.

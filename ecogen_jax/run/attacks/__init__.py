@@ -24,7 +24,7 @@ class Sizes(NamedTuple):
       images: pairs of images of a device, at most.
       victims: pairs of updates that are inverted, for each number of images and steps.
       iterations: of the search for the images behind an update.
-      resamples: of the bootstrap.
+      resamples: of the bootstrap, where an interval is one.
     """
 
     images: int = 500

@@ -89,11 +89,9 @@ def epsilon(
     Raises:
       ValueError: an argument is out of range.
     """
-    _check(noise_multiplier, sampling_rate, rounds, delta)
-    if rounds == 0:
-        return 0.0
-    if noise_multiplier == 0.0:
-        return float("inf")
+    plain = _without_accountant(noise_multiplier, sampling_rate, rounds, delta)
+    if plain is not None:
+        return plain
     one = dp_accounting.PoissonSampledDpEvent(
         sampling_rate, dp_accounting.GaussianDpEvent(noise_multiplier)
     )
@@ -127,11 +125,9 @@ def epsilon_of_fixed_size(
     Raises:
       ValueError: an argument is out of range.
     """
-    _check(noise_multiplier, active / clients, rounds, delta)
-    if rounds == 0:
-        return 0.0
-    if noise_multiplier == 0.0:
-        return float("inf")
+    plain = _without_accountant(noise_multiplier, active / clients, rounds, delta)
+    if plain is not None:
+        return plain
     one = dp_accounting.SampledWithoutReplacementDpEvent(
         clients, active, dp_accounting.GaussianDpEvent(noise_multiplier / 2)
     )
@@ -140,6 +136,16 @@ def epsilon_of_fixed_size(
     )
     accountant.compose(dp_accounting.SelfComposedDpEvent(one, rounds))
     return float(accountant.get_epsilon(delta))
+
+
+def _without_accountant(
+    noise_multiplier: float, sampling_rate: float, rounds: int, delta: float
+) -> float | None:
+    """Epsilon where it is plain: 0 of no round, infinity without noise; else None."""
+    _check(noise_multiplier, sampling_rate, rounds, delta)
+    if rounds == 0:
+        return 0.0
+    return float("inf") if noise_multiplier == 0.0 else None
 
 
 def _check(

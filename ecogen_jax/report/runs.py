@@ -62,14 +62,18 @@ def read(path: str | Path) -> Run:
             raise FileNotFoundError(
                 f"run folder {path} lacks {name}; run the experiment again"
             )
+
+    def whole(parse: Callable[[Path], Any], name: str) -> Any:
+        return _parsed(parse, path / name, _NEEDED[name])
+
     return Run(
         path=path,
-        config=_parsed(_json, path / "config.json"),
-        manifest=_parsed(_json, path / "manifest.json"),
-        summary=_parsed(_json, path / "summary.json"),
-        metrics=_parsed(_json_lines, path / "metrics.jsonl"),
-        parties=_parsed(pd.read_csv, path / "parties.csv"),
-        ledger=_parsed(pd.read_csv, path / "ledger.csv"),
+        config=whole(_json, "config.json"),
+        manifest=whole(_json, "manifest.json"),
+        summary=whole(_json, "summary.json"),
+        metrics=whole(_json_lines, "metrics.jsonl"),
+        parties=whole(pd.read_csv, "parties.csv"),
+        ledger=whole(pd.read_csv, "ledger.csv"),
     )
 
 
@@ -108,11 +112,25 @@ def _require_finished(path: Path) -> None:
     )
 
 
-def _parsed(parse: Callable[[Path], Any], path: Path) -> Any:
+def read_json(path: Path, *needed: str) -> dict[str, Any]:
+    """Reads a JSON file of a run.
+
+    Args:
+        path: the file.
+        *needed: keys that it has to have.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    content: dict[str, Any] = _parsed(_json, path, needed)
+    return content
+
+
+def _parsed(parse: Callable[[Path], Any], path: Path, needed: Iterable[str]) -> Any:
     """Reads one file of a run, whose name an error of the parser does not give."""
     try:
         content = parse(path)
-        lacking = [name for name in _NEEDED[path.name] if name not in content]
+        lacking = [name for name in needed if name not in content]
         if lacking:
             raise ValueError(f"it has no {', '.join(lacking)}")
         return content

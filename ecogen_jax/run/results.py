@@ -18,6 +18,7 @@ from ecogen_jax.energy import ledger, uncertainty
 from ecogen_jax.energy.sci import sci
 from ecogen_jax.relay.federated import privacy
 from ecogen_jax.relay.parties import Nets, Parties
+from ecogen_jax.report import runs
 from ecogen_jax.run import writer
 from ecogen_jax.run.build import Experiment, build_nets, untrained
 from ecogen_jax.run.checkpoint import Checkpoints
@@ -190,7 +191,7 @@ def load_run(path: str | Path) -> LoadedRun:
     if not writer.is_finished(path):
         raise FileNotFoundError(_unfinished(path))
     config = _read_config(path / "config.json")
-    summary = _read_json(path / "summary.json", "image_shape", "num_classes")
+    summary = runs.read_json(path / "summary.json", "image_shape", "num_classes")
     shape = tuple(summary["image_shape"])
     nets = build_nets(config, shape, summary["num_classes"])
     with Checkpoints(path / "checkpoints", finished=True) as checkpoints:
@@ -223,26 +224,11 @@ def _unfinished(path: Path) -> str:
 
 
 def _read_config(path: Path) -> ConfigDict:
-    tree = _read_json(path, "experiment")
+    tree = runs.read_json(path, "experiment")
     try:
         return configs.from_dict(tree)
     except configs.ConfigError as error:  # which speaks of the user's own config
         raise ValueError(
             f"{path} has {error.field} = {error.value!r}, which this version refuses; "
             "read it with the version that manifest.json names, or train the run again"
-        ) from error
-
-
-def _read_json(path: Path, *needed: str) -> dict[str, Any]:
-    """Reads a file of a run, whose name an error of the parser does not give."""
-    try:
-        content = json.loads(path.read_text())
-        lacking = [name for name in needed if name not in content]
-        if lacking:
-            raise ValueError(f"it has no {', '.join(lacking)}")
-        return content
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); put the file back, or delete the run folder "
-            "and train the run again"
         ) from error

@@ -22,7 +22,7 @@ from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.federated.aggregate import mean
 from ecogen_jax.relay.federated.base import Arrived, Method, Metrics, Task, Visits
 from ecogen_jax.relay.federated.fedavg import Server, averaged, fedavg
-from ecogen_jax.relay.federated.sharing import sharing
+from ecogen_jax.relay.federated.sharing import Sharing, sharing
 from ecogen_jax.relay.federated.trees import chosen, copies
 from ecogen_jax.types import Key, Leaf, PyTree
 
@@ -77,13 +77,9 @@ def hierarchical(task: Task) -> Method:
         return replace(
             server,
             cloud=cloud,
-            edges=chosen(visited, jax.vmap(visit, (0, None))(edges, cloud), edges),
+            edges=chosen(visited, _visited(part, edges, cloud), edges),
             seen=jnp.where(visited, jnp.zeros_like(seen), seen),
         ), {}
-
-    def visit(edge: Server, cloud: Server) -> Server:
-        kept = part.kept(edge.variables)
-        return replace(edge, variables=part.joined(part.shared(cloud.variables), kept))
 
     def report(server: Tiers) -> tuple[Variables, PyTree]:
         variables, seen = server.cloud.variables, server.seen[0]
@@ -103,6 +99,13 @@ def hierarchical(task: Task) -> Method:
             meet=_met,
         ),
     )
+
+
+def _visited(part: Sharing, edges: Server, cloud: Server) -> Server:
+    """The edges with what the cloud shares, and the rest of their own."""
+    sent = part.shared(cloud.variables)
+    own = jax.vmap(lambda edge: part.joined(sent, part.kept(edge)))(edges.variables)
+    return replace(edges, variables=own)
 
 
 def _by_edge(arrived: Arrived, num_edges: int) -> tuple[Arrived, PyTree]:

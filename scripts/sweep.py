@@ -110,7 +110,7 @@ def warn(cells: Sequence[sweep.Cell]) -> None:
     lines = [
         line
         for spec, overrides in cells
-        for line in command.warnings(config.load(spec, overrides), overrides)
+        for line in command.warning_lines(config.load(spec, overrides), overrides)
     ]
     for line in dict.fromkeys(lines):
         print(line, file=sys.stderr)

@@ -192,6 +192,19 @@ def test_lines_that_are_gone_are_told_with_the_remedy(play):
         play((1, bad))
 
 
+def test_a_manifest_that_is_cut_or_gone_is_told_with_the_remedy(play):
+    bad = stage("down", "edge", metrics=diverging, parties=2)
+    with pytest.raises(DivergedError):
+        play((1, bad))
+    manifest = folder(play) / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:10])
+    with pytest.raises(CheckpointError, match=r"manifest.json is damaged .*file back"):
+        play((1, bad))
+    manifest.unlink()
+    with pytest.raises(CheckpointError, match=r"manifest.json is missing; put the"):
+        play((1, bad))
+
+
 def test_a_logged_loss_is_the_mean_over_steps_and_parties(play):
     def metrics(done, party):
         return {"loss": (done + 10 * party).astype(jnp.float32)}

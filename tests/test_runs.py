@@ -26,7 +26,7 @@ def test_unfinished_run_says_how_to_go_on(tmp_path, reader):
 def test_missing_file_is_named(tmp_path):
     path = make_run(tmp_path)
     (path / "ledger.csv").unlink()
-    with pytest.raises(FileNotFoundError, match=r"lacks ledger\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"ledger\.csv is missing; put"):
         runs.read(path)
 
 

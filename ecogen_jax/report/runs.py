@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-FILES = ("manifest.json", "metrics.jsonl", "parties.csv", "ledger.csv")
-
 _NEEDED = {
     "config.json": ("experiment",),
     "manifest.json": ("git_commit", "git_dirty", "command", "started", "versions"),
@@ -18,6 +16,8 @@ _NEEDED = {
     "ledger.csv": ("place",),
 }
 """Keys or columns that a whole file has, whatever was run."""
+
+_REMEDY = "put the file back, or delete the run folder and run the experiment again"
 
 
 class Run(NamedTuple):
@@ -57,11 +57,6 @@ def read(path: str | Path) -> Run:
     """
     path = Path(path)
     _require_finished(path)
-    for name in FILES:
-        if not (path / name).exists():
-            raise FileNotFoundError(
-                f"run folder {path} lacks {name}; run the experiment again"
-            )
 
     def whole(parse: Callable[[Path], Any], name: str) -> Any:
         return _parsed(parse, path / name, _NEEDED[name])
@@ -120,6 +115,7 @@ def read_json(path: Path, *needed: str) -> dict[str, Any]:
         *needed: keys that it has to have.
 
     Raises:
+        FileNotFoundError: it is not there.
         ValueError: it is damaged.
     """
     content: dict[str, Any] = _parsed(_json, path, needed)
@@ -134,11 +130,10 @@ def _parsed(parse: Callable[[Path], Any], path: Path, needed: Iterable[str]) -> 
         if lacking:
             raise ValueError(f"it has no {', '.join(lacking)}")
         return content
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is missing; {_REMEDY}") from error
     except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); put the file back, or delete the run folder "
-            "and run the experiment again"
-        ) from error
+        raise ValueError(f"{path} is damaged ({error}); {_REMEDY}") from error
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def join_and_read_config(description: str | None) -> ConfigDict:
     return config
 
 
-def warnings(config: ConfigDict, overrides: Iterable[str]) -> list[str]:
+def warning_lines(config: ConfigDict, overrides: Iterable[str]) -> list[str]:
     """Names the overrides that change nothing, with the cause, a line each."""
     fields = [override.partition("=")[0] for override in overrides]
     found = without_effect(config, fields).items()
@@ -97,7 +97,7 @@ def _read(parser: argparse.ArgumentParser) -> tuple[ConfigDict, argparse.Namespa
         parser.error(f"unknown: {words}; overrides are {PREFIX}FIELD=VALUE")
     overrides = [word.removeprefix(PREFIX) for word in rest]
     config = configs.load(arguments.config, overrides)
-    for line in warnings(config, overrides):
+    for line in warning_lines(config, overrides):
         print(line, file=sys.stderr)
     return config, arguments
 

@@ -377,9 +377,9 @@ class _Run:
         self.journal.resumed += 1
         try:
             writer.truncate_metrics(self.folder, self.journal.lines)
-        except ValueError as error:
+            results.taken_up(self.config, self.experiment, self.folder, sys.argv)
+        except (FileNotFoundError, ValueError) as error:
             raise CheckpointError(str(error)) from error
-        results.taken_up(self.config, self.experiment, self.folder, sys.argv)
         state = None
         if self.journal.round:  # only its shapes are needed
             cycle, stage = self.experiment.plan[self.journal.index]

@@ -1,6 +1,5 @@
 """The files of a run besides its metrics and checkpoints, and reading it back."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,11 +71,15 @@ def taken_up(
     """Writes down in the manifest with what a run is taken up: code and versions.
 
     Warns where they are not those that it was started with.
+
+    Raises:
+      FileNotFoundError: the manifest is missing.
+      ValueError: it is damaged.
     """
     path = folder.path / "manifest.json"
-    manifest = json.loads(path.read_text())
-    now = writer.manifest(config.seed, list(command), experiment.dataset.synthetic)
     code = ("git_commit", "git_dirty", "versions")
+    manifest = runs.read_json(path, *code)
+    now = writer.manifest(config.seed, list(command), experiment.dataset.synthetic)
     other = [name for name in code if now[name] != manifest[name]]
     if other:
         _LOGGER.warning(

@@ -92,18 +92,7 @@ def feddistill(task: Task) -> Method:
 
     def merge(server: Server, arrived: Arrived, key: Key) -> tuple[Server, Metrics]:
         del key
-        taken = arrived.weights > 0
-        told = jnp.where(taken[:, None], arrived.facts.counts, 0.0)
-        rows = jnp.where(taken[:, None, None], arrived.facts.logits, 0.0)
-        counts = told.sum(axis=0)
-        logits = jnp.einsum("kc,kcd->cd", told, rows)
-        fresh = logits / jnp.maximum(counts, 1.0)[:, None]
-        # A class that nobody told of this time is remembered.
-        known = ByClass(
-            jnp.where((counts > 0)[:, None], fresh, server.known.logits),
-            jnp.where(counts > 0, counts, server.known.counts),
-        )
-        return replace(server, known=known), {}
+        return replace(server, known=_heard(server.known, arrived)), {}
 
     return plain._replace(
         init=init,
@@ -112,4 +101,18 @@ def feddistill(task: Task) -> Method:
         merge=merge,
         cloud=lambda server: server.net,
         edge=lambda server, index: server.net,
+    )
+
+
+def _heard(known: ByClass, arrived: Arrived) -> ByClass:
+    """The mean of what arrived; a class that nobody told of this time is remembered."""
+    taken = arrived.weights > 0
+    told = jnp.where(taken[:, None], arrived.facts.counts, 0.0)
+    rows = jnp.where(taken[:, None, None], arrived.facts.logits, 0.0)
+    counts = told.sum(axis=0)
+    logits = jnp.einsum("kc,kcd->cd", told, rows)
+    fresh = logits / jnp.maximum(counts, 1.0)[:, None]
+    return ByClass(
+        jnp.where((counts > 0)[:, None], fresh, known.logits),
+        jnp.where(counts > 0, counts, known.counts),
     )

@@ -118,11 +118,7 @@ def relay_rounds(task: Task) -> Method:
         changes = remembered(memory.changes, arrived)
         number = memory.number.astype(jnp.float32)
         past = number / (number + SETTLING)
-        change = _blended(
-            past,
-            mean(changes.values, changes.weights),
-            mean(arrived.updates, arrived.weights),
-        )
+        change = _change(past, changes, arrived)
         moved = part.gathered(server.variables, change, part.facts(learnt.variables))
         last, loss = teach(
             moved.params[HEAD],
@@ -159,6 +155,15 @@ def remembered(changes: Changes, arrived: Arrived) -> Changes:
         lambda every, some: every.at[arrived.device].set(some),
         changes,
         chosen(arrived.weights > 0, now, before),
+    )
+
+
+def _change(past: jax.Array, changes: Changes, arrived: Arrived) -> PyTree:
+    """`D`, see the top of this file."""
+    return _blended(
+        past,
+        mean(changes.values, changes.weights),
+        mean(arrived.updates, arrived.weights),
     )
 
 

@@ -74,11 +74,7 @@ def scaffold(task: Task) -> Method:
         change = difference(part.shared(found.variables), received.net)
         number = member.number.astype(jnp.float32)
         rate = task.local.learning_rate * task.local.decay**number
-        moved = jax.tree.map(  # c_k' - c_k
-            lambda c, by: -c - by / (found.steps * rate),
-            received.control,
-            change.params,
-        )
+        moved = _moved(received.control, change.params, found.steps * rate)
         return Trained(
             update=Sent(change, moved),
             facts=part.facts(found.variables),
@@ -116,3 +112,8 @@ def _steered(grads: PyTree, params: PyTree, drift: PyTree) -> PyTree:
         name: jax.tree.map(jnp.add, grads[name], by) for name, by in drift.items()
     }
     return {**grads, **steered}
+
+
+def _moved(control: PyTree, change: PyTree, way: jax.Array) -> PyTree:
+    """`c_k' - c_k`, after steps and rates that together come to `way`."""
+    return jax.tree.map(lambda c, by: -c - by / way, control, change)

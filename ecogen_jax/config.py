@@ -117,6 +117,8 @@ def _pretrain() -> dict[str, Any]:
         "steps": 100,  # per round
         "batch_size": 128,
         "learning_rate": 2e-3,
+        "shift": 0,  # largest random shift of an image, in pixels
+        "flip": False,  # mirrors half of the images left to right
     }
 
 
@@ -126,6 +128,8 @@ def _local() -> dict[str, Any]:
         "steps": 60,  # per round
         "batch_size": 32,
         "learning_rate": 1e-3,
+        "shift": 0,  # largest random shift of a private image, in pixels
+        "flip": False,  # mirrors half of them left to right
         "replay_weight": 1.0,  # of the loss on generated images
         "replay_size": 2048,  # images that a device generates to replay
         "scratch_learning_rate": 2e-3,  # of the baseline that trains alone from scratch

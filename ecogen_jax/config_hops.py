@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from ecogen_jax.config_federated import is_federated
 from ecogen_jax.config_rules import (
+    AUGMENTATION,
     COUNT,
     NOT_NEGATIVE,
     POSITIVE,
@@ -73,6 +74,7 @@ def _hop() -> dict[str, Any]:
         "inner_steps": 1,  # per step, where a batch is optimised before it is used
         "batchnorm_momentum": 1.0,  # of the newest batch's moments; 1 keeps no history
         "shift": 0,  # largest random shift of a student's images, in pixels
+        "flip": False,  # mirrors half of them left to right
         "temperature": 4.0,  # softens the teacher's and the student's logits
         # Of several teachers: by their share of the label asked for ("label_counts");
         # of each class whatever was asked for, with their probabilities put to equal
@@ -131,7 +133,7 @@ _HOP_RULES = TRAINING | {
     "batchnorm_momentum": Rule(
         lambda value: 0 < value <= 1, "a number above 0, and 1 at most"
     ),
-    "shift": Rule(lambda value: value >= 0, "an integer of 0 or more"),
+    **AUGMENTATION,
     "temperature": POSITIVE,
     "teacher_weights": one_of(("label_counts", "by_class", "equal")),
     "adversarial_mask": one_of(("none", "agree", "disagree")),

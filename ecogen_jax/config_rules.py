@@ -104,6 +104,10 @@ TRAINING = {
     "batch_size": COUNT,
     "learning_rate": POSITIVE,
 }
+AUGMENTATION = {
+    "shift": Rule(lambda value: value >= 0, "an integer of 0 or more"),
+    "flip": Rule(lambda value: True, "True or False"),
+}
 
 RULES: dict[str, Rule] = {
     "experiment": Rule(
@@ -137,7 +141,9 @@ RULES: dict[str, Rule] = {
     "energy.end_contracted_share": _SHARE,
     "run.workdir": Rule(lambda value: value != "", "the path of a folder"),
 } | {
-    f"{section}.{name}": rule for section in LEARNING for name, rule in TRAINING.items()
+    f"{section}.{name}": rule
+    for section in LEARNING
+    for name, rule in (TRAINING | AUGMENTATION).items()
 }
 
 

@@ -7,11 +7,14 @@ from ml_collections import ConfigDict
 
 from ecogen_jax import config_federated
 from ecogen_jax.config_hops import HOPS, first_tier, section
-from ecogen_jax.config_rules import LEARNING
+from ecogen_jax.config_rules import AUGMENTATION, LEARNING
 
 _CYCLE = ("cloud>edge", "edge>end", "end>edge", "edge>cloud")
 _REPLAY = ("local.learning_rate", "local.replay_weight", "local.replay_size")
-_LOCAL_SIZES = ("local.rounds", "local.steps", "local.scratch_learning_rate")
+_LOCAL_TRAINING = (
+    *("local.rounds", "local.steps", "local.scratch_learning_rate"),
+    *(f"local.{field}" for field in AUGMENTATION),
+)
 _WITH_GENERATOR = ("fedftg", *config_federated.ROUNDS)
 
 
@@ -111,5 +114,5 @@ def _idle_in_route(config: ConfigDict) -> dict[str, str]:
         idle |= dict.fromkeys(_REPLAY, "protocol.name")
         idle["pretrain"] = "protocol.route"
     if config.protocol.start_from:
-        idle |= dict.fromkeys(("pretrain", *_LOCAL_SIZES), "protocol.start_from")
+        idle |= dict.fromkeys(("pretrain", *_LOCAL_TRAINING), "protocol.start_from")
     return idle

@@ -148,6 +148,7 @@ def test_a_hop_gets_the_sizes_of_its_section():
         "inner_steps": 2,
         "batchnorm_momentum": 0.2,
         "shift": 2,
+        "flip": True,
         "teacher_weights": "equal",
     }
     config = make("end>cloud", data__public_fraction=0.0)
@@ -164,7 +165,7 @@ def test_a_hop_gets_the_sizes_of_its_section():
         stage = outline(config).plan[-1].stage
     assert stage.rounds == 3
     generation, study = given["generation"], given["study"]
-    assert (generation.inner_steps, generation.shift) == (2, 2)
+    assert (generation.inner_steps, generation.augmentation) == (2, (2, True))
     assert generation.batchnorm_momentum == 0.2
     assert (study.steps, study.total_steps) == (7, 3 * 5 * 7)
     assert len(given["teachers"]) == 1

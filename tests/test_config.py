@@ -197,6 +197,8 @@ IMPOSSIBLE = [
     ("up_end_cloud.batchnorm_momentum", 0.0),
     ("up_end_cloud.batchnorm_momentum", 1.1),
     ("down_edge_end.shift", -1),
+    ("pretrain.shift", -1),
+    ("local.shift", -1),
     ("up_end_cloud.teacher_weights", "learned"),
     ("up_end_cloud.bank_size", 127),
     ("protocol.cycles", 0),

@@ -102,6 +102,7 @@ def test_local_rates_are_those_of_the_protocol():
         (UP, (), "local.scratch_learning_rate", None),
         (UP, (), "pretrain.steps", "protocol.route = ('end>edge', 'edge>cloud')"),
         (UP, (START,), "local.steps", "protocol.start_from = 'runs/other'"),
+        (UP, (START,), "local.flip", "protocol.start_from = 'runs/other'"),
         (FEDAVG, (), "mesh.chunk", None),
         (FEDAVG, ("mesh.backend=scan",), "mesh.chunk", "mesh.backend = 'scan'"),
         (TEACHER, (), "generator.width", "protocol.route = ()"),

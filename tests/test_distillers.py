@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from jax.extend import core
 
+from ecogen_jax.relay.augmentation import Augmentation
 from ecogen_jax.relay.bank import Bank
 from ecogen_jax.relay.distillers import DISTILLERS
 from ecogen_jax.relay.distillers.base import Distiller, Weights
@@ -100,7 +101,7 @@ def usual(name):
 @functools.cache
 def mixed(name):
     how: dict[str, Any] = {"batchnorm_momentum": 0.5, "bank_policy": "reservoir"}
-    how |= {"shift": 1, "keep_statistics": True}
+    how |= {"augmentation": Augmentation(1, True), "keep_statistics": True}
     if DISTILLERS[name].one_generator:
         how["average"] = 0.9
     return case(build(name, MIXED, **how), toy_maps.teachers(*MIXED))

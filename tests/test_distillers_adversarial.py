@@ -8,6 +8,7 @@ from scipy.special import log_softmax, softmax
 
 from ecogen_jax import keys
 from ecogen_jax.nets.functional import Net, Output, Variables
+from ecogen_jax.relay.augmentation import Augmentation, shifted
 from ecogen_jax.relay.distillers import engine, live
 from ecogen_jax.relay.distillers.base import Weights
 from tests import toy_hop
@@ -244,7 +245,7 @@ def test_shifted_images_are_put_to_the_teachers_anew():
         return Output(value, {}, {}, ())
 
     mirror = Net(lambda key: Variables({"none": jnp.zeros(())}, {}), apply)
-    hop = toy_hop.hop(WEIGHTS["dafl"], student=mirror, shift=2)
+    hop = toy_hop.hop(WEIGHTS["dafl"], student=mirror, augmentation=Augmentation(2))
     received = toy_hop.teachers()
     state = engine.begin(
         hop, mirror.init(jax.random.key(0)), Variables({}, {}), received
@@ -261,7 +262,7 @@ def test_shifted_images_are_put_to_the_teachers_anew():
 
     _, value = live.study_batch(hop, state, jax.random.key(2), images, answer, loss)
     assert value == 0.0
-    moved = engine.shifted(images, jax.random.key(3), 2)
+    moved = shifted(images, jax.random.key(3), 2)
     assert loss(answer(images), mirror.apply(state.student, moved, train=True)) > 0.1
 
 

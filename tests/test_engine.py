@@ -275,38 +275,6 @@ def test_improve_is_one_step_of_descent():
     np.testing.assert_array_equal(made.logits[0], start)
 
 
-SIDE = (5, 4)
-
-
-def numbered(batch):
-    """Images of which every pixel is another."""
-    pixels = np.arange(batch * 5 * 4 * 2, dtype=np.float32)
-    return pixels.reshape(batch, *SIDE, 2)
-
-
-def moved(image, down, right):
-    """An image moved by whole pixels, its edges repeated."""
-    rows = np.clip(np.arange(5) - down, 0, 4)
-    columns = np.clip(np.arange(4) - right, 0, 3)
-    return image[rows][:, columns]
-
-
-@pytest.mark.parametrize("most", [1, 2])
-def test_shifted_moves_whole_pixels_within_its_bound_and_repeats_edges(most):
-    images = numbered(300)
-    after = np.asarray(engine.shifted(jnp.asarray(images), jax.random.key(0), most))
-    span = range(-most, most + 1)
-    ways = [(down, right) for down in span for right in span]
-    seen = []
-    for image, result in zip(images, after, strict=True):
-        fits = [way for way in ways if np.array_equal(moved(image, *way), result)]
-        assert len(fits) == 1
-        seen += fits
-    counts = [seen.count(way) for way in ways]
-    expected = 300 / len(ways)
-    assert min(counts) > expected - 4 * np.sqrt(expected)
-
-
 def made(logits, images=IMAGES):
     logits = jnp.asarray(logits, jnp.float32)
     return engine.Made(images, LABELS, logits, {"balance": jnp.ones(())}, None)

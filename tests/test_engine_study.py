@@ -11,6 +11,7 @@ from ecogen_jax import keys, losses
 from ecogen_jax.nets.classifier import to_bytes, to_unit
 from ecogen_jax.nets.functional import Net, Output, Variables
 from ecogen_jax.relay import bank as banks
+from ecogen_jax.relay.augmentation import Augmentation
 from ecogen_jax.relay.distillers import engine
 from ecogen_jax.relay.ensemble import Teachers
 from ecogen_jax.relay.optimizer import descend
@@ -122,7 +123,7 @@ KEYS = jax.random.split(jax.random.key(8), 2)
 
 @pytest.mark.parametrize("shift", [0, 1])
 def test_the_teachers_are_asked_anew_about_images_that_were_shifted(shift):
-    of = hop(student=LINEAR, teacher=LINEAR, shift=shift, steps=3)
+    of = hop(student=LINEAR, teacher=LINEAR, augmentation=Augmentation(shift), steps=3)
 
     def far_from_the_teachers(matrix, target, output):
         (pixels,) = output.activations

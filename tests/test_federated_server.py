@@ -10,6 +10,7 @@ import pytest
 
 from ecogen_jax import config as configs
 from ecogen_jax.relay import bank as banks
+from ecogen_jax.relay.augmentation import Augmentation
 from ecogen_jax.relay.distillers import DISTILLERS, co_boosting
 from ecogen_jax.relay.distillers.base import Generation, Study, Weights
 from ecogen_jax.relay.ensemble import Teachers, ensemble, equal_weights
@@ -68,7 +69,7 @@ def distillation(name, shift=0):
         adversarial_mask="none",
         inner_steps=2,
         batchnorm_momentum=1.0,
-        shift=shift,
+        augmentation=Augmentation(shift),
     )
     study = Study(2, 4, 0.01, 1.0, keep_statistics=True)
     nets = NET, (NET,), toy_nets.generator()

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecogen_jax.nets.functional import Variables
+from ecogen_jax.nets.functional import Net, Output, Variables
 from ecogen_jax.relay import learn
+from ecogen_jax.relay.augmentation import Augmentation
 from tests import toy_nets
 
 NET = toy_nets.classifier(6)
@@ -172,3 +173,28 @@ def test_a_teacher_s_logits_are_those_of_each_image_in_every_chunk(monkeypatch, 
     expected = NET.apply(variables, scaled, train=False).value
     np.testing.assert_array_equal(replay.images, pictures)
     np.testing.assert_allclose(replay.logits, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_own_images_are_augmented_and_replayed_ones_are_not():
+    def apply(variables, pictures, train):
+        answer = variables.params * pictures.reshape(len(pictures), -1)[:, :3]
+        return Output(answer, {"seen": pictures}, {}, ())
+
+    one = learn.learner(
+        Net(lambda key: Variables(jnp.ones(()), {}), apply),
+        batch_size=64,
+        learning_rate=0.05,
+        total_steps=1,
+        temperature=TEMPERATURE,
+        replay_weight=WEIGHT,
+        augmentation=Augmentation(flip=True),
+    )
+    state, _ = jax.jit(one.step)(
+        one.init(Variables(jnp.ones(()), {})),
+        learn.Material(OWN, REPLAY),
+        jax.random.key(0),
+    )
+    seen = np.rint(np.asarray(state.variables.stats["seen"]) * 255).reshape(128, 4)
+    own = {tuple(row) for row in seen[:64]}
+    assert own == {(0, 255, 128, 64), (255, 0, 64, 128)}
+    np.testing.assert_array_equal(seen[64:], REPLAY.images.reshape(1, 4).repeat(64, 0))

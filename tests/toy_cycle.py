@@ -7,6 +7,7 @@ import numpy as np
 
 from ecogen_jax import keys
 from ecogen_jax.relay import learn
+from ecogen_jax.relay.augmentation import NONE
 from ecogen_jax.relay.distillers import DISTILLERS
 from ecogen_jax.relay.distillers.base import Generation, Study, Weights
 from ecogen_jax.relay.ensemble import label_count_weights
@@ -88,7 +89,7 @@ def _hop(student: Any, *teachers: Any, keep_statistics: bool = False) -> HopSett
             adversarial_mask="none",
             inner_steps=1,
             batchnorm_momentum=1.0,
-            shift=0,
+            augmentation=NONE,
         ),
         study=Study(
             steps=1,

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ecogen_jax.nets.functional import Net, Output, Variables
+from ecogen_jax.relay.augmentation import NONE
 from ecogen_jax.relay.distillers import DISTILLERS
 from ecogen_jax.relay.distillers.base import Generation, Study, Weights
 from ecogen_jax.relay.distillers.engine import Hop
@@ -97,7 +98,7 @@ def settings(
         "adversarial_mask": "none",
         "inner_steps": 1,
         "batchnorm_momentum": 1.0,
-        "shift": 0,
+        "augmentation": NONE,
     }
     return {
         "generation": Generation(**(sizes | changes)),

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from ecogen_jax.relay.augmentation import NONE
 from ecogen_jax.relay.distillers import DISTILLERS
 from ecogen_jax.relay.distillers.base import Generation, Study, Weights
 from ecogen_jax.relay.distillers.engine import Hop
@@ -32,7 +33,7 @@ def hop(weights=ASKED, *, study_steps=3, temperature=2.0, **changes):
         adversarial_mask="none",
         inner_steps=2,
         batchnorm_momentum=1.0,
-        shift=0,
+        augmentation=NONE,
     )._replace(**changes)
     study = Study(
         steps=study_steps,

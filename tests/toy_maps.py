@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ecogen_jax.nets.functional import Net, Output, Variables
+from ecogen_jax.relay.augmentation import NONE
 from ecogen_jax.relay.distillers.base import Generation, Study, Weights
 from ecogen_jax.relay.ensemble import Teachers
 
@@ -99,7 +100,7 @@ def sizes(**changes: Any) -> tuple[Generation, Study]:
         adversarial_mask="none",
         inner_steps=2,
         batchnorm_momentum=1.0,
-        shift=0,
+        augmentation=NONE,
     )
     study = Study(
         steps=2,

@@ -21,6 +21,7 @@ from ecogen_jax import keys, mesh
 from ecogen_jax.nets.classifier import classifier
 from ecogen_jax.nets.functional import Net
 from ecogen_jax.nets.generator import generator
+from ecogen_jax.relay.augmentation import Augmentation
 from ecogen_jax.relay.distillers import DISTILLERS
 from ecogen_jax.relay.distillers.base import Generation, Study, Weights
 from ecogen_jax.relay.ensemble import Teachers, label_count_weights
@@ -160,7 +161,7 @@ def sizes(hop: Hop) -> tuple[Generation, Study]:
         adversarial_mask="agree",
         inner_steps=1,
         batchnorm_momentum=1.0,
-        shift=hop.shift,
+        augmentation=Augmentation(shift=hop.shift),
     )
     study = Study(
         steps=hop.student_steps,

@@ -23,13 +23,15 @@ def get_config(arg: str = "") -> ConfigDict:
     config.nets.update(cloud="wrn_40_2", edge="wrn_16_1", end="cnn_small")
     config.generator.update(latent_size=256, width=64)
     config.pretrain.update(rounds=60, steps=352, batch_size=128, learning_rate=2e-3)
+    config.pretrain.update(shift=4, flip=True)
     config.protocol.update(name="hops", cycles=1, route=("cloud>edge",))
     hop = config.down_cloud_edge
     hop.distiller = "nayer"
     # Two batches and 400 student steps an epoch; 100 epochs in rounds of one epoch.
     hop.update(rounds=100, steps=2, student_steps=200, batch_size=400)
     hop.update(inner_steps=30, generator_learning_rate=4e-3, temperature=20.0)
-    hop.update(bank_size=80000, learning_rate=2e-3, shift=4, batchnorm_momentum=0.1)
+    hop.update(bank_size=80000, learning_rate=2e-3, batchnorm_momentum=0.1)
+    hop.update(shift=4, flip=True)
     hop.weights.update(cross_entropy=0.5, batchnorm=10.0, adversarial=1.33, balance=0.0)
     hop.adversarial_mask = "agree"
     parse_arg(config, arg)

@@ -25,6 +25,7 @@ from flax import struct
 from ecogen_jax import keys, losses
 from ecogen_jax.nets.classifier import to_unit
 from ecogen_jax.nets.functional import Net, Variables
+from ecogen_jax.relay.augmentation import NONE, Augmentation, augmented
 from ecogen_jax.relay.optimizer import adam, descend
 from ecogen_jax.types import Key, Leaf, PyTree
 
@@ -106,6 +107,7 @@ def learner(
     total_steps: int,
     temperature: float,
     replay_weight: float,
+    augmentation: Augmentation = NONE,
 ) -> Learner:
     """Builds the training of one party.
 
@@ -116,6 +118,7 @@ def learner(
       total_steps: steps of the whole phase.
       temperature: `T` of the distillation term.
       replay_weight: `w` of the distillation term.
+      augmentation: of own images.
     """
     tx = adam(learning_rate, total_steps=total_steps)
 
@@ -125,7 +128,7 @@ def learner(
     def objective(
         params: PyTree, stats: PyTree, material: Material, key: Key
     ) -> tuple[jax.Array, tuple[PyTree, dict[str, jax.Array]]]:
-        images, labels, target = _batch(material, key, batch_size)
+        images, labels, target = _batch(material, key, batch_size, augmentation)
         output = net.apply(Variables(params, stats), images, train=True)
         terms, parts = {}, []
         if labels is not None:
@@ -155,7 +158,7 @@ def learner(
 
 
 def _batch(
-    material: Material, key: Key, size: int
+    material: Material, key: Key, size: int, augmentation: Augmentation
 ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
     """Own images first, replayed ones after them, through the net as one batch."""
     data, replay = material.data, material.replay
@@ -163,7 +166,7 @@ def _batch(
     if data is not None:
         index = jax.random.randint(keys.stream(key, "data"), (size,), 0, data.size)
         labels = data.labels[index]
-        pictures.append(data.images[index])
+        pictures.append(augmented(data.images[index], key, augmentation))
     if replay is not None:
         count = replay.logits.shape[0]
         index = jax.random.randint(keys.stream(key, "replay"), (size,), 0, count)

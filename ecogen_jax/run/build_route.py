@@ -12,6 +12,7 @@ from ecogen_jax.config_federated import is_federated
 from ecogen_jax.config_hops import first_tier
 from ecogen_jax.nets.functional import Net
 from ecogen_jax.relay import learn
+from ecogen_jax.relay.augmentation import Augmentation
 from ecogen_jax.relay.distillers import DISTILLERS
 from ecogen_jax.relay.distillers.base import Generation, Kind, Study, Weights
 from ecogen_jax.relay.ensemble import (
@@ -134,6 +135,7 @@ def _learning(
         total_steps=section.rounds * section.steps,
         temperature=config.down_edge_end.temperature,
         replay_weight=replay_weight,
+        augmentation=Augmentation(section.shift, section.flip),
     )
     return LearnSettings(section.rounds, section.steps, learner)
 
@@ -220,7 +222,7 @@ def generation(
         adversarial_mask=section.adversarial_mask,
         inner_steps=section.inner_steps,
         batchnorm_momentum=section.batchnorm_momentum,
-        shift=section.shift,
+        augmentation=Augmentation(section.shift, section.flip),
         bank_policy=section.bank_policy,
         average=section.generator_average,
         by_class=section.teacher_weights == "by_class",

@@ -7,6 +7,7 @@ import jax
 from flax import struct
 
 from ecogen_jax.nets.functional import Net, Variables
+from ecogen_jax.relay.augmentation import Augmentation
 from ecogen_jax.relay.bank import Bank
 from ecogen_jax.relay.ensemble import Teachers
 from ecogen_jax.types import Key, Leaf, PyTree
@@ -59,7 +60,7 @@ class Generation(NamedTuple):
         batch to its end before it is used.
       batchnorm_momentum: weight of the newest batch in the moving average of the
         batch moments; 1 keeps no history.
-      shift: largest random shift of a student's images, in pixels.
+      augmentation: of a student's images.
       bank_policy: what a full bank keeps, `newest` or `reservoir`, see `bank`.
       average: decay of the generator's moving average; 0 keeps none.
       by_class: whether teachers are weighted class by class rather than by the label
@@ -77,7 +78,7 @@ class Generation(NamedTuple):
     adversarial_mask: str
     inner_steps: int
     batchnorm_momentum: float
-    shift: int
+    augmentation: Augmentation
     bank_policy: str = "newest"
     average: float = 0.0
     by_class: bool = False

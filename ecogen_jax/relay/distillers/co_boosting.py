@@ -36,6 +36,7 @@ from ecogen_jax import keys, losses
 from ecogen_jax.nets.classifier import to_unit
 from ecogen_jax.nets.functional import Net, Variables
 from ecogen_jax.relay import bank as banks
+from ecogen_jax.relay.augmentation import augmented
 from ecogen_jax.relay.distillers import engine, inversion
 from ecogen_jax.relay.distillers.base import (
     Distiller,
@@ -139,13 +140,11 @@ def study_pushed(
     hop: engine.Hop, received: Teachers, state: HopState, key: Key
 ) -> tuple[HopState, jax.Array]:
     """The student's steps on pushed images of the bank, and the mean loss."""
-    loss, shift = engine.softened(hop), hop.generation.shift
+    loss, how = engine.softened(hop), hop.generation
 
     def one(state: HopState, key: Key) -> tuple[HopState, jax.Array]:
-        stored, labels, _ = banks.sample(state.bank, key, hop.generation.batch_size)
-        images = to_unit(stored)
-        if shift:
-            images = engine.shifted(images, keys.stream(key, "shift"), shift)
+        stored, labels, _ = banks.sample(state.bank, key, how.batch_size)
+        images = augmented(to_unit(stored), key, how.augmentation)
         images = pushed(hop, received, images, labels, keys.stream(key, "push"))
         target = ensemble(hop.teachers, received, images, labels).logits
         return engine.teach(hop, state, images, lambda output: loss(target, output))

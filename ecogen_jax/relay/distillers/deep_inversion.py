@@ -29,6 +29,7 @@ import jax
 
 from ecogen_jax import keys
 from ecogen_jax.nets.functional import Net, Variables
+from ecogen_jax.relay.augmentation import shifted
 from ecogen_jax.relay.distillers import engine
 from ecogen_jax.relay.distillers.base import (
     Distiller,
@@ -96,7 +97,7 @@ def _objective(
     """Of the pixels before the sigmoid, `[batch, height, width, channels]`."""
 
     def objective(pixels: jax.Array, key: Key) -> tuple[jax.Array, engine.Made]:
-        images = engine.shifted(jax.nn.sigmoid(pixels), key, SHIFT)
+        images = shifted(jax.nn.sigmoid(pixels), key, SHIFT)
         made = engine.judge(
             *(hop, received, state, images, labels),
             divergence="js",

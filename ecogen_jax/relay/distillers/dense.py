@@ -14,7 +14,8 @@ Differs from the published recipe:
 - Student: Adam on a cosine instead of SGD at 0.005 to 0.01; steps on random batches of
   the bank instead of passes over all images; the newest `bank_size` images are kept.
 - Generator: the conditional one of this project, and its own initialisation. No flips
-  and no crops between generator and teachers, and none for the student.
+  and no crops between generator and teachers; a student has those of the hop's section
+  (`shift`, `flip`).
 - `L_bn` is averaged over the clients, where the published code sums: multiply its
   weight by their number (`configs/federated/dense.py`) for theirs.
 - The plain ensemble is the setting `teacher_weights = "equal"`.

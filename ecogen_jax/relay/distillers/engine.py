@@ -19,6 +19,7 @@ from ecogen_jax import keys, losses
 from ecogen_jax.nets.classifier import to_bytes, to_unit
 from ecogen_jax.nets.functional import Output, Variables
 from ecogen_jax.relay import bank as banks
+from ecogen_jax.relay.augmentation import augmented
 from ecogen_jax.relay.distillers.base import (
     COLLAPSE,
     Asked,
@@ -345,7 +346,7 @@ def teach(
 def study_bank(hop: Hop, loss: StudentLoss) -> StudentStep:
     """The student's steps on images drawn from the bank, in one scan.
 
-    Where images are shifted, the teachers are asked anew about the shifted ones.
+    Where images are augmented, the teachers are asked anew about what comes out.
 
     Args:
       hop: its nets and sizes.
@@ -354,15 +355,15 @@ def study_bank(hop: Hop, loss: StudentLoss) -> StudentStep:
     Returns:
       A function of state, teachers and key; its second result is the mean loss.
     """
-    shift, batch = hop.generation.shift, hop.generation.batch_size
+    augmentation, batch = hop.generation.augmentation, hop.generation.batch_size
 
     def one(
         state: HopState, received: Teachers, key: Key
     ) -> tuple[HopState, jax.Array]:
         stored, labels, target = banks.sample(state.bank, key, batch)
         images = to_unit(stored)
-        if shift:
-            images = shifted(images, keys.stream(key, "shift"), shift)
+        if augmentation.changes:
+            images = augmented(images, key, augmentation)
             by_label = None if hop.generation.by_class else labels
             target = ensemble(hop.teachers, received, images, by_label).logits
         return teach(hop, state, images, lambda output: loss(target, output))
@@ -378,20 +379,3 @@ def study_bank(hop: Hop, loss: StudentLoss) -> StudentStep:
         return state, jnp.mean(values)
 
     return steps
-
-
-def shifted(images: jax.Array, key: Key, most: int) -> jax.Array:
-    """Moves each image by its own random offset of up to `most` pixels a side.
-
-    What comes in from outside is the edge's own value, repeated.
-    """
-    batch, height, width, channels = images.shape
-    sides = [(0, 0), (most, most), (most, most), (0, 0)]
-    padded = jnp.pad(images, sides, mode="edge")
-    offsets = jax.random.randint(key, (batch, 2), 0, 2 * most + 1)
-
-    def one(image: jax.Array, offset: jax.Array) -> jax.Array:
-        start = (offset[0], offset[1], 0)
-        return jax.lax.dynamic_slice(image, start, (height, width, channels))
-
-    return jax.vmap(one)(padded, offsets)

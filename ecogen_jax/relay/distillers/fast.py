@@ -17,7 +17,8 @@ Differs from the published recipe:
 - Student: Adam on a cosine instead of SGD at 0.2; a ring of the newest images.
 - Generator: the conditional one of this project. Its first layers are not drawn anew
   half-way, and there is no warm-up without adversary and student.
-- No flips and no crops between generator and teachers, and none for the student.
+- No flips and no crops between generator and teachers; a student has those of the
+  hop's section (`shift`, `flip`).
 """
 
 from collections.abc import Sequence

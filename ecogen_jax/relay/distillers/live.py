@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from ecogen_jax import keys
 from ecogen_jax.nets.functional import Output, Variables
+from ecogen_jax.relay.augmentation import augmented
 from ecogen_jax.relay.distillers import engine
 from ecogen_jax.relay.distillers.base import HopState
 from ecogen_jax.relay.distillers.engine import Hop, Made, StudentStep
@@ -99,15 +100,14 @@ def study_fresh(hop: Hop, source: Source, loss: Loss) -> StudentStep:
     Returns:
       A function of state, teachers and key; its second result is the mean loss.
     """
-    shift = hop.generation.shift
+    augmentation = hop.generation.augmentation
 
     def steps(
         state: HopState, received: Teachers, key: Key
     ) -> tuple[HopState, jax.Array]:
         def one(state: HopState, key: Key) -> tuple[HopState, jax.Array]:
             batch = source(state, received, keys.stream(key, "images"))
-            if shift:
-                batch = engine.shifted(batch, keys.stream(key, "shift"), shift)
+            batch = augmented(batch, key, augmentation)
             target = ensemble(hop.teachers, received, batch).logits
             return engine.teach(hop, state, batch, lambda output: loss(target, output))
 
@@ -124,7 +124,8 @@ def study_batch(
     Args:
       hop: its nets and sizes.
       state: of the hop.
-      key: of the shifts; where images are shifted, the teachers are asked anew.
+      key: of what changes in the images; where something does, the teachers are asked
+        anew.
       batch: the images, `[batch, height, width, channels]`.
       answer: what the teachers say to images.
       loss: of the teachers' answer and the student's output.
@@ -132,12 +133,12 @@ def study_batch(
     Returns:
       The state after the steps, and the mean loss.
     """
-    shift, told = hop.generation.shift, answer(batch)
+    augmentation, told = hop.generation.augmentation, answer(batch)
 
     def one(state: HopState, key: Key) -> tuple[HopState, jax.Array]:
         seen, target = batch, told
-        if shift:
-            seen = engine.shifted(batch, keys.stream(key, "shift"), shift)
+        if augmentation.changes:
+            seen = augmented(batch, key, augmentation)
             target = answer(seen)
         return engine.teach(hop, state, seen, lambda output: loss(target, output))
 

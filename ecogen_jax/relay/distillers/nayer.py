@@ -29,7 +29,8 @@ Differs from the published recipe:
 - Where some class is unknown, layers do not suffice for all images of a batch. Those
   whose layer serves again have normal noise added. (The code of a class that is the
   only known one is normalised away, so that the others of a batch are alike.)
-- No flips and no crops between generator and teachers, and none for the student.
+- No flips and no crops between generator and teachers; a student has those of the
+  hop's section (`shift`, `flip`).
 """
 
 from collections.abc import Sequence
@@ -97,13 +98,8 @@ def nayer(
     def step(state: HopState, received: Teachers, key: Key) -> tuple[HopState, Metrics]:
         extra: Codes = state.extra
         labels, rounds = in_turn(received.weights, generation.batch_size, key)
-        reborn = extra.batches % LIFE == 0
         fresh = generator.init(keys.stream(key, "generator")), _identity(size)
-        current, norm = jax.tree.map(
-            lambda new, old: jnp.where(reborn, new, old),
-            fresh,
-            (state.generator, extra.norm),
-        )
+        current, norm = _of_this_life(fresh, state)
         layers = noisy_layers(hop, size, keys.stream(key, "layers"))
         spare = spare_noise(hop, keys.stream(key, "spare"))
         objective = inversion.objective(
@@ -134,6 +130,16 @@ def nayer(
 
 def _identity(size: int) -> PyTree:
     return {"scale": jnp.ones(size), "bias": jnp.zeros(size)}
+
+
+def _of_this_life(fresh: tuple[Variables, PyTree], state: HopState) -> PyTree:
+    """Generator and BatchNorm of a batch: those before it, or fresh ones."""
+    reborn = state.extra.batches % LIFE == 0
+    return jax.tree.map(
+        lambda new, old: jnp.where(reborn, new, old),
+        fresh,
+        (state.generator, state.extra.norm),
+    )
 
 
 def in_turn(weights: jax.Array, batch: int, key: Key) -> tuple[jax.Array, jax.Array]:

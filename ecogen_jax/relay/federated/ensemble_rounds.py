@@ -125,12 +125,12 @@ def _blank(task: Task, variables: Variables) -> Teachers:
 def asked_anew(task: Task, bank: Bank, devices: Teachers) -> Bank:
     """The bank with the logits of other teachers, asked chunk by chunk.
 
-    Where a student's images are shifted, or its method asks by itself, stored logits
+    Where a student's images are augmented, or its method asks by itself, stored logits
     are not used, and stay.
     """
     assert task.distillation is not None
     generation = task.distillation.generation
-    if generation.shift or not task.distillation.reads_logits:
+    if generation.augmentation.changes or not task.distillation.reads_logits:
         return bank
 
     def ask(images: jax.Array, labels: jax.Array) -> jax.Array:

@@ -30,7 +30,7 @@ reproduce-energy: $(READY) ## the published energy tables, in seconds
 benchmark-peers: $(READY) ## install what the benchmark compares with, about 3 GB
 	@$(BIN)/python -m benchmarks.peers install
 
-benchmark: $(READY) ## time us beside our peers, an hour or more; wants a quiet machine
+benchmark: $(READY) ## time us beside our peers, 40 minutes; wants a quiet machine
 	@$(BIN)/python -m benchmarks.run
 
 test: $(READY) ## lint, format check, types and the fast tests

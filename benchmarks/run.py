@@ -3,7 +3,7 @@
     python -m benchmarks.run [--only S1,S3a.fedjax] [--out benchmarks/results]
 
 Workers take turns, A B A B, each warmed up and compiled before; a row has medians and
-the median ratio of neighbours. Takes an hour or more on a quiet machine, and shows
+the median ratio of neighbours. Takes 40 minutes on a quiet machine, and shows
 nothing on a busy one. Peers come from `python -m benchmarks.peers install`; one that is
 not there, or fails, is a row that says so. `--smoke` only tries that everything runs:
 its numbers show nothing, and are not judged.

@@ -68,12 +68,17 @@ def test_a_damaged_file_is_named_with_the_remedy(copied, name):
         ecogen_jax.load_run(copied)
 
 
-def test_a_field_of_another_version_is_not_blamed_on_the_users_config(copied):
+@pytest.mark.parametrize(
+    ("section", "name", "value"), [("data", "old", 1), ("nets", "edge", "old")]
+)
+def test_a_field_of_another_version_is_not_blamed_on_the_users_config(
+    copied, section, name, value
+):
     file = copied / "config.json"
     tree = json.loads(file.read_text())
-    tree["data"]["old"] = 1
+    tree[section][name] = value
     file.write_text(json.dumps(tree))
-    message = rf"{file} has data.old = 1, .* or train the run again"
+    message = rf"{file} has {section}.{name} = {value!r}, .* or train the run again"
     with pytest.raises(ValueError, match=message) as error:
         ecogen_jax.load_run(copied)
     assert "Correct it in the config file" not in str(error.value)

@@ -19,7 +19,7 @@ from ecogen_jax.relay.federated import privacy
 from ecogen_jax.relay.parties import Nets, Parties
 from ecogen_jax.report import runs
 from ecogen_jax.run import writer
-from ecogen_jax.run.build import Experiment, build_nets, untrained
+from ecogen_jax.run.build import CHOICES, Experiment, build_nets, untrained
 from ecogen_jax.run.checkpoint import Checkpoints
 from ecogen_jax.run.journal import Journal, inferences
 from ecogen_jax.run.measure import HostEnergy
@@ -229,7 +229,9 @@ def _unfinished(path: Path) -> str:
 def _read_config(path: Path) -> ConfigDict:
     tree = runs.read_json(path, "experiment")
     try:
-        return configs.from_dict(tree)
+        config = configs.from_dict(tree)
+        configs.check(config, CHOICES)
+        return config
     except configs.ConfigError as error:  # which speaks of the user's own config
         raise ValueError(
             f"{path} has {error.field} = {error.value!r}, which this version refuses; "

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import pandas as pd
 
-from ecogen_jax.report import bars, tables
+from ecogen_jax.report import bars, tables, verdicts
 from ecogen_jax.report.runs import Run
 
 STANDINGS = ("read", "second-hand", "inferred")
@@ -58,8 +58,8 @@ class Paper:
         command: what makes the runs and prints the tables.
         seeds: those that each experiment asks for.
         family: the experiments among which `BEST` is sought for an experiment.
-        columns: numbers of a judged table beyond those of `bars.judge`, and what they
-            are called for reading.
+        columns: numbers of a judged table beyond those of `verdicts.judge`, and what
+            they are called for reading.
         more: tables whose bars are not in files, in the columns of such a file.
     """
 
@@ -180,8 +180,8 @@ class Paper:
         return _as_smoke(frame) if smoke else frame
 
     def judged(self, frame: pd.DataFrame, found: Sequence[Run]) -> pd.DataFrame:
-        """Fills in what the runs gave: the columns of `bars.judge`, our command."""
-        table = bars.judge(frame, found)
+        """Fills in what the runs gave: the columns of `verdicts.judge`, our command."""
+        table = verdicts.judge(frame, found)
         table["command"] = f"{self.command} --only " + table["id"]
         return table
 
@@ -340,7 +340,7 @@ def read(path: pathlib.Path | IO[str]) -> pd.DataFrame:
 def _mean(found: Iterable[Run], experiment: str, expression: str) -> float | None:
     """Mean of an expression over the runs of an experiment; None without a run."""
     values = [
-        bars.evaluate(expression, run)
+        verdicts.evaluate(expression, run)
         for run in found
         if run.summary["experiment"] == experiment
     ]

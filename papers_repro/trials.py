@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pandas as pd
 from rich.console import Console
 
-from ecogen_jax.report import bars, runs
+from ecogen_jax.report import runs, verdicts
 from ecogen_jax.run import sweep
 from papers_repro import harness
 from papers_repro.harness import Job, Place
@@ -58,7 +58,7 @@ def tune(
         jobs: the run of each trial.
         place: where.
         measure: of a summary, the validation accuracy as a fraction; see
-            `bars.evaluate`.
+            `verdicts.evaluate`.
         num_jobs: runs side by side.
         console: gets a line for each run.
         path: the CSV to write, once no trial is missing.
@@ -73,7 +73,7 @@ def tune(
     rows = [
         {
             **trial._asdict(),
-            "validation": 100 * bars.evaluate(measure, runs.read(found)),
+            "validation": 100 * verdicts.evaluate(measure, runs.read(found)),
         }
         for trial, found in made.items()
         if found

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from ecogen_jax.report import bars, runs, tables
+from ecogen_jax.report import bars, runs, tables, verdicts
 
 EXAMPLE = """example:
   python scripts/table.py papers_repro/relay_cycle/bars.csv \\
@@ -33,7 +33,7 @@ def main() -> int:
     path = args.bars.parent / "tables" / args.bars.name
     try:
         found = [runs.read(folder) for folder in runs.find(args.run)]
-        table = bars.judge(bars.read(args.bars), found)
+        table = verdicts.judge(bars.read(args.bars), found)
         check_some_run(table, found)
         table = bars.kept(table, path)
     except (FileNotFoundError, ValueError) as error:

@@ -6,7 +6,7 @@ import sys
 import pandas as pd
 import pytest
 
-from ecogen_jax.report import bars, runs, tables
+from ecogen_jax.report import bars, runs, tables, verdicts
 from scripts import table as script
 from tests.run_folders import make_run
 
@@ -38,7 +38,7 @@ def found(workdir, seconds=(100.0,), **kwargs):
 
 
 def judged(workdir, seconds, **change):
-    (row,) = bars.judge(frame(change), found(workdir, seconds)).to_dict("records")
+    (row,) = verdicts.judge(frame(change), found(workdir, seconds)).to_dict("records")
     return row
 
 
@@ -56,7 +56,7 @@ def judged(workdir, seconds, **change):
     ],
 )
 def test_an_expression_is_a_path_or_paths_with_one_sign(tmp_path, expression, value):
-    assert bars.evaluate(expression, runs.read(make_run(tmp_path))) == (
+    assert verdicts.evaluate(expression, runs.read(make_run(tmp_path))) == (
         pytest.approx(value)
     )
 
@@ -67,7 +67,7 @@ def test_the_second_phase_of_a_direction_has_its_own_path(tmp_path):
         for name, accuracy in (("down", 0.9), ("up", 0.8), ("down-2", 0.7))
     ]
     run = runs.read(make_run(tmp_path, phases=phases))
-    difference = bars.evaluate("accuracy.down_1.end - accuracy.down-2_1.end", run)
+    difference = verdicts.evaluate("accuracy.down_1.end - accuracy.down-2_1.end", run)
     assert difference == pytest.approx(0.2)
 
 
@@ -77,7 +77,7 @@ def test_the_start_is_the_first_cycles(tmp_path):
         for cycle, accuracy in ((1, 0.9), (2, 0.8))
     ]
     run = runs.read(make_run(tmp_path, phases=phases))
-    assert bars.evaluate("accuracy.start.cloud", run) == 0.9
+    assert verdicts.evaluate("accuracy.start.cloud", run) == 0.9
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_the_start_is_the_first_cycles(tmp_path):
 )
 def test_a_wrong_expression_says_what_is_wrong(tmp_path, expression, message):
     with pytest.raises(ValueError, match=message):
-        bars.evaluate(expression, runs.read(make_run(tmp_path)))
+        verdicts.evaluate(expression, runs.read(make_run(tmp_path)))
 
 
 def test_mean_spread_and_worst_are_over_seeds(tmp_path):
@@ -126,7 +126,7 @@ def test_the_verdict_is_computed(tmp_path, change, worst, verdict):
 
 
 def test_a_table_has_the_columns_of_every_table_and_blanks(tmp_path):
-    table = bars.judge(frame({}), found(tmp_path))
+    table = verdicts.judge(frame({}), found(tmp_path))
     assert tuple(table) == bars.COLUMNS
     assert table[["published", "locator", "deviation", "sort"]].isna().all(axis=None)
     assert math.isnan(table["ours_std"].iloc[0])  # one seed has no spread
@@ -138,7 +138,7 @@ def test_commands_lose_seed_machine_and_repetition(tmp_path):
     for run in made:
         seed = f"--config.seed={run.summary['seed']}"
         run.manifest["command"] = f"python /home/a/scripts/train.py {words} {seed}"
-    table = bars.judge(frame({}), made)
+    table = verdicts.judge(frame({}), made)
     assert table["command"].tolist() == [
         "python scripts/train.py --config configs/x.py --config.data.alpha=0.1"
     ]
@@ -148,7 +148,7 @@ def test_commits_are_all_named_and_say_whether_they_are_dirty(tmp_path):
     made = found(tmp_path, (1.0, 2.0, 3.0))
     made[1].manifest.update(git_commit="abc", git_dirty=False)
     made[2].manifest.update(git_commit=None, git_dirty=None)
-    (commits,) = bars.judge(frame({}), made)["commit"]
+    (commits,) = verdicts.judge(frame({}), made)["commit"]
     dirty = "0123456789abcdef0123456789abcdef01234567-dirty"
     assert commits == f"{dirty} abc unknown"
 
@@ -157,7 +157,7 @@ def test_each_seed_may_start_from_a_run_of_its_own(tmp_path):
     made = found(tmp_path, (1.0, 2.0))
     for run in made:
         run.config["protocol"] = {"start_from": f"teacher{run.summary['seed']}"}
-    (row,) = bars.judge(frame({}), made).to_dict("records")
+    (row,) = verdicts.judge(frame({}), made).to_dict("records")
     assert row["seeds"] == "0 1"
 
 
@@ -165,13 +165,13 @@ def test_runs_that_differ_in_more_than_the_seed_are_refused(tmp_path):
     made = found(tmp_path / "a", config={"data": {"alpha": 0.1}, "run": {"workdir": 1}})
     made += [runs.read(make_run(tmp_path / "b", seed=1))]
     with pytest.raises(ValueError, match=r"bar A: the configs differ in data.alpha am"):
-        bars.judge(frame({}), made)
+        verdicts.judge(frame({}), made)
 
 
 def test_two_runs_of_a_seed_are_refused(tmp_path):
     made = found(tmp_path / "a") + found(tmp_path / "b")
     with pytest.raises(ValueError, match=r"bar A: one seed twice among .*; leave one"):
-        bars.judge(frame({}), made)
+        verdicts.judge(frame({}), made)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_every_bar_in_the_repository_can_be_judged(tmp_path, path):
     for number, (experiment, dataset) in enumerate(named.values.tolist()):
         assert (ROOT / "configs" / f"{experiment}.py").exists()
         make_run(tmp_path / str(number), experiment, dataset=dataset)
-    table = bars.judge(rows, [runs.read(path) for path in runs.find([tmp_path])])
+    table = verdicts.judge(rows, [runs.read(path) for path in runs.find([tmp_path])])
     assert set(table["verdict"]) <= {"met", "missed", "no bar"}
     assert (table["verdict"] == "no bar").equals(rows["bar"].isna())
 
@@ -346,7 +346,7 @@ def test_an_experiment_to_compare_with_needs_a_sign(tmp_path):
     found = [runs.read(make_run(tmp_path, "a"))]
     for wrong in ("b", "* b", "- "):
         with pytest.raises(ValueError, match=r"against of bar A is .*'- ' or '/ '"):
-            bars.judge(against(against=wrong), found)
+            verdicts.judge(against(against=wrong), found)
 
 
 @pytest.mark.parametrize("ours", [2.0, 0.0])
@@ -357,9 +357,9 @@ def test_a_ratio_to_what_is_0_names_bar_experiment_and_seed(tmp_path, ours):
     make_run(tmp_path, "b", 2, seconds={"train": 0.0})  # which a does not have
     found = [runs.read(path) for path in runs.find([tmp_path])]
     with pytest.raises(ValueError, match=r"bar A divides by b, which is 0 in seed 1;"):
-        bars.judge(against(against="/ b"), found)
+        verdicts.judge(against(against="/ b"), found)
     others = [run for run in found if run.path.name[-5:] != "seed1"]
-    (row,) = bars.judge(against(against="/ b"), others).to_dict("records")
+    (row,) = verdicts.judge(against(against="/ b"), others).to_dict("records")
     assert (row["ours_mean"], row["seeds"]) == (ours, "0")
 
 
@@ -369,7 +369,7 @@ def test_a_scale_is_of_the_value_its_spread_and_interval(tmp_path):
         make_run(tmp_path, "b", seed, seconds={"train": 1.0})
     found = [runs.read(path) for path in runs.find([tmp_path])]
     (one,), (hundred,) = (
-        bars.judge(against(scale=scale), found).to_dict("records")
+        verdicts.judge(against(scale=scale), found).to_dict("records")
         for scale in (math.nan, 100.0)
     )
     for name in ("ours_mean", "ours_std", "ours_worst", "low", "high"):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ecogen_jax.report import bars
+from ecogen_jax.report import verdicts
 from ecogen_jax.report.runs import Run
 from papers_repro import trials
 from papers_repro.dfkd.experiments import DISTILLERS, EXPERIMENTS, HERE, TUNED
@@ -49,14 +49,14 @@ def judged(name: str, found: Sequence[Run], *, smoke: bool = False) -> pd.DataFr
         smoke: whether they are those of the smoke, on generated data.
 
     Returns:
-        A bar a row: the columns of `bars.judge`, then `CURVE`: means over seeds, on
+        A bar a row: the columns of `verdicts.judge`, then `CURVE`: means over seeds, on
         validation, where a row is about what a hop taught.
     """
     frame = PAPER.asked(name, found, smoke=smoke)
     table = PAPER.judged(frame, found)
     about = (frame["expression"] == f"{_LAST_HOP}test") & frame["against"].isna()
     for column, place in CURVE.items():
-        curve = bars.judge(frame[about].assign(expression=_LAST_HOP + place), found)
+        curve = verdicts.judge(frame[about].assign(expression=_LAST_HOP + place), found)
         table.loc[about, column] = curve["ours_mean"].to_numpy(dtype=float)
     # Two of the others have the larger budget, and no row is there for the rest.
     idle = (table["verdict"] == "not run") & table["id"].str.startswith(LONG)

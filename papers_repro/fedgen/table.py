@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from ecogen_jax.report import bars, tables
+from ecogen_jax.report import tables, verdicts
 from ecogen_jax.report.runs import Run
 from papers_repro.fedgen.experiments import (
     CELLS,
@@ -111,7 +111,7 @@ def judged(name: str, found: Sequence[Run], *, smoke: bool = False) -> pd.DataFr
         smoke: whether they are those of the smoke, on generated data.
 
     Returns:
-        A bar a row: the columns of `bars.judge`; the two tables of protocols have
+        A bar a row: the columns of `verdicts.judge`; the two tables of protocols have
         which comparison and protocol it is about, and columns of their own.
     """
     if name.startswith("B4"):  # a budget is known once its reference was run
@@ -170,8 +170,8 @@ def _with_costs(
 
 
 def _judge(frame: pd.DataFrame, found: Sequence[Run]) -> pd.DataFrame:
-    """Numbers of `bars.judge`, under the index of the bars."""
-    numbers = bars.judge(frame, found)[["ours_mean", "low", "high"]]
+    """Numbers of `verdicts.judge`, under the index of the bars."""
+    numbers = verdicts.judge(frame, found)[["ours_mean", "low", "high"]]
     return numbers.set_axis(frame.index).astype(float)
 
 

@@ -18,9 +18,6 @@ def get_config(arg: str = "") -> ConfigDict:
     """The config; `smoke` shrinks it to generated data and seconds."""
     config = from_skewed_devices("hops_d2", "end>edge", "edge>cloud", num_edges=2)
     config.nets.update(cloud="cnn_large", edge="cnn_medium", end="cnn_small")
-    # Devices that see their images shifted are better teachers: all ten together found
-    # 97.8 and 96.6 % of the test images in place of 96.9 and 95.7 (seeds 0 and 1).
-    config.local.shift = 2
     for_skewed_teachers(config, "up_end_edge", "up_edge_cloud")
     # 16.9 TFLOP of training in all; those of d2_flat.py have 17.1. A third of that is
     # nearly enough for the flat hop, and too little for two hops in a row.

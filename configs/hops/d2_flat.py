@@ -19,7 +19,6 @@ def get_config(arg: str = "") -> ConfigDict:
     """The config; `smoke` shrinks it to generated data and seconds."""
     config = from_skewed_devices("hops_d2_flat", "end>cloud", num_edges=2)
     config.nets.update(cloud="cnn_large", edge="cnn_medium", end="cnn_small")
-    config.local.shift = 2
     for_skewed_teachers(config, "up_end_cloud")
     config.up_end_cloud.update(rounds=49, temperature=2.0, generator_learning_rate=5e-2)
     parse_arg(config, arg)

@@ -22,7 +22,6 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config.protocol.hand_on_generators = True
     config.nets.update(cloud="cnn_large", edge="cnn_medium", end="cnn_small")
-    config.local.shift = 2
     for_skewed_teachers(config, "up_end_edge", "up_edge_cloud")
     config.up_end_edge.rounds = 10  # fewer than d2.py, and the preset's rate
     config.up_edge_cloud.rounds = 8

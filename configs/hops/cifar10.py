@@ -7,6 +7,16 @@ Question: does the engine carry over to the nets and images that the field repor
 Needs a GPU: on two CPU cores it would take days. It has not been run; only its smoke
 form has. A killed run goes on from its last round, so it can be cut into pieces.
 
+Images are shifted and mirrored: without, nets of this kind learn the training images by
+heart. A `cnn_large`, which CPUs train in minutes, ends at 79.0 % on test with both, and
+at 66.4 % with neither (seed 0):
+
+    python scripts/train.py --config configs/hops/teacher.py \
+        --config.data.name=cifar10 --config.nets.cloud=cnn_large \
+        --config.pretrain.rounds=30 --config.pretrain.steps=352 \
+        --config.pretrain.shift=4 --config.pretrain.flip=True \
+        --config.mesh.num_devices=1
+
 Expected: published students reach 90 to 90.4 % with this pair at their best epoch (CMI
 90.01), from a teacher of 94.87 %; a student trained on the real images 91.12 %.
 """

@@ -33,6 +33,7 @@ __all__ = [
     "LEARNING",
     "ConfigError",
     "check",
+    "completed",
     "default",
     "from_dict",
     "load",
@@ -259,6 +260,18 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict()))
 
 
+def completed(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """What `to_dict` gave in any version: a field that it lacks has its default."""
+
+    def filled(own: Any, known: Any) -> Any:
+        if not (isinstance(own, Mapping) and isinstance(known, Mapping)):
+            return own
+        return {**known, **{name: filled(own[name], known.get(name)) for name in own}}
+
+    whole: dict[str, Any] = filled(tree, to_dict(default()))
+    return whole
+
+
 def from_dict(tree: Mapping[str, Any]) -> ConfigDict:
     """Makes the config back from `to_dict`.
 
@@ -355,6 +368,8 @@ def _typed(field: str, value: Any, schema: Mapping[str, Any]) -> Any:
         return tuple(value)
     if type(value) is not wanted:
         allowed = f"a value of type {wanted.__name__}, such as {schema[field]!r}"
+        if wanted is bool:
+            allowed = "True or False"
         raise ConfigError(field, value, allowed)
     return value
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecogen_jax.config import ConfigError
+from ecogen_jax.config import ConfigError, default, to_dict
 from ecogen_jax.run import writer
 
 CONFIG = {"experiment": "x", "seed": 0, "data": {"missing": (8, 9)}}
@@ -34,6 +34,19 @@ def test_new_runs_get_folders_of_their_own_within_a_second(tmp_path):
     assert paths == sorted(paths)  # the newest comes last
     assert all(path.parent == tmp_path / "x" for path in paths)
     assert all(path.name.endswith("-seed0") for path in paths)
+
+
+def test_an_unfinished_run_of_a_version_without_a_field_is_taken_up(tmp_path):
+    config = to_dict(default())
+    with open_run(tmp_path, config) as first:
+        older = json.loads((first.path / "config.json").read_text())
+        del older["pretrain"]["flip"], older["federated"]
+        writer.write_json(first.path / "config.json", older)
+    with open_run(tmp_path, config) as second:
+        assert (second.path, second.resumed) == (first.path, True)
+    config["pretrain"]["flip"] = True  # which the older version had not
+    with open_run(tmp_path, config) as other:
+        assert not other.resumed
 
 
 def test_unfinished_run_of_the_same_config_is_taken_up(tmp_path):

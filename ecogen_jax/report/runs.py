@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ecogen_jax import config as configs
+
 _NEEDED = {
     "config.json": ("experiment",),
     "manifest.json": ("git_commit", "git_dirty", "command", "started", "versions"),
@@ -25,7 +27,7 @@ class Run(NamedTuple):
 
     Attributes:
         path: the run folder.
-        config: the resolved config.
+        config: the resolved config; a field that its version lacked has its default.
         manifest: commit, versions, devices, seed and command.
         summary: the final numbers.
         metrics: one row a line of `metrics.jsonl`.
@@ -63,7 +65,7 @@ def read(path: str | Path) -> Run:
 
     return Run(
         path=path,
-        config=whole(_json, "config.json"),
+        config=configs.completed(whole(_json, "config.json")),
         manifest=whole(_json, "manifest.json"),
         summary=whole(_json, "summary.json"),
         metrics=whole(_json_lines, "metrics.jsonl"),

@@ -22,7 +22,7 @@ from typing import IO, Any, NamedTuple
 import jax
 
 from ecogen_jax import distributed
-from ecogen_jax.config import ConfigError
+from ecogen_jax.config import ConfigError, completed
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -154,7 +154,8 @@ def find_runs(
         workdir: the folder of all runs.
         experiment: name of the experiment.
         seed: the run's seed.
-        config: the resolved config; `config.json` has to be equal to it.
+        config: the resolved config; `config.json` has to be equal to it, where a field
+            that it lacks has its default: it may be of a version before that field.
         finished: whether to look for finished or for unfinished runs.
 
     Yields:
@@ -163,14 +164,14 @@ def find_runs(
     Raises:
         ConfigError: `workdir` begins with the home folder of nobody.
     """
-    wanted = json.loads(_dumps(config))
+    wanted = completed(json.loads(_dumps(config)))
     folders = (folder_of(workdir) / experiment).glob(f"*-seed{seed}")
     for path in sorted(folders, reverse=True):
         saved = path / "config.json"
         if is_finished(path) != finished or not saved.exists():
             continue
         try:
-            same = json.loads(saved.read_text()) == wanted
+            same = completed(json.loads(saved.read_text())) == wanted
         except ValueError:  # cut short when it was written or copied
             _LOGGER.warning("%s is damaged, so its run is passed over", saved)
             continue

@@ -92,3 +92,12 @@ def test_a_lookup_is_in_si_and_names_each_quantity():
 def test_tiers_have_their_own_site_and_lifetime():
     tiers = {"cloud", "edge", "end"}
     assert set(constants.names("pue")) == set(constants.names("lifetime")) == tiers
+
+
+def test_a_unit_that_is_in_no_list_is_refused_by_name(monkeypatch):
+    frame = constants.table("devices")
+    mine = frame[frame["name"] == "t4"].assign(name="mine", unit="PFLOP/s")
+    monkeypatch.setattr(constants, "table", lambda stem: mine)
+    message = r"unit 'PFLOP/s' of \w+ of 'mine' in table devices is .* one of .*GFLOP/s"
+    with pytest.raises(ValueError, match=message):
+        constants.lookup("devices", "mine")

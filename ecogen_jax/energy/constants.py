@@ -17,8 +17,9 @@ import pandas as pd
 
 JOULES_PER_KWH = 3.6e6
 
-# Unit of a source -> factor and unit in SI; a unit that is not listed stays as it is.
+# Unit of a source -> factor and unit in SI.
 _SI = {
+    **{unit: (1.0, unit) for unit in ("1", "W", "kg", "g/kWh", "L/kWh")},
     "TFLOP/s": (1e12, "FLOP/s"),
     "GFLOP/s": (1e9, "FLOP/s"),
     "Mbit/s": (1e6 / 8, "B/s"),
@@ -163,7 +164,7 @@ def lookup(stem: str, name: str) -> dict[str, Constant]:
         Constants by quantity, in SI units.
 
     Raises:
-        ValueError: the name is unknown.
+        ValueError: the name is unknown, or one of its units.
     """
     frame = table(stem)
     found = frame[frame["name"] == name]
@@ -171,7 +172,10 @@ def lookup(stem: str, name: str) -> dict[str, Constant]:
         raise ValueError(_unknown(stem, name))
     records = found.set_index("quantity").drop(columns="name").to_dict("index")
     return {
-        str(quantity): _to_si(Constant(**{str(key): row[key] for key in row}))
+        str(quantity): _to_si(
+            Constant(**{str(key): row[key] for key in row}),
+            f"{quantity} of {name!r} in table {stem}",
+        )
         for quantity, row in records.items()
     }
 
@@ -184,8 +188,13 @@ def _unknown(stem: str, name: str) -> str:
     return f"unknown name {name!r} in table {stem}: {hint}known: {', '.join(known)}"
 
 
-def _to_si(constant: Constant) -> Constant:
-    factor, unit = _SI.get(constant.unit, (1.0, constant.unit))
+def _to_si(constant: Constant, where: str) -> Constant:
+    if constant.unit not in _SI:
+        raise ValueError(
+            f"the unit {constant.unit!r} of {where} is unknown; give the number in one "
+            f"of {', '.join(_SI)}"
+        )
+    factor, unit = _SI[constant.unit]
     return constant._replace(
         value=constant.value * factor,
         low=constant.low * factor,

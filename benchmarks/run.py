@@ -87,11 +87,6 @@ def run(
         smoke: whether the numbers show nothing, so that no verdict is printed.
     """
     console, finished = Console(), True
-    # Before the first table is written, which is a change to the checkout.
-    made_by = {
-        "command": shlex.join(["python", "-m", "benchmarks.run", *sys.argv[1:]]),
-        "commit": commit(),
-    }
     if smoke:
         console.print(SMOKE)
     for name in dict.fromkeys(bars["group"]):
@@ -106,7 +101,7 @@ def run(
         )
         with console.status(f"{name}: {', '.join(w.name for w in group.workers)}"):
             found = take_turns(group.workers, turns)
-        about = _about(turns, group) | made_by
+        about = _about(turns, group)
         judged = [rows.judge(bar, found) | about for bar in asked.to_dict("records")]
         finished &= all(row["verdict"] != "not run" for row in judged)
         table = name.partition(".")[0]
@@ -128,6 +123,8 @@ def _about(turns: Turns, group: Group) -> dict[str, Any]:
         "clock": group.clock.removesuffix("_s"),
         "cores": turns.cores,
         "machine": f"{conv.processor()}, {cores}{lacking}",
+        "command": shlex.join(["python", "-m", "benchmarks.run", *sys.argv[1:]]),
+        "commit": commit(),
     }
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from ecogen_jax import config as configs
 from ecogen_jax.config import ConfigError
+from ecogen_jax.data import sources
 from ecogen_jax.energy import meter
 from ecogen_jax.relay.distillers import DISTILLERS
 from ecogen_jax.relay.ensemble import equal_weights
@@ -138,6 +139,17 @@ def test_without_a_route_one_tier_trains_and_nothing_else_happens():
     assert names(config) == ["pretrain"]
     config.data.public_fraction = 0.0
     assert names(config) == ["train"]
+
+
+@pytest.mark.parametrize("section", ["pretrain", "local", "up_end_cloud"])
+def test_a_shift_that_leaves_nothing_of_an_image_is_refused(section):
+    config = make("cloud>edge")
+    side = min(sources.outline(config.data.name).train_images.shape[1:3])
+    config[section].shift = side - 1
+    outline(config)
+    config[section].shift = side
+    with pytest.raises(ConfigError, match=rf"{section}\.shift.*less than {side}, "):
+        outline(config)
 
 
 def test_a_hop_gets_the_sizes_of_its_section():
@@ -347,3 +359,20 @@ def test_images_are_made_by_some_term():
     error = refused(make("cloud>edge", nets__cloud="cnn_large", **alone))
     assert error.field == "down_cloud_edge.weights.adversarial"
     assert "nothing to make images by" in str(error)
+
+
+def test_stages_on_real_images_are_built_with_their_augmentation(monkeypatch):
+    given = []
+    real = build_route.learn.learner
+
+    def learner(net, **sizes):
+        given.append(sizes.get("augmentation"))
+        return real(net, **sizes)
+
+    monkeypatch.setattr(build_route.learn, "learner", learner)
+    config = configs.default()
+    config.data.name = "fake"
+    config.pretrain.update(shift=1, flip=True)
+    config.local.update(shift=2, flip=False)
+    outline(config)
+    assert given == [(1, True), (2, False), (2, False)]

@@ -107,6 +107,13 @@ def mixed(name):
     return case(build(name, MIXED, **how), toy_maps.teachers(*MIXED))
 
 
+@functools.cache
+def mirrored(name):
+    """As `usual`, but the student's images are flipped."""
+    distiller = build(name, USUAL, augmentation=Augmentation(flip=True))
+    return case(distiller, sharp(toy_maps.teachers(*USUAL)))
+
+
 def sharp(teachers):
     """The same with logits far apart, so that there is something to learn."""
     groups = tuple(
@@ -176,6 +183,16 @@ def test_the_same_key_gives_the_same_hop_and_another_key_another(name):
     _, other, _ = run(usual, name, seed=4)
     assert not equal(one.student.params, other.student.params)
     assert not np.array_equal(one.bank.images, other.bank.images)
+
+
+def test_a_student_of_flipped_images_becomes_another(name):
+    (_, plain, _), (_, other, _) = run(usual, name), run(mirrored, name)
+    for leaf, new in zip(
+        jax.tree.leaves(plain.student.params),
+        jax.tree.leaves(other.student.params),
+        strict=True,
+    ):
+        assert not np.array_equal(leaf, new)
 
 
 @pytest.mark.parametrize("make", [usual, mixed])

@@ -34,11 +34,11 @@ class Augmentation(NamedTuple):
 NONE = Augmentation()
 
 
-def augmented(images: jax.Array, key: Key, how: Augmentation) -> jax.Array:
+def augmented(images: jax.Array, key: Key, augmentation: Augmentation) -> jax.Array:
     """Images `[batch, height, width, channels]` of any type, each changed by itself."""
-    if how.shift:
-        images = shifted(images, keys.stream(key, "shift"), how.shift)
-    if how.flip:
+    if augmentation.shift:
+        images = shifted(images, keys.stream(key, "shift"), augmentation.shift)
+    if augmentation.flip:
         images = flipped(images, keys.stream(key, "flip"))
     return images
 

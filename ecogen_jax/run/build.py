@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ecogen_jax import keys
-from ecogen_jax.config import HOPS, ConfigError, check
+from ecogen_jax.config import HOPS, LEARNING, ConfigError, check
 from ecogen_jax.data import sources
 from ecogen_jax.energy import constants, devices
 from ecogen_jax.energy import rates as energy_rates
@@ -132,6 +132,7 @@ def _assemble(
     parties: Callable[[ConfigDict, Nets, int], Parties],
     pictures: Callable[[str], np.ndarray],
 ) -> Experiment:
+    _check_shifts(config, dataset.train_images.shape[1:])
     topology = _topology(config)
     shares = share(config, dataset, topology)
     shape = dataset.train_images.shape[1:]
@@ -175,6 +176,16 @@ def _assemble(
         label_counts=shares.evidence.private,
         key=keys.root(config.seed),
     )
+
+
+def _check_shifts(config: ConfigDict, shape: Shape) -> None:
+    """Refuses to move images by so much that nothing of them may be left."""
+    side = min(shape[:2])
+    for name in (*LEARNING, *HOPS):
+        shift = config[name].shift
+        if shift >= side:
+            allowed = f"less than {side}, the side of an image"
+            raise ConfigError(f"{name}.shift", shift, allowed)
 
 
 def build_nets(config: ConfigDict, shape: Shape, num_classes: int) -> Nets:

@@ -141,7 +141,10 @@ def _learning(
 
 
 def _baseline(config: ConfigDict, nets: Nets, leg: Leg) -> LearnSettings:
-    """As many student steps as the hop has, on its batches and at its rates."""
+    """As many student steps as the hop has, on its batches and at its rates.
+
+    Images are as they are, whatever the hop's augmentation.
+    """
     hop = config[_section(leg)]
     steps = hop.steps * hop.student_steps
     learner = learn.learner(

@@ -19,7 +19,8 @@ Differs from the published recipe:
   features, so that nets without BatchNorm have them too; published are the means of all
   BatchNorm inputs.
 - The local view is a random part of the image (a quarter of its area or more) at full
-  size, of unchanged aspect; the other view is the image. No flips, no padded crops.
+  size, of unchanged aspect; the other view is the image. No flips, no padded crops
+  there; a student has those of the hop's section (`shift`, `flip`).
 - All of the memory (4096) are negatives, where published are 4096 drawn of 40,960. Only
   the batch's images are anchors, not the memory's as well; the head's Adam starts
   afresh with each batch.

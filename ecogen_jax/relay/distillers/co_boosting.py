@@ -140,11 +140,11 @@ def study_pushed(
     hop: engine.Hop, received: Teachers, state: HopState, key: Key
 ) -> tuple[HopState, jax.Array]:
     """The student's steps on pushed images of the bank, and the mean loss."""
-    loss, how = engine.softened(hop), hop.generation
+    loss, generation = engine.softened(hop), hop.generation
 
     def one(state: HopState, key: Key) -> tuple[HopState, jax.Array]:
-        stored, labels, _ = banks.sample(state.bank, key, how.batch_size)
-        images = augmented(to_unit(stored), key, how.augmentation)
+        stored, labels, _ = banks.sample(state.bank, key, generation.batch_size)
+        images = augmented(to_unit(stored), key, generation.augmentation)
         images = pushed(hop, received, images, labels, keys.stream(key, "push"))
         target = ensemble(hop.teachers, received, images, labels).logits
         return engine.teach(hop, state, images, lambda output: loss(target, output))

@@ -92,6 +92,8 @@ def images(hop: Hop, state: HopState, received: Teachers, key: Key) -> jax.Array
 def study_fresh(hop: Hop, source: Source, loss: Loss) -> StudentStep:
     """The student's steps, each on images of its own, in one scan.
 
+    Images are augmented first; the teachers are asked about what comes out.
+
     Args:
       hop: its nets and sizes.
       source: makes the images of one step from state, teachers and key.

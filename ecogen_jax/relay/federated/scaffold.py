@@ -74,7 +74,7 @@ def scaffold(task: Task) -> Method:
         change = difference(part.shared(found.variables), received.net)
         number = member.number.astype(jnp.float32)
         rate = task.local.learning_rate * task.local.decay**number
-        moved = _moved(received.control, change.params, found.steps * rate)
+        moved = _moved(received.control, change.params, found.steps, rate)
         return Trained(
             update=Sent(change, moved),
             facts=part.facts(found.variables),
@@ -114,6 +114,8 @@ def _steered(grads: PyTree, params: PyTree, drift: PyTree) -> PyTree:
     return {**grads, **steered}
 
 
-def _moved(control: PyTree, change: PyTree, way: jax.Array) -> PyTree:
-    """`c_k' - c_k`, after steps and rates that together come to `way`."""
-    return jax.tree.map(lambda c, by: -c - by / way, control, change)
+def _moved(
+    control: PyTree, change: PyTree, steps: jax.Array, rate: jax.Array
+) -> PyTree:
+    """`c_k' - c_k`."""
+    return jax.tree.map(lambda c, by: -c - by / (steps * rate), control, change)

@@ -21,6 +21,7 @@ from ecogen_jax.config_hops import HOPS
 from ecogen_jax.config_rules import (
     LEARNING,
     RULES,
+    SWITCH,
     ConfigError,
     check_domains,
     nearest,
@@ -369,7 +370,7 @@ def _typed(field: str, value: Any, schema: Mapping[str, Any]) -> Any:
     if type(value) is not wanted:
         allowed = f"a value of type {wanted.__name__}, such as {schema[field]!r}"
         if wanted is bool:
-            allowed = "True or False"
+            allowed = SWITCH.allowed
         raise ConfigError(field, value, allowed)
     return value
 

@@ -10,6 +10,7 @@ from ecogen_jax.config_rules import (
     COUNT,
     NOT_NEGATIVE,
     POSITIVE,
+    SWITCH,
     TRAINING,
     ConfigError,
     Rule,
@@ -145,7 +146,7 @@ RULES: dict[str, Rule] = {
     "protocol.cycles": COUNT,
     "protocol.route": several_of(ROUTE),
     "protocol.baselines": several_of(BASELINES),
-    "protocol.hand_on_generators": Rule(lambda value: True, "True or False"),
+    "protocol.hand_on_generators": SWITCH,
 } | {f"{hop}.{name}": rule for hop in HOPS for name, rule in _HOP_RULES.items()}
 
 

@@ -88,6 +88,8 @@ def several_of(names: Sequence[str]) -> Rule:
 
 COUNT = Rule(lambda value: value >= 1, "an integer of 1 or more")
 POSITIVE = Rule(lambda value: 0 < value < math.inf, "a number above 0")
+AMOUNT = Rule(lambda value: value >= 0, "an integer of 0 or more")
+SWITCH = Rule(lambda value: True, "True or False")
 NOT_NEGATIVE = Rule(lambda value: 0 <= value < math.inf, "a number of 0 or more")
 _INSIDE = Rule(lambda value: 0 < value < 1, "a number above 0 and below 1")
 _SHARE = Rule(lambda value: 0 <= value <= 1, "a number from 0 to 1")
@@ -105,8 +107,8 @@ TRAINING = {
     "learning_rate": POSITIVE,
 }
 AUGMENTATION = {
-    "shift": Rule(lambda value: value >= 0, "an integer of 0 or more"),
-    "flip": Rule(lambda value: True, "True or False"),
+    "shift": AMOUNT,
+    "flip": SWITCH,
 }
 
 RULES: dict[str, Rule] = {
@@ -133,9 +135,9 @@ RULES: dict[str, Rule] = {
     ),
     "mesh.backend": one_of(("auto", "loop", "scan", "vmap", "shard_map", "pmap")),
     "mesh.num_devices": COUNT,
-    "mesh.chunk": Rule(lambda value: value >= 0, "an integer of 0 or more"),
+    "mesh.chunk": AMOUNT,
     "energy.link_view": one_of(("average", "marginal")),
-    "energy.include_idle": Rule(lambda value: True, "True or False"),
+    "energy.include_idle": SWITCH,
     "energy.cloud_contracted_share": _SHARE,
     "energy.edge_contracted_share": _SHARE,
     "energy.end_contracted_share": _SHARE,

@@ -132,10 +132,10 @@ def _assemble(
     parties: Callable[[ConfigDict, Nets, int], Parties],
     pictures: Callable[[str], np.ndarray],
 ) -> Experiment:
-    _check_shifts(config, dataset.train_images.shape[1:])
+    shape = dataset.train_images.shape[1:]
+    _check_shifts(config, shape)
     topology = _topology(config)
     shares = share(config, dataset, topology)
-    shape = dataset.train_images.shape[1:]
     nets = build_nets(config, shape, dataset.num_classes)
     way = route(config, pictures)
     federation = federated(

@@ -68,8 +68,8 @@ def main() -> int:
             if path:
                 files.check_output(flag, path)
         found = [runs.read(path) for path in runs.find(args.run)]
-        groups, pairs = compare_all(found, args.quantity, args.by)
         compare.check_alike(found, args.by)
+        groups, pairs = compare_all(found, args.quantity, args.by)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

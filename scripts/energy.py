@@ -19,14 +19,14 @@ from ecogen_jax.run.command import read_config
 def main() -> int:
     """Parses the command line and forecasts."""
     try:
-        report(read_config(__doc__), Console())
+        report(read_config(__doc__))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def report(config: configs.ConfigDict, console: Console) -> None:
+def report(config: configs.ConfigDict) -> None:
     """Forecasts and prints the table by phase and place, and the totals."""
     from ecogen_jax.energy import ledger, uncertainty
     from ecogen_jax.report import energy, tables
@@ -36,9 +36,10 @@ def report(config: configs.ConfigDict, console: Console) -> None:
     rates = experiment.rates
     found = uncertainty.analyse(rates, uncertainty.count(entries, rates))
     frame = ledger.to_frame(entries)
-    console.print(tables.to_rich(energy.forecast(frame)))
-    console.print(tables.to_rich(energy.totals(uncertainty.to_json(found))))
-    console.print(
+    shown = (energy.forecast(frame), energy.totals(uncertainty.to_json(found)))
+    for table in shown:
+        tables.print_whole(tables.to_rich(table))
+    Console().print(
         f"{config.experiment} on {config.data.name}, modelled; grid: "
         f"{config.energy.country}; links: {rates.link_view} view",
         soft_wrap=True,

@@ -164,6 +164,20 @@ def test_script_prints_and_writes(tmp_path, monkeypatch, capsys):
     assert frame["mean_difference"].iloc[2] == pytest.approx(0.25)
 
 
+def test_script_names_the_field_in_which_two_runs_of_a_seed_differ(
+    tmp_path, monkeypatch, capsys
+):
+    for name, alpha in (("1", 0.1), ("2", 1.0)):
+        make_run(tmp_path / name, config={"data": {"alpha": alpha}})
+    assert run_script(monkeypatch, tmp_path) == 2
+    assert "differ in data.alpha among" in capsys.readouterr().err
+
+
+def test_nothing_to_choose_from_is_said():
+    with pytest.raises(ValueError, match="no 'kd'; it is empty"):
+        compare.number({"baselines": {}}, "baselines.kd", "summary.json")
+
+
 def test_script_says_that_one_seed_is_not_enough(tmp_path, monkeypatch, capsys):
     make_runs(tmp_path, "b", [0.5])
     make_runs(tmp_path, "a", [0.9])

@@ -101,3 +101,12 @@ def test_a_unit_that_is_in_no_list_is_refused_by_name(monkeypatch):
     message = r"unit 'PFLOP/s' of \w+ of 'mine' in table devices is .* one of .*GFLOP/s"
     with pytest.raises(ValueError, match=message):
         constants.lookup("devices", "mine")
+
+
+def test_a_comma_without_quotes_names_its_file(tmp_path, monkeypatch):
+    (tmp_path / "tables").mkdir()
+    broken = tmp_path / "tables" / "pue.csv"
+    broken.write_text("name,quantity,source\nmine,pue,my own meter, 2026\n2,3,4,5,6\n")
+    monkeypatch.setattr(constants.resources, "files", lambda package: tmp_path)
+    with pytest.raises(ValueError, match=r"pue\.csv cannot be read .* double quotes"):
+        constants.table.__wrapped__("pue")

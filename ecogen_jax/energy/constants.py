@@ -65,10 +65,19 @@ def table(stem: str) -> pd.DataFrame:
     Returns:
         A frame with the columns name, quantity and those of `Constant`, in the
         units of the sources.
+
+    Raises:
+        ValueError: a row has too many cells.
     """
     path = resources.files(__package__).joinpath("tables", f"{stem}.csv")
-    with path.open(encoding="utf-8") as file:
-        return pd.read_csv(file, dtype={"date": str, "unit": str})
+    try:
+        with path.open(encoding="utf-8") as file:
+            return pd.read_csv(file, dtype={"date": str, "unit": str})
+    except ValueError as error:
+        raise ValueError(
+            f"{path} cannot be read ({str(error).strip()}); put a cell that holds a "
+            "comma into double quotes"
+        ) from error
 
 
 def names(stem: str, having: Sequence[str] = ()) -> tuple[str, ...]:

@@ -295,6 +295,8 @@ def _follow(tree: Any, path: str, where: str) -> Any:
 
 
 def _choices(tree: Any) -> str:
+    if isinstance(tree, dict | list) and not tree:
+        return "it is empty"
     if isinstance(tree, dict):
         return f"there are {', '.join(map(str, tree))}"
     if isinstance(tree, list):

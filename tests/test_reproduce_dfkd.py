@@ -292,6 +292,21 @@ def test_jobs_hold_what_they_start_from_first_and_nothing_else():
     ]
 
 
+def test_what_needs_a_gpu_is_made_only_if_it_is_named(monkeypatch):
+    made, console = [], Console(record=True, width=200)
+    monkeypatch.setattr(
+        reproduce.harness, "make", lambda todo, *_: made.append(todo) or []
+    )
+    settings = reproduce.Settings("runs", smoke=False, budgets={}, tuned={})
+    for only in ([], ["cifar10"]):
+        assert reproduce.run(only, settings, 1, console) == []
+    everything, named = [{job.experiment for job in todo} for todo in made]
+    assert named == {"cifar10"}
+    assert {"A1", "D2", "C2.alpha0.5.relay"} < everything
+    assert "cifar10" not in everything
+    assert "needs a GPU: cifar10 (--only cifar10 makes it)" in console.export_text()
+
+
 def test_a_budget_sets_rounds_steps_and_setting_but_not_in_a_smoke():
     one = EXPERIMENTS["A4.relay"]
     hop = loaded(one).down_cloud_edge

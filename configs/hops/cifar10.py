@@ -3,6 +3,7 @@ r"""CIFAR-10, WRN-40-2 to WRN-16-1, with the schedule of NAYER for 100 epochs.
 Question: does the engine carry over to the nets and images that the field reports on?
 
     python scripts/train.py --config configs/hops/cifar10.py --config.mesh.num_devices=1
+    python -m papers_repro.dfkd.reproduce --only cifar10    # and prints its table
 
 Needs a GPU: on two CPU cores it would take days. It has not been run; only its smoke
 form has. A killed run goes on from its last round, so it can be cut into pieces.

@@ -63,7 +63,9 @@ class Experiment(NamedTuple):
         start: id of the experiment whose runs hold the first senders, or "".
         budget_s: seconds that the first hop gets, see `Budget`, with the settings that
             were chosen for its distiller, see `tune`; 0 for the config's.
-        in_smoke: False where only a number sets it apart from another in the smoke.
+        in_smoke: False where only a number sets it apart from another in the smoke, and
+            where its own config has a smoke that takes minutes to compile.
+        needs_gpu: True where it would take days on CPU cores.
     """
 
     id: str
@@ -74,6 +76,7 @@ class Experiment(NamedTuple):
     start: str = ""
     budget_s: float = 0.0
     in_smoke: bool = True
+    needs_gpu: bool = False
 
     @property
     def distiller(self) -> str:
@@ -165,10 +168,20 @@ def _multi_hop() -> Iterable[Experiment]:
     yield Experiment("D3", "d3", start="D2.clients")
 
 
+def _on_a_gpu() -> Iterable[Experiment]:
+    """The pair of nets that the field reports on."""
+    yield Experiment(
+        *("cifar10", "cifar10", (0,)),
+        dataset="cifar10",
+        in_smoke=False,
+        needs_gpu=True,
+    )
+
+
+_GROUPS = (_single_teacher, _ablations, _fashion, _one_shot, _multi_hop, _on_a_gpu)
+
 EXPERIMENTS: dict[str, Experiment] = {
-    one.id: one
-    for group in (_single_teacher, _ablations, _fashion, _one_shot, _multi_hop)
-    for one in group()
+    one.id: one for group in _GROUPS for one in group()
 }
 """By id; one that is started from comes before those that start from it."""
 

@@ -116,6 +116,10 @@ def run(
         asked = [id for id in asked if EXPERIMENTS[id].in_smoke]
     best = table.best_three()
     todo = [id for id in asked if not id.startswith(table.LONG) or id in best]
+    if not only:  # who names one that needs a GPU is taken to have it
+        for id in [id for id in todo if EXPERIMENTS[id].needs_gpu]:
+            console.print(f"left out, needs a GPU: {id} (--only {id} makes it)")
+            todo.remove(id)
     return harness.make(jobs(todo, settings), place, num_jobs, console)
 
 

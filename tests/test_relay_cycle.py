@@ -108,6 +108,14 @@ def test_down_hops_give_each_receiver_its_sender_s_student(passages):
         for edge in range(2):
             student = party(after.cloud_relay.student, 0)
             assert equal(party(after.edge, edge), student)
+            sent, held = (
+                (relay.generator, relay.label_counts)
+                for relay in (
+                    party(after.cloud_relay, 0),
+                    party(after.edge_relay, edge),
+                )
+            )
+            assert equal(held, sent)  # and goes on from the generator below
         after = passages[cycle, "down/edge_end"].after
         for device in range(4):
             student = party(after.edge_relay.student, device // 2)

@@ -14,10 +14,12 @@ back, and a data-free relay stands between them. How each hop is built is ours:
 | up/end_edge | edge | edge | the devices' weights and label counts |
 | up/edge_cloud | cloud | cloud | the edges' weights and label counts |
 
-Downwards the sender trains, because its model does not fit below; generator and student
-go on from where the sender left them. Upwards the receiver trains, because it
-can; its net is one of its own teachers, weighted like the others by the label counts
-behind it, so that it keeps what only it knows.
+Downwards the sender trains, because its model does not fit below. Its student goes on
+from where it was, and so does its generator: the cloud's from its own last hop, an
+edge's from the one that the cloud has just sent, which was trained against the better
+teacher. Upwards the receiver trains, because it can; its net is one of its own
+teachers, weighted like the others by the label counts behind it, so that it keeps what
+only it knows.
 """
 
 from dataclasses import replace
@@ -152,12 +154,16 @@ def _down_cloud_edge(leg: Leg, topology: Topology, settings: HopSettings) -> Sta
     def end(parties: Parties, state: HopState) -> Parties:
         sender = np.zeros(topology.num_edges, np.int32)
         sent = replace(parties.cloud_relay, generator=state.kept, student=state.student)
-        heard = take(sent.label_counts, sender)
+        received = take(sent, sender)
         return replace(
             parties,
             cloud_relay=sent,
-            edge=take(sent.student, sender),
-            edge_relay=replace(parties.edge_relay, label_counts=heard),
+            edge=received.student,
+            edge_relay=replace(
+                parties.edge_relay,
+                generator=received.generator,
+                label_counts=received.label_counts,
+            ),
         )
 
     return hop_stage(

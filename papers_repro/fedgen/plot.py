@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, NullFormatter
 
 from ecogen_jax.report.runs import Run
-from papers_repro.fedgen import curves
+from papers_repro.fedgen import at_energy, curves
 from papers_repro.fedgen.experiments import CELLS, OURS, PROTOCOLS
 from papers_repro.fedgen.table import COSTS
 from papers_repro.paper import put
@@ -29,9 +29,6 @@ ERRORS = (50, 30, 20, 10, 5, 3, 2, 1)
 DRAWN = ("round", "end_seen", "energy_j", "carbon_g")
 """Columns of a curve that the picture needs."""
 
-Curves = dict[tuple[str, str], pd.DataFrame]
-"""Comparison and protocol -> states: at least the columns `DRAWN`."""
-
 _ONE_INTENSITY = 1e-3  # largest relative difference of grams a joule
 
 
@@ -39,7 +36,7 @@ def write(found: Sequence[Run], folder: pathlib.Path) -> None:
     """Draws all protocols of B4 that were run, a row of panels a comparison.
 
     The curves are kept in a CSV, so that a comparison whose runs are not at hand stays
-    in the picture, as it stays in the tables.
+    in the picture, as it stays in the tables. Beside it is the ranking at equal energy.
 
     Args:
         found: finished runs; with none of B4, now or before, nothing is written.
@@ -61,13 +58,14 @@ def write(found: Sequence[Run], folder: pathlib.Path) -> None:
     )
     kept.parent.mkdir(parents=True, exist_ok=True)
     put(kept, whole)
+    put(kept.with_suffix(".md"), at_energy.markdown(read(kept)))
     put(
         folder / f"{COSTS}.png",
         lambda path: figure.savefig(path, format="png", dpi=200),
     )
 
 
-def _before(kept: pathlib.Path, states: Curves) -> Curves:
+def _before(kept: pathlib.Path, states: at_energy.Curves) -> at_energy.Curves:
     """Curves of comparisons that are not at hand, if they can share the picture.
 
     Those under other constants of the grid have no axis in common with what was made
@@ -85,7 +83,7 @@ def _before(kept: pathlib.Path, states: Curves) -> Curves:
     return found
 
 
-def read(path: pathlib.Path) -> Curves:
+def read(path: pathlib.Path) -> at_energy.Curves:
     """Reads the curves that `write` has kept, but for those that are drawn no more."""
     found = pd.read_csv(path).groupby(["cell", "protocol"])
     return {
@@ -95,7 +93,7 @@ def read(path: pathlib.Path) -> Curves:
     }
 
 
-def mean_curves(found: Sequence[Run]) -> Curves:
+def mean_curves(found: Sequence[Run]) -> at_energy.Curves:
     """Mean curves over seeds, by comparison and protocol; see `curves.curve`."""
     seeds: dict[tuple[str, str], list[pd.DataFrame]] = {}
     for run in found:
@@ -110,7 +108,7 @@ def mean_curves(found: Sequence[Run]) -> Curves:
 
 
 def draw(
-    states: Curves,
+    states: at_energy.Curves,
     cells: Sequence[str],
     *,
     synthetic: bool = False,
@@ -147,7 +145,7 @@ def draw(
     return figure
 
 
-def grams_per_joule(states: Curves) -> float:
+def grams_per_joule(states: at_energy.Curves) -> float:
     """The one intensity behind all curves: every place is on the same grid."""
     found = [
         float(each["carbon_g"].iloc[-1] / each["energy_j"].iloc[-1])

@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 		-c constraints.txt -e '.[dev]'
 	@touch $@
 
-quickstart: $(READY) ## one virtuous cycle on real images, in minutes
+quickstart: $(READY) ## one relay cycle on real images, in minutes
 	@$(BIN)/python scripts/train.py --config configs/quickstart.py
 
 reproduce-energy: $(READY) ## the published energy tables, in seconds

@@ -1,11 +1,11 @@
-"""One virtuous cycle on real images in minutes: the first thing to run.
+"""One relay cycle on real images in minutes: the first experiment to run.
 
-Question: how much of the cloud's knowledge reaches edges and end devices when no image
+Question: how much of the cloud's accuracy reaches edges and end devices if no image
 crosses a link, and what does it cost?
 
     python scripts/train.py --config configs/quickstart.py
 
-The budgets of `configs/relay_cycle.py`, cut to about two thirds, and one cycle.
+The budgets are about two thirds of those of `configs/relay_cycle.py`, with one cycle.
 """
 
 from ecogen_jax.config import ConfigDict, default, parse_arg

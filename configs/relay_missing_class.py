@@ -6,8 +6,8 @@ whose own images lack it?
     python scripts/train.py --config configs/relay_missing_class.py
     python scripts/sweep.py --config configs/relay_missing_class.py --seeds 0,1,2
 
-Came out: the cloud's accuracy on all classes rises by 13.0 points in one cycle on
-MNIST, where the bar is 5 (`S3.missing` in `papers_repro/relay_cycle/`).
+Result: the cloud's accuracy on all classes rises by 13.0 points in one cycle on MNIST;
+the bar is 5 (`S3.missing` in `papers_repro/relay_cycle/`).
 """
 
 from ecogen_jax.config import ConfigDict, default, parse_arg

@@ -1,12 +1,12 @@
 """DENSE in rounds: the devices' ensemble is distilled into their average.
 
-Question: what does a one-shot method add to `fedavg.py` when it is done every round?
+Question: what does a one-shot method add to `fedavg.py` if it runs in every round?
 
     python scripts/train.py --config configs/federated/dense.py
     python scripts/sweep.py --config configs/federated/dense.py --seeds 0,1,2
 
-Came out: like `fedavg.py`, in the first rounds and at the end (`B4.ranking` in
-`papers_repro/fedgen/`); above it in the first rounds was expected.
+Result: the same as `fedavg.py`, in the first rounds and at the end (`B4.ranking` in
+`papers_repro/fedgen/`). Expected: better in the first rounds.
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg
@@ -20,11 +20,11 @@ def get_config(arg: str = "") -> ConfigDict:
     hop = config.up_end_cloud
     hop.distiller = "dense"
     hop.teacher_weights = "equal"
-    # A batch of images in each round; the bank has those of the newest 32.
+    # One batch of images per round; the bank holds those of the newest 32 rounds.
     hop.update(rounds=1, steps=1, student_steps=20, batch_size=64, bank_size=2048)
     hop.update(inner_steps=30, generator_learning_rate=1e-3, temperature=20.0)
-    hop.learning_rate = 5e-4  # a student that devices have trained
-    # 1.0 is published for the sum over the ten devices; ours is the mean.
+    hop.learning_rate = 5e-4  # the student has been trained by the devices
+    # Published: 1.0, for the sum over the ten devices. Ours is the mean.
     hop.weights.update(cross_entropy=1.0, batchnorm=10.0, adversarial=1.0, balance=0.0)
     hop.adversarial_mask = "disagree"
     parse_arg(config, arg)

@@ -1,11 +1,11 @@
-"""FedAvg on skewed devices: what every other federation is compared with.
+"""FedAvg on non-IID devices: the baseline of every other federation.
 
-Question: how far do averages of nets get, at what bytes and joules?
+Question: what accuracy does averaging reach, at what cost in bytes and joules?
 
     python scripts/train.py --config configs/federated/fedavg.py
     python scripts/sweep.py --config configs/federated/fedavg.py --seeds 0,1,2
 
-Came out: 91.8 % of each device's own classes after 200 rounds (`B1` in
+Result: 91.8 % on each device's own classes after 200 rounds (`B1` in
 `papers_repro/fedgen/`).
 """
 

@@ -1,11 +1,11 @@
-"""FedAvg that shares the last layer alone, beside `fedgen_head.py`.
+"""FedAvg that shares the last layer only (head), to compare with `fedgen_head.py`.
 
-Question: what is left of averages without common features?
+Question: what does averaging achieve without common features?
 
     python scripts/train.py --config configs/federated/fedavg_head.py
     python scripts/sweep.py --config configs/federated/fedavg_head.py --seeds 0,1,2
 
-Came out: 58.7 % of each device's own classes, where `fedgen_head.py` has 62.6, less as
+Result: 58.7 % on each device's own classes; `fedgen_head.py` has 62.6. Lower, as
 expected (`B3` in `papers_repro/fedgen/`).
 """
 

@@ -5,9 +5,9 @@ Question: does momentum smooth the rounds, against `fedavg.py`?
     python scripts/train.py --config configs/federated/fedavgm.py
     python scripts/sweep.py --config configs/federated/fedavgm.py --seeds 0,1,2
 
-Came out: faster than `fedavg.py` in rounds on MNIST, as expected (`B4.ranking` in
-`papers_repro/fedgen/`; the momentum there is 0.7, see `tuned.csv`, and 0.9 here). How
-smooth the rounds are is in no table.
+Result: faster than `fedavg.py` in rounds on MNIST, as expected (`B4.ranking` in
+`papers_repro/fedgen/`; the momentum there is 0.7, see `tuned.csv`, and 0.9 here). No
+table measures how smooth the rounds are.
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

@@ -1,13 +1,13 @@
 """FedDF: the average is distilled on unlabelled real images; not data-free.
 
-Question: how far would proxy images take the server, against methods without any?
+Question: how good is a server with proxy images, against methods without any?
 
     python scripts/train.py --config configs/federated/feddf.py
     python scripts/sweep.py --config configs/federated/feddf.py --seeds 0,1,2
 
-Out of every ranking, since the server has the public half of the images. Came out:
-below `fedavg.py` all the same, 74 against 77 % on Fashion-MNIST (`B4.ranking` in
-`papers_repro/fedgen/`); above it was expected.
+Not in any ranking, since the server has the public half of the images. Result: below
+`fedavg.py` nevertheless, 74 against 77 % on Fashion-MNIST (`B4.ranking` in
+`papers_repro/fedgen/`). Expected: above it.
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

@@ -1,14 +1,14 @@
 """FedDistill: devices share mean logits by class.
 
-Question: what do a hundred numbers a round give, against `alone.py`?
+Question: what do a hundred numbers per round gain over `alone.py`?
 
     python scripts/train.py --config configs/federated/feddistill.py
     python scripts/sweep.py --config configs/federated/feddistill.py --seeds 0,1,2
 
-Came out: 59.1 % after 60 rounds on MNIST, where `alone.py` has 55.7, little above it as
+Result: 59.1 % after 60 rounds on MNIST; `alone.py` has 55.7. Slightly above it, as
 expected (`B4.ranking` in `papers_repro/fedgen/`, alpha 0.1; the weight there is 10, see
 `tuned.csv`, and 0.1 here). After 200 rounds it has 60.1, with the weight 1 of the
-authors' comparison, where 64.1 are published (`B1`).
+authors' comparison; 64.1 are published (`B1`).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

@@ -1,12 +1,12 @@
-"""FedGen: the devices' heads distilled into a generator of features.
+"""FedGen: the devices' last layers (heads) distilled into a generator of features.
 
 Question: how much does the generator add to `fedavg.py` on the same devices?
 
     python scripts/train.py --config configs/federated/fedgen.py
     python scripts/sweep.py --config configs/federated/fedgen.py --seeds 0,1,2
 
-Came out: 95.2 % of each device's own classes, and 88.8 % after 20 rounds, where 95.7
-and 92 % were expected (`B1` in `papers_repro/fedgen/`).
+Result: 95.2 % on each device's own classes, and 88.8 % after 20 rounds. Expected: 95.7
+and 92 % (`B1` in `papers_repro/fedgen/`).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

@@ -1,12 +1,12 @@
-"""FedGen that shares the last layer alone.
+"""FedGen that shares the last layer only (head).
 
-Question: what does a generator give to devices that keep their features to themselves?
+Question: what does a generator gain if devices share none of their feature layers?
 
     python scripts/train.py --config configs/federated/fedgen_head.py
     python scripts/sweep.py --config configs/federated/fedgen_head.py --seeds 0,1,2
 
-Came out: 62.6 %, where 65.4 % were expected (66.7 with plain Dirichlet shares), with
-payloads of the size of the last layer (`B3` in `papers_repro/fedgen/`).
+Result: 62.6 % (66.7 with plain Dirichlet shares), with payloads of the size of the last
+layer. Expected: 65.4 % (`B3` in `papers_repro/fedgen/`).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

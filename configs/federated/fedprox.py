@@ -1,12 +1,13 @@
-"""FedProx: devices are held near the net that they were sent.
+"""FedProx: a proximal term keeps devices near the net that they received.
 
-Question: does the proximal term help on skewed devices, against `fedavg.py`?
+Question: does the proximal term help on non-IID devices, against `fedavg.py`?
 
     python scripts/train.py --config configs/federated/fedprox.py
     python scripts/sweep.py --config configs/federated/fedprox.py --seeds 0,1,2
 
-Came out: 91.7 % of each device's own classes after 200 rounds with the weight 1 of
-FedGen's comparison (0.1 here), as `fedavg.py` has (`B1` in `papers_repro/fedgen/`).
+Result: 91.7 % on each device's own classes after 200 rounds with the weight 1 of
+FedGen's comparison (0.1 here), the same as `fedavg.py` (`B1` in
+`papers_repro/fedgen/`).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

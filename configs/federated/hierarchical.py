@@ -1,14 +1,15 @@
 """Hierarchical FedAvg: edges average often, the cloud rarely.
 
-Question: what does the saved traffic at the cloud cost in accuracy, against
+Question: what does the saved traffic to the cloud cost in accuracy, against
 `fedavg.py`?
 
     python scripts/train.py --config configs/federated/hierarchical.py
     python scripts/sweep.py --config configs/federated/hierarchical.py --seeds 0,1,2
 
-Came out: 86.7 % after 60 rounds on MNIST, where `fedavg.py` has 86.9, and 41.9 against
+Result: 86.7 % after 60 rounds on MNIST, where `fedavg.py` has 86.9, and 41.9 against
 51.8 after 6 (`B4.ranking` in `papers_repro/fedgen/`, alpha 0.1), with 14.5 against 17.4
-kJ of training after 60 (`B5`, modelled). The cloud is visited in every fifth round.
+kJ of training after 60 (`B5`, modelled). Edges report to the cloud in every fifth
+round.
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

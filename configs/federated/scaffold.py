@@ -1,11 +1,11 @@
-"""SCAFFOLD: control variates against the drift of skewed devices.
+"""SCAFFOLD: control variates against the client drift of non-IID devices.
 
-Question: does twice the bytes a round pay, against `fedavg.py`?
+Question: is twice the bytes per round worth it, against `fedavg.py`?
 
     python scripts/train.py --config configs/federated/scaffold.py
     python scripts/sweep.py --config configs/federated/scaffold.py --seeds 0,1,2
 
-Came out: faster than `fedavg.py` in rounds, 91.4 against 86.9 % after 60 on MNIST at
+Result: faster than `fedavg.py` in rounds, 91.4 against 86.9 % after 60 on MNIST at
 alpha 0.1. At the same bytes it has 88.4 there, and at alpha 0.3 89.3, where `fedavg.py`
 has 90.3 (`B4.ranking` in `papers_repro/fedgen/`).
 """

@@ -1,14 +1,14 @@
 r"""LeNet-5 teaches LeNet-5-half without data, in 3 CPU-minutes.
 
-Question: how far does a data-free hop come on a small budget?
+Question: what accuracy does a data-free hop reach on a small budget?
 
     python scripts/train.py --config configs/hops/a2.py
     python scripts/sweep.py --config configs/hops/a2.py --seeds 0,1,2,3,4
     python scripts/train.py --config configs/hops/a2.py \
         --config.protocol.start_from=runs/hops_teacher/<run>
 
-Came out: 98.0 % on the MNIST test images in the mean, above the bar of 97.0, in 136
-seconds at most on one core, compilation out (`A2` in `papers_repro/dfkd/`).
+Result: 98.0 % on the MNIST test images on average, above the bar of 97.0, in 136
+seconds at most on one core, without compilation (`A2` in `papers_repro/dfkd/`).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

@@ -1,6 +1,6 @@
 r"""LeNet-5 teaches LeNet-5-half on Fashion-MNIST without data, in 3 or 10 minutes.
 
-Question: how does `relay` do against the other distillers of this folder on equal
+Question: how does `relay` compare with the other distillers of this folder at equal
 seconds, and how far is it from distillation on the real images?
 
     python scripts/train.py --config configs/hops/a4.py
@@ -8,10 +8,11 @@ seconds, and how far is it from distillation on the real images?
     python scripts/train.py --config configs/hops/a4.py \
         --config.down_cloud_edge.rounds=196
 
-Came out: first with three minutes, 82.2 %, 2.2 points above the best of the others, one
-seed; with ten 83.8 %, 1.5 points above NAYER, three seeds, whose 95 % interval holds
-zero. Distillation on the real images gives 88.3 and 88.2 (`A4` in
-`papers_repro/dfkd/`).
+Result with ten minutes, three seeds: 83.8 %, 1.5 points above NAYER, the best of the
+others (95 % interval -0.8 to 3.8: not significant); distillation on the real images
+gives 88.2. With three minutes there is only one seed, which supports no claim: 82.2 %,
+2.2 points above the best of the others; distillation on the real images gives 88.3
+(`A4` in `papers_repro/dfkd/`).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

@@ -1,14 +1,14 @@
-r"""What the hop of `a1.py` is compared with, on the same budget.
+r"""The baselines of the hop of `a1.py`, on the same budget.
 
-Question: what would real labels, real images, noise and images of another dataset have
-given the student of the data-free hop?
+Question: what accuracy does the student of the data-free hop reach with real labels,
+with real images, with noise and with images of another dataset?
 
     python scripts/train.py --config configs/hops/baselines.py
     python scripts/train.py --config configs/hops/baselines.py \
         --config.protocol.start_from=runs/hops_teacher/<run>
 
-Came out as expected (`A1` in `papers_repro/dfkd/`): real images 0.37 points above the
-hop, noise far below it, another dataset between them.
+Result, as expected (`A1` in `papers_repro/dfkd/`): distillation on real images is 0.37
+points above the hop, on noise far below it, on another dataset between them.
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

@@ -1,12 +1,12 @@
 """One shot as in `c1.py`, with three kinds of net among the five devices.
 
-Question: does it matter to the hop that its teachers are different nets?
+Question: does it matter to the hop that its teachers have different architectures?
 
     python scripts/train.py --config configs/hops/c2.py
     python scripts/sweep.py --config configs/hops/c2.py --seeds 0,1,2,3,4
 
-Came out: 1.1 points below `c1.py` in the mean over five seeds, within the bar of 2, and
-2.7 on the worst one; at alpha 0.3 and 0.5, 0.3 and 0.1 in the mean (`C2` in
+Result at alpha 0.1: 1.1 points below `c1.py` on average over five seeds, within the bar
+of 2, and 2.7 on the worst seed; at alpha 0.3 and 0.5, 0.3 and 0.1 on average (`C2` in
 `papers_repro/dfkd/`).
 """
 

@@ -1,16 +1,16 @@
 r"""CIFAR-10, WRN-40-2 to WRN-16-1, with the schedule of NAYER for 100 epochs.
 
-Question: does the engine carry over to the nets and images that the field reports on?
+Question: does the engine carry over to the nets and images that the field reports?
 
     python scripts/train.py --config configs/hops/cifar10.py --config.mesh.num_devices=1
     python -m papers_repro.dfkd.reproduce --only cifar10    # and prints its table
 
-Needs a GPU: on two CPU cores it would take days. It has not been run; only its smoke
-form has. A killed run goes on from its last round, so it can be cut into pieces.
+Needs a GPU: on two CPU cores it would take days. Only its smoke form has been run. A
+killed run resumes from its last round, so it can be run in several pieces.
 
-Images are shifted and mirrored: without, nets of this kind learn the training images by
-heart. A `cnn_large`, which CPUs train in minutes, ends at 79.0 % on test with both, and
-at 66.4 % with neither (seed 0):
+Images are shifted and mirrored: without augmentation, nets of this kind memorise the
+training images. A `cnn_large`, which CPUs train in minutes, ends at 79.0 % on test with
+both augmentations, and at 66.4 % with neither (seed 0):
 
     python scripts/train.py --config configs/hops/teacher.py \
         --config.data.name=cifar10 --config.nets.cloud=cnn_large \
@@ -19,7 +19,7 @@ at 66.4 % with neither (seed 0):
         --config.mesh.num_devices=1
 
 Expected: published students reach 90 to 90.4 % with this pair at their best epoch (CMI
-90.01), from a teacher of 94.87 %; a student trained on the real images 91.12 %.
+90.01), from a teacher of 94.87 %; a student trained on the real images reaches 91.12 %.
 """
 
 from ecogen_jax.config import ConfigDict, default, parse_arg
@@ -38,7 +38,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.protocol.update(name="hops", cycles=1, route=("cloud>edge",))
     hop = config.down_cloud_edge
     hop.distiller = "nayer"
-    # Two batches and 400 student steps an epoch; 100 epochs in rounds of one epoch.
+    # Two batches and 400 student steps per epoch; 100 rounds of one epoch each.
     hop.update(rounds=100, steps=2, student_steps=200, batch_size=400)
     hop.update(inner_steps=30, generator_learning_rate=4e-3, temperature=20.0)
     hop.update(bank_size=80000, learning_rate=2e-3, batchnorm_momentum=0.1)

@@ -1,14 +1,14 @@
 r"""Cloud to edge to end: two hops, and a smaller net after each.
 
-Question: what does the way over the edge cost, against `d1_direct.py`?
+Question: what does the hop over the edge cost in accuracy, against `d1_direct.py`?
 
     python scripts/train.py --config configs/hops/d1.py
     python scripts/sweep.py --config configs/hops/d1.py --seeds 0,1,2,3,4
     python scripts/train.py --config configs/hops/d1.py \
         --config.protocol.start_from=runs/hops_teacher/<run>
 
-Came out: the device at 95.1 %, 0.7 points below the direct hop's in the mean, within
-the bar of 1.0, and 2.0 on the worst of five seeds (`D1` in `papers_repro/dfkd/`).
+Result: the device has 95.1 %, on average 0.7 points below the direct hop, within the
+bar of 1.0, and 2.0 below on the worst of five seeds (`D1` in `papers_repro/dfkd/`).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

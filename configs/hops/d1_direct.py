@@ -1,13 +1,13 @@
 r"""Cloud to end in one hop, with the budget of both hops of `d1.py`.
 
-Question: what does the way over the edge cost?
+Question: what does the hop over the edge cost in accuracy?
 
     python scripts/train.py --config configs/hops/d1_direct.py
     python scripts/sweep.py --config configs/hops/d1_direct.py --seeds 0,1,2,3,4
     python scripts/train.py --config configs/hops/d1_direct.py \
         --config.protocol.start_from=runs/hops_teacher/<run>
 
-Came out: the device at 95.8 %, 0.7 points above the way over the edge (`D1` in
+Result: the device has 95.8 %, 0.7 points more than with the hop over the edge (`D1` in
 `papers_repro/dfkd/`).
 """
 
@@ -19,6 +19,6 @@ def get_config(arg: str = "") -> ConfigDict:
     """The config; `smoke` shrinks it to generated data and seconds."""
     config = from_lenet("hops_d1_direct", "cloud>end")
     for_lenets(config, "down_cloud_end")
-    config.down_cloud_end.update(rounds=30, steps=40)  # both of d1.py
+    config.down_cloud_end.update(rounds=30, steps=40)  # as both hops of d1.py
     parse_arg(config, arg)
     return config

@@ -1,13 +1,13 @@
-r"""Ten devices to the cloud at once, with as many FLOPs as all hops of `d2.py`.
+r"""Ten devices teach the cloud at once, with as many FLOPs as all hops of `d2.py`.
 
-Question: what is the flat ensemble worth to the cloud?
+Question: how good is the cloud without the edges in between?
 
     python scripts/train.py --config configs/hops/d2_flat.py
     python scripts/sweep.py --config configs/hops/d2_flat.py --seeds 0,1,2,3,4
     python scripts/train.py --config configs/hops/d2_flat.py \
         --config.protocol.start_from=runs/hops_d2/<run>
 
-Came out: the cloud at 96.1 %, where `d2.py` has 95.5 and so misses its bar (`D2` in
+Result: the cloud has 96.1 %; `d2.py` has 95.5 and so misses its bar (`D2` in
 `papers_repro/dfkd/`).
 """
 

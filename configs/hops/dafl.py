@@ -1,13 +1,13 @@
 """DAFL (Chen et al., ICCV 2019) on Fashion-MNIST.
 
-Question: what does a student learn from LeNet-5 by this method, against the others of
-this folder? This file has neither the budget nor the tuned rate of that comparison:
-`python -m papers_repro.dfkd.reproduce --only A4` sets both.
+Question: what accuracy does a student of LeNet-5 reach with this method, against the
+others of this folder? This file has neither the budget nor the tuned learning rate of
+that comparison: `python -m papers_repro.dfkd.reproduce --only A4` sets both.
 
     python scripts/train.py --config configs/hops/dafl.py
     python scripts/sweep.py --config configs/hops/dafl.py --seeds 0,1,2
 
-Came out: 65.8 % with three minutes, one seed, where `relay` has 82.2 (`A4` in
+Result: 65.8 % with three minutes, one seed; `relay` has 82.2 (`A4` in
 `papers_repro/dfkd/`). Published: nothing citable on Fashion-MNIST (on MNIST 98.20 %).
 """
 
@@ -20,11 +20,11 @@ def get_config(arg: str = "") -> ConfigDict:
     config = from_lenet("hops_dafl", "cloud>edge", dataset="fashion_mnist")
     hop = config.down_cloud_edge
     hop.distiller = "dafl"
-    # Published: one student step on each batch, 24,000 of 512 images on MNIST.
+    # Published: one student step per batch, 24,000 batches of 512 images on MNIST.
     hop.update(rounds=20, steps=160, student_steps=1, temperature=1.0)
     hop.update(generator_learning_rate=0.2, learning_rate=2e-3)
     hop.weights.update(cross_entropy=0.0, batchnorm=0.0, adversarial=0.0)
-    # Published for MNIST; 5 of log10 is 5 / ln 10 of the natural logarithm.
+    # Published for MNIST; a weight of 5 for log10 is 5 / ln 10 for the natural log.
     hop.weights.update(one_hot=1.0, activation=0.1, balance=2.17)
     parse_arg(config, arg)
     return config

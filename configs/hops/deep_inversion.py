@@ -1,14 +1,14 @@
 """DeepInversion (Yin et al., CVPR 2020), adaptive, on Fashion-MNIST.
 
-Question: what does a student learn from LeNet-5 by this method, against the others of
-this folder? This file has the tuned rate of that comparison, and not its budget:
-`python -m papers_repro.dfkd.reproduce --only A4` sets it.
+Question: what accuracy does a student of LeNet-5 reach with this method, against the
+others of this folder? This file has the tuned learning rate of that comparison, but not
+its budget: `python -m papers_repro.dfkd.reproduce --only A4` sets it.
 
     python scripts/train.py --config configs/hops/deep_inversion.py
     python scripts/sweep.py --config configs/hops/deep_inversion.py --seeds 0,1,2
 
-Came out: 68.4 %, ahead of five of the others, though it makes 512 images in the
-same three minutes (`A4` in `papers_repro/dfkd/`; one seed).
+Result: 68.4 % with three minutes, one seed, better than five of the others, although it
+makes only 512 images in that time (`A4` in `papers_repro/dfkd/`).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg
@@ -23,9 +23,9 @@ def get_config(arg: str = "") -> ConfigDict:
     # Published: 2000 steps for each of about 1000 batches of 256 on CIFAR-10.
     hop.update(rounds=8, steps=1, inner_steps=2000, generator_learning_rate=0.05)
     hop.update(student_steps=400, temperature=3.0, learning_rate=2e-3)
-    # LeNet-5 records the moments that a BatchNorm would: the term acts on those.
+    # LeNet-5 has no BatchNorm; the term acts on its running feature statistics.
     hop.weights.update(cross_entropy=1.0, batchnorm=10.0, total_variation=2.5e-5)
-    # Published for ImageNet; the published command for CIFAR-10 leaves it out.
+    # Published for ImageNet; the published command for CIFAR-10 does not set it.
     hop.weights.update(adversarial=0.2, balance=0.0)
     parse_arg(config, arg)
     return config

@@ -1,13 +1,13 @@
 """DENSE (Zhang et al., NeurIPS 2022) with a single teacher on Fashion-MNIST.
 
-Question: what does a student learn from LeNet-5 by this method, against the others of
-this folder? This file has neither the budget nor the tuned rate of that comparison:
-`python -m papers_repro.dfkd.reproduce --only A4` sets both.
+Question: what accuracy does a student of LeNet-5 reach with this method, against the
+others of this folder? This file has neither the budget nor the tuned learning rate of
+that comparison: `python -m papers_repro.dfkd.reproduce --only A4` sets both.
 
     python scripts/train.py --config configs/hops/dense.py
     python scripts/sweep.py --config configs/hops/dense.py --seeds 0,1,2
 
-Came out: 77.4 % with three minutes, one seed, where `relay` has 82.2 (`A4` in
+Result: 77.4 % with three minutes, one seed; `relay` has 82.2 (`A4` in
 `papers_repro/dfkd/`). Published: nothing citable with a single teacher;
 `dense_oneshot.py` is its own setting.
 """
@@ -21,11 +21,11 @@ def get_config(arg: str = "") -> ConfigDict:
     config = from_lenet("hops_dense", "cloud>edge", dataset="fashion_mnist")
     hop = config.down_cloud_edge
     hop.distiller = "dense"
-    # Published: a pass over all images after each batch, which is half as many student
-    # steps as there are batches in the mean.
+    # Published: one pass over all images so far after each batch. On average over the
+    # hop, that is half as many student steps per batch as there are batches.
     hop.update(rounds=20, steps=4, student_steps=40, bank_size=10240)
     hop.update(inner_steps=30, generator_learning_rate=1e-3, temperature=20.0)
-    # LeNet-5 records the moments that a BatchNorm would: the term acts on those.
+    # LeNet-5 has no BatchNorm; the term acts on its running feature statistics.
     hop.weights.update(cross_entropy=1.0, batchnorm=1.0, adversarial=1.0, balance=0.0)
     hop.adversarial_mask = "disagree"
     parse_arg(config, arg)

@@ -1,14 +1,14 @@
 """DFAD (Fang et al., 2019) on Fashion-MNIST.
 
-Question: what does a student learn from LeNet-5 by this method, against the others of
-this folder? This file has neither the budget nor the tuned rate of that comparison:
-`python -m papers_repro.dfkd.reproduce --only A4` sets both.
+Question: what accuracy does a student of LeNet-5 reach with this method, against the
+others of this folder? This file has neither the budget nor the tuned learning rate of
+that comparison: `python -m papers_repro.dfkd.reproduce --only A4` sets both.
 
     python scripts/train.py --config configs/hops/dfad.py
     python scripts/sweep.py --config configs/hops/dfad.py --seeds 0,1,2
 
-Came out last: 20.9 % with three minutes, one seed, where `relay` has 82.2 (`A4` in
-`papers_repro/dfkd/`); its curve on validation images ends at 21.4, after a peak of
+Result: the lowest, 20.9 % with three minutes, one seed; `relay` has 82.2 (`A4` in
+`papers_repro/dfkd/`). Its curve on validation images ends at 21.4, after a peak of
 36.6. Published: nothing citable on Fashion-MNIST (on MNIST 98.3 %).
 """
 
@@ -21,9 +21,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config = from_lenet("hops_dfad", "cloud>edge", dataset="fashion_mnist")
     hop = config.down_cloud_edge
     hop.distiller = "dfad"
-    # Published: 2,000 times five student steps and one of the generator, 512 images.
+    # Published: 2,000 rounds of five student steps and one generator step, 512 images.
     hop.update(rounds=20, steps=32, student_steps=5)
-    # Published for the student: SGD at 0.01, which is Adam here.
+    # Published for the student: SGD at 0.01; Adam here.
     hop.update(generator_learning_rate=1e-3, learning_rate=2e-3)
     hop.weights.update(cross_entropy=0.0, batchnorm=0.0, balance=0.0)
     hop.weights.adversarial = 1.0

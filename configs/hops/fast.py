@@ -1,16 +1,16 @@
 """Fast with a meta generator (Fang et al., AAAI 2022) on Fashion-MNIST.
 
-Question: what does a student learn from LeNet-5 by this method, against the others of
-this folder? This file has neither the budget nor the tuned rate of that comparison:
-`python -m papers_repro.dfkd.reproduce --only A4` sets both.
+Question: what accuracy does a student of LeNet-5 reach with this method, against the
+others of this folder? This file has neither the budget nor the tuned learning rate of
+that comparison: `python -m papers_repro.dfkd.reproduce --only A4` sets both.
 
     python scripts/train.py --config configs/hops/fast.py
     python scripts/sweep.py --config configs/hops/fast.py --seeds 0,1,2
 
-Came out: 80.0 % with three minutes, one seed, the best of the others, where `relay` has
-82.2; 82.0 with ten, `relay` 83.8 (`A4` in `papers_repro/dfkd/`). Published: nothing
-citable on this dataset; on CIFAR-10 it keeps 88.90 of 94.87 % with five
-inner steps (WRN-40-2 to WRN-16-1).
+Result: 80.0 % with three minutes, one seed, the best of the others; `relay` has 82.2.
+With ten minutes 82.0, `relay` 83.8 (`A4` in `papers_repro/dfkd/`). Published: nothing
+citable on this dataset; on CIFAR-10 the student keeps 88.90 of 94.87 % with five inner
+steps (WRN-40-2 to WRN-16-1).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg
@@ -22,11 +22,11 @@ def get_config(arg: str = "") -> ConfigDict:
     config = from_lenet("hops_fast", "cloud>edge", dataset="fashion_mnist")
     hop = config.down_cloud_edge
     hop.distiller = "fast"
-    # Published: 400 student steps for a batch.
+    # Published: 400 student steps per batch.
     hop.update(rounds=20, steps=1, student_steps=400, bank_size=4096)
     hop.update(inner_steps=5, generator_learning_rate=3e-3, temperature=20.0)
     hop.batchnorm_momentum = 0.1
-    # LeNet-5 records the moments that a BatchNorm would: the term acts on those.
+    # LeNet-5 has no BatchNorm; the term acts on its running feature statistics.
     hop.weights.update(cross_entropy=0.4, batchnorm=10.0, adversarial=1.1, balance=0.0)
     hop.adversarial_mask = "agree"
     parse_arg(config, arg)

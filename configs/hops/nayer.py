@@ -1,16 +1,16 @@
 """NAYER-type generation (Tran et al., CVPR 2024) on Fashion-MNIST.
 
-Question: what does a student learn from LeNet-5 by this method, against the others of
-this folder? This file has neither the budget nor the tuned rate of that comparison:
-`python -m papers_repro.dfkd.reproduce --only A4` sets both.
+Question: what accuracy does a student of LeNet-5 reach with this method, against the
+others of this folder? This file has neither the budget nor the tuned learning rate of
+that comparison: `python -m papers_repro.dfkd.reproduce --only A4` sets both.
 
     python scripts/train.py --config configs/hops/nayer.py
     python scripts/sweep.py --config configs/hops/nayer.py --seeds 0,1,2
 
-Came out third: 80.0 % with three minutes, one seed, as `fast.py`, where `relay` has
-82.2; 82.3 with ten, `relay` 83.8 (`A4` in `papers_repro/dfkd/`). Published: nothing
-citable on this dataset; on CIFAR-100 it keeps about 71.7 of 75.83 %
-(WRN-40-2 to WRN-16-2).
+Result: third, 80.0 % with three minutes, one seed, like `fast.py`; `relay` has 82.2.
+With ten minutes 82.3, `relay` 83.8 (`A4` in `papers_repro/dfkd/`). Published: nothing
+citable on this dataset; on CIFAR-100 the student keeps about 71.7 of 75.83 % (WRN-40-2
+to WRN-16-2).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg
@@ -26,7 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
     hop.update(rounds=20, steps=2, student_steps=200, bank_size=8192)
     hop.update(inner_steps=30, generator_learning_rate=4e-3, temperature=20.0)
     hop.batchnorm_momentum = 0.1
-    # LeNet-5 records the moments that a BatchNorm would: the term acts on those.
+    # LeNet-5 has no BatchNorm; the term acts on its running feature statistics.
     hop.weights.update(cross_entropy=0.5, batchnorm=10.0, adversarial=1.33, balance=0.0)
     hop.adversarial_mask = "agree"
     parse_arg(config, arg)

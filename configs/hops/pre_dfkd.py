@@ -1,14 +1,14 @@
 """PRE-DFKD (Binici et al., AAAI 2022) on Fashion-MNIST.
 
-Question: what does a student learn from LeNet-5 by this method, against the others of
-this folder? This file has the tuned rate of that comparison, and not its budget:
-`python -m papers_repro.dfkd.reproduce --only A4` sets it.
+Question: what accuracy does a student of LeNet-5 reach with this method, against the
+others of this folder? This file has the tuned learning rate of that comparison, but not
+its budget: `python -m papers_repro.dfkd.reproduce --only A4` sets it.
 
     python scripts/train.py --config configs/hops/pre_dfkd.py
     python scripts/sweep.py --config configs/hops/pre_dfkd.py --seeds 0,1,2
 
-Came out: 65.0 % with three minutes, one seed, where `relay` has 82.2 (`A4` in
-`papers_repro/dfkd/`); its curve on validation images does not fall after its peak, as
+Result: 65.0 % with three minutes, one seed; `relay` has 82.2 (`A4` in
+`papers_repro/dfkd/`). Its curve on validation images does not fall after its peak, as
 expected. Published: nothing citable on Fashion-MNIST.
 """
 
@@ -23,10 +23,11 @@ def get_config(arg: str = "") -> ConfigDict:
     hop.distiller = "pre_dfkd"
     # Published: ten student steps for each of 14,400 generator steps of 1024 images.
     hop.update(rounds=20, steps=16, student_steps=10)
-    # Published for the student: SGD at 0.1, which is Adam here.
+    # Published for the student: SGD at 0.1; Adam here.
     hop.update(generator_learning_rate=0.02, learning_rate=2e-3)
     hop.weights.update(cross_entropy=0.0, batchnorm=0.0, one_hot=1.0, activation=0.1)
-    # Published: 5 of log10, and 1 for a divergence averaged over the ten classes too.
+    # Published: 5 for log10, and 1 for a divergence that is also averaged over the ten
+    # classes.
     hop.weights.update(balance=2.17, adversarial=0.1)
     parse_arg(config, arg)
     return config

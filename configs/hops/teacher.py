@@ -1,13 +1,13 @@
 """The teacher of the down hops: LeNet-5 on 55,000 images, and no hop.
 
-Question: how good is the net that every hop from the cloud begins with?
+Question: how good is the teacher of every hop from the cloud?
 
     python scripts/train.py --config configs/hops/teacher.py
     python scripts/sweep.py --config configs/hops/teacher.py --seeds 0,1,2,3,4
 
-Came out: 99.0 % on the MNIST test images (`A1` in `papers_repro/dfkd/`). Other configs
-of this folder with the same seed start from its run folder (`protocol.start_from`), so
-that all methods share it.
+Result: 99.0 % on the MNIST test images (`A1` in `papers_repro/dfkd/`). Other configs of
+this folder with the same seed start from its run folder (`protocol.start_from`), so
+that all methods share the teacher.
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

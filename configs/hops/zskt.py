@@ -1,14 +1,14 @@
 """ZSKT (Micaelli and Storkey, NeurIPS 2019) on Fashion-MNIST.
 
-Question: what does a student learn from LeNet-5 by this method, against the others of
-this folder? This file has neither the budget nor the tuned rate of that comparison:
-`python -m papers_repro.dfkd.reproduce --only A4` sets both.
+Question: what accuracy does a student of LeNet-5 reach with this method, against the
+others of this folder? This file has neither the budget nor the tuned learning rate of
+that comparison: `python -m papers_repro.dfkd.reproduce --only A4` sets both.
 
     python scripts/train.py --config configs/hops/zskt.py
     python scripts/sweep.py --config configs/hops/zskt.py --seeds 0,1,2
 
-Came out: 46.6 % with three minutes, one seed, where `relay` has 82.2 (`A4` in
-`papers_repro/dfkd/`); its curve on validation images ends at 47.1, after a peak of
+Result: 46.6 % with three minutes, one seed; `relay` has 82.2 (`A4` in
+`papers_repro/dfkd/`). Its curve on validation images ends at 47.1, after a peak of
 56.4. Published: nothing citable on Fashion-MNIST.
 """
 
@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
     hop.update(rounds=20, steps=16, student_steps=10, temperature=1.0)
     hop.update(generator_learning_rate=1e-3, learning_rate=2e-3)
     hop.weights.update(cross_entropy=0.0, batchnorm=0.0, balance=0.0)
-    # Published: 250, where the KL is averaged over the ten classes as well.
+    # Published: 250, where the KL is also averaged over the ten classes.
     hop.weights.update(adversarial=1.0, attention=2500.0)
     parse_arg(config, arg)
     return config

@@ -1,8 +1,8 @@
 """The one configuration schema: defaults, config files, overrides and checks.
 
 A config file holds `get_config(arg: str = "")`, which starts from `default()` and only
-overrides. `load("configs/quickstart.py:smoke", ["data.alpha=0.1"])` reads it. Whatever
-is wrong stops there, as one `ConfigError`, before any work is done.
+overrides. `load("configs/quickstart.py:smoke", ["data.alpha=0.1"])` reads it. An error
+in it raises one `ConfigError`, before any work is done.
 """
 
 import ast
@@ -59,21 +59,21 @@ def default() -> ConfigDict:
                 "num_edges": 2,  # edge servers below the one cloud
                 "devices_per_edge": 5,  # end devices below each edge
             },
-            "nets": {  # the classifier of each tier, and how all nets compute
+            "nets": {  # the classifier of each tier, and the precision of all
                 "cloud": "cnn_large",
                 "edge": "cnn_medium",
-                "end": "cnn_small",  # "cnn_medium,mlp": devices differ, in turn
-                "precision": "f32",  # of products; "bf16" is for GPUs and TPUs
+                "end": "cnn_small",  # "cnn_medium,mlp": devices alternate
+                "precision": "f32",  # of matrix products; "bf16" is for GPUs and TPUs
             },
             "protocol": {
-                "name": "relay_cycle",  # what one cycle does
-                "cycles": 2,  # times down, local, up
-                "route": (),  # of hops: one pass, such as ("cloud>edge", "edge>end")
-                "baselines": (),  # of hops: what the first is compared with
-                "start_from": "",  # of hops: a finished run with the first senders
-                # Of hops: who trains goes on from the generator that it holds, its own
-                # or one that it was sent and that its maker has not trained on since
-                # (in a relay cycle always).
+                "name": "relay_cycle",  # the stages of one cycle
+                "cycles": 2,  # number of cycles: down, local, up
+                "route": (),  # for hops: one pass, such as ("cloud>edge", "edge>end")
+                "baselines": (),  # for hops: baselines of the first hop
+                "start_from": "",  # for hops: a finished run with the first senders
+                # For hops: the party that trains continues with the generator that it
+                # holds: its own, or a received one that its maker has not trained
+                # since (in a relay cycle always).
                 "hand_on_generators": False,
             },
             "pretrain": _pretrain(),
@@ -85,9 +85,9 @@ def default() -> ConfigDict:
                 "width": 16,  # channels of its last hidden layer
             },
             "mesh": {
-                "backend": "auto",  # how clients are mapped: auto picks for the host
-                "num_devices": 2,  # devices of all processes that share the clients
-                "chunk": 0,  # clients that a device takes at once; 0: as many as suit
+                "backend": "auto",  # how clients are mapped; auto: by the hardware
+                "num_devices": 2,  # JAX devices, of all processes
+                "chunk": 0,  # clients that a JAX device trains at once; 0: automatic
             },
             "energy": _energy(),
             "run": {"workdir": "runs"},  # run folders go to <workdir>/<experiment>/
@@ -99,22 +99,22 @@ def default() -> ConfigDict:
 def _data() -> dict[str, Any]:
     return {
         "name": "mnist",  # a data source
-        "folder": "",  # folder with the original files; "" fetches them
+        "folder": "",  # folder with the original files; "" downloads them
         "public_fraction": 0.5,  # share of the training images that the cloud sees
         "public_missing_classes": (),  # classes that the public half lacks
-        "validation_fraction": 0.1,  # share of each half kept for choosing
-        # How devices share the private half: "dirichlet" by label, "dirichlet_capped"
-        # (nobody gets much more than twice an equal share), "iid", "shards" of sorted
-        # labels, "quantity" (sizes differ), "domain" (edges differ in dataset).
+        "validation_fraction": 0.1,  # share of each half kept for validation
+        # Split of the private half: "dirichlet" by label, "dirichlet_capped" (at most
+        # about twice an equal share each), "iid", "shards" of sorted labels, "quantity"
+        # (sizes differ), "domain" (edges differ in dataset).
         "partition": "dirichlet",
-        "alpha": 0.3,  # Dirichlet concentration of the private split; small is skewed
-        "shards_per_client": 2,  # of the partition "shards"
-        "domains": (),  # of "domain": datasets, edge after edge in turn; name is one
+        "alpha": 0.3,  # Dirichlet concentration of the private split; small: non-IID
+        "shards_per_client": 2,  # for the partition "shards"
+        "domains": (),  # for "domain": datasets of the edges, in turn, with name
     }
 
 
 def _pretrain() -> dict[str, Any]:
-    return {  # the cloud's teacher on the public half
+    return {  # the cloud's net on the public half
         "rounds": 10,
         "steps": 100,  # per round
         "batch_size": 128,
@@ -134,7 +134,7 @@ def _local() -> dict[str, Any]:
         "flip": False,  # mirrors half of them left to right
         "replay_weight": 1.0,  # of the loss on generated images
         "replay_size": 2048,  # images that a device generates to replay
-        "scratch_learning_rate": 2e-3,  # of the baseline that trains alone from scratch
+        "scratch_learning_rate": 2e-3,  # of the baseline that trains from scratch
     }
 
 
@@ -145,11 +145,11 @@ def _energy() -> dict[str, Any]:
         "end_device": "jetson_nano",
         "cloud_edge_link": "fibre",  # profile that turns bytes into joules
         "edge_end_link": "wifi",
-        "link_view": "average",  # all energy over all bytes; or "marginal": one more
-        "include_idle": False,  # joules of parties that wait while another tier works
-        "cloud_water": "none",  # whose litres per kWh the cloud's site has
+        "link_view": "average",  # all energy over all bytes; "marginal": one more byte
+        "include_idle": False,  # count parties that wait for another tier
+        "cloud_water": "none",  # row of the table of water use per kWh
         "country": "World",  # row of the grid intensity table
-        "cloud_contracted_share": 0.0,  # carbon-free energy bought; market-based only
+        "cloud_contracted_share": 0.0,  # contracted carbon-free energy
         "edge_contracted_share": 0.0,
         "end_contracted_share": 0.0,
     }
@@ -158,7 +158,7 @@ def _energy() -> dict[str, Any]:
 def smoke(config: ConfigDict) -> None:
     """Shrinks a config in place: generated data, two rounds of two steps everywhere.
 
-    The experiment gets the suffix "_smoke", so that no table mixes the two up.
+    The experiment gets the suffix "_smoke", so that no table mixes it with full runs.
 
     Args:
       config: any config of the schema.
@@ -166,7 +166,7 @@ def smoke(config: ConfigDict) -> None:
     config.experiment += "_smoke"
     config.data.update(name="fake", folder="")
     config.topology.num_edges = min(config.topology.num_edges, 2)
-    enough = max(2, len(config.nets.end.split(",")))  # every kind of net stays
+    enough = max(2, len(config.nets.end.split(",")))  # keeps every kind of net
     config.topology.devices_per_edge = min(config.topology.devices_per_edge, enough)
     if config.data.domains:
         config.data.domains = ("fake", "digits")[: config.topology.num_edges]
@@ -262,7 +262,7 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
 
 
 def completed(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """What `to_dict` gave in any version: a field that it lacks has its default."""
+    """The output of `to_dict` of any version; missing fields get their default."""
 
     def filled(own: Any, known: Any) -> Any:
         if not (isinstance(own, Mapping) and isinstance(known, Mapping)):
@@ -329,7 +329,7 @@ def _refusal(error: Exception) -> ConfigError | None:
         return None
     own = [frame for frame in frames if "ml_collections" not in frame.filename]
     line = own[-1].line or ""
-    # The dict knows the last part of the name only; the line in the file has the rest.
+    # The dict has only the last part of the name; the line in the file has the rest.
     message = str(error)
     quoted = re.search(r'instead of "(\w+)"', message) or re.search(
         r"[\"'](\w+)[\"']", message

@@ -1,4 +1,4 @@
-"""The part of the schema that says what a federation does in a round."""
+"""The part of the schema about federated rounds."""
 
 import math
 from typing import Any
@@ -44,31 +44,31 @@ def defaults() -> dict[str, Any]:
     """The section with its default values: fields, types, meaning."""
     return {
         "rounds": 50,
-        "active": 10,  # devices that are sampled in a round
-        "steps": 20,  # of SGD on a device in a round
+        "active": 10,  # devices sampled per round
+        "steps": 20,  # SGD steps of a device per round
         "batch_size": 32,
         "learning_rate": 0.01,
         "decay": 0.99,  # of the learning rate, per round
-        "momentum": 0.0,  # of SGD, from zero in each round
-        "share": "all",  # the layers that are sent; "head": the last, linear one
-        "statistics": "average",  # BatchNorm's; "own": never sent down
-        "aggregator": "mean",  # "median" and "trimmed_mean" bear with false updates
-        "compression": "none",  # of what devices send, with error feedback
-        "keep": 0.1,  # share of the values that "topk" sends
-        "evaluate_every": 5,  # rounds; a checkpoint is written as often
-        "faults": {  # probabilities, for each sampled device and round
+        "momentum": 0.0,  # of SGD, reset in each round
+        "share": "all",  # layers that are sent; "head": the last layer only
+        "statistics": "average",  # of BatchNorm; "own": sent up, never down
+        "aggregator": "mean",  # "median", "trimmed_mean": robust to Byzantine updates
+        "compression": "none",  # of the devices' updates, with error feedback
+        "keep": 0.1,  # share of values that "topk" sends
+        "evaluate_every": 5,  # rounds; also the interval of checkpoints
+        "faults": {  # probabilities per sampled device and round
             "drop": 0.0,  # sends nothing
             "nan": 0.0,  # sends numbers that are not finite
             "stale": 0.0,  # sends the message of another round
             "shape": 0.0,  # sends a message of another size
-            "straggler": 0.0,  # does a share of its steps only
-            "straggler_share": 0.5,  # that share
-            "flip": 0.0,  # share of devices whose labels are reversed, all along
+            "straggler": 0.0,  # does only a share of its steps
+            "straggler_share": 0.5,  # this share
+            "flip": 0.0,  # share of devices with flipped labels, in all rounds
         },
         "privacy": {  # client-level differential privacy
-            "clip": 0.0,  # largest norm of an update; 0 for no privacy
-            "noise_multiplier": 1.0,  # noise over `clip`
-            "delta": 1e-5,  # of the (epsilon, delta) that is reported
+            "clip": 0.0,  # clipping norm C of an update; 0: no privacy
+            "noise_multiplier": 1.0,  # z: deviation z C / m in the mean of m devices
+            "delta": 1e-5,  # of the reported (epsilon, delta)
         },
         **_methods(),
     }
@@ -77,51 +77,51 @@ def defaults() -> dict[str, Any]:
 def _methods() -> dict[str, Any]:
     """The sections of the methods that have fields of their own."""
     return {
-        "fedprox": {"weight": 0.1},  # of the distance to the net that was sent
+        "fedprox": {"weight": 0.1},  # of the proximal term
         "fedavgm": {"learning_rate": 1.0, "momentum": 0.9},  # of the server
-        "fedadam": {  # the server's
+        "fedadam": {  # of the server
             "learning_rate": 0.01,
             "b1": 0.9,
             "b2": 0.99,
-            "tau": 1e-3,  # bounds the step where changes are small
+            "tau": 1e-3,  # added to the root of the second moment
         },
-        "hierarchical": {"period": 5},  # rounds between the cloud's visits
+        "hierarchical": {"period": 5},  # rounds between two averages at the cloud
         "feddistill": {"weight": 0.1},  # of the divergence from the mean logits
         "fedgen": _generator(),
         "relay_rounds": {
             **_generator(),
-            "ema": 0.7,  # weight of the past in the net that is served
-            "hop_steps": 50,  # of the server's last layer in a round
+            "ema": 0.7,  # decay of the EMA net that devices use
+            "hop_steps": 50,  # of the server's last layer per round
             "hop_batch_size": 64,
-            "hop_learning_rate": 1e-3,  # falls by a cosine in each round
+            "hop_learning_rate": 1e-3,  # cosine schedule in each round
         },
-        "feddf": {  # on real images: the public half, without labels; not data-free
-            "steps": 50,  # of the student in a round
+        "feddf": {  # not data-free: uses the public images, without labels
+            "steps": 50,  # of the student per round
             "batch_size": 64,
-            "learning_rate": 1e-3,  # falls by a cosine in each round
+            "learning_rate": 1e-3,  # cosine schedule in each round
         },
         "fedftg": {
-            "steps": 10,  # of the generator in a round
-            "student_steps": 5,  # per generator step, on its images
+            "steps": 10,  # of the generator per round
+            "student_steps": 5,  # per generator step, on the same images
             "batch_size": 50,
-            "learning_rate": 1e-3,  # of the student; falls by a cosine in each round
+            "learning_rate": 1e-3,  # of the student; cosine schedule in each round
             "generator_learning_rate": 0.01,
-            "cross_entropy": 1.0,  # weight: the devices find the asked class
-            "diversity": 1.0,  # weight: unlike noise gives unlike images
+            "cross_entropy": 1.0,  # weight: the devices predict the target label
+            "diversity": 1.0,  # weight: different noise gives different images
         },
     }
 
 
 def _generator() -> dict[str, Any]:
-    """The generator of features, and what devices make of it."""
+    """The feature generator, and its use on devices."""
     return {
         "noise_size": 32,
-        "steps": 50,  # of the generator in a round
-        "batch_size": 32,  # generated features in a step, there and on devices
+        "steps": 50,  # of the generator per round
+        "batch_size": 32,  # generated features per step, on server and devices
         "learning_rate": 3e-4,  # of the generator
         "weight_decay": 0.01,  # of the generator
-        "weight": 10.0,  # of both terms on devices
-        "decay": 0.98,  # of that weight and that rate, per round
+        "weight": 10.0,  # of both generator terms of the devices' loss
+        "decay": 0.98,  # of `weight` and `learning_rate`, per round
     }
 
 
@@ -211,13 +211,13 @@ def is_federated(config: ConfigDict) -> bool:
 def has_cloud_net(config: ConfigDict) -> bool:
     """Whether a federation teaches the net of its cloud: the method's `has_cloud_net`.
 
-    It makes none where no changes of nets are sent, or those of the last layer alone.
+    It has none if no changes of nets are sent, or only those of the last layer.
     """
     return config.protocol.name not in NO_UPDATES and config.federated.share == "all"
 
 
 def check(config: ConfigDict) -> None:
-    """Checks what the fields of a federation ask of each other and of others.
+    """Checks the fields of a federation against each other and against other fields.
 
     Args:
       config: a config whose fields have passed their own rules.
@@ -264,7 +264,7 @@ def _check_nets(config: ConfigDict) -> None:
 
 
 def _check_server(config: ConfigDict) -> None:
-    """What a server needs that distils the nets of its devices."""
+    """Checks the needs of a server that distils the nets of its devices."""
     name, hop = config.protocol.name, config.up_end_cloud
     if name == "relay_rounds" and config.federated.aggregator != "mean":
         allowed = f"'mean' in {name}, whose changes of several rounds are averaged"
@@ -283,7 +283,7 @@ def _check_server(config: ConfigDict) -> None:
 
 
 def _check_updates(config: ConfigDict) -> None:
-    """Refuses what would do nothing where no change of a net is sent."""
+    """Refuses settings without effect if no change of a net is sent."""
     name = config.protocol.name
     for field, wanted in UPDATES.items():
         if name in NO_UPDATES and config.federated[field] != wanted:
@@ -304,7 +304,7 @@ def _check_faults(config: ConfigDict) -> None:
 
 
 def _check_privacy(config: ConfigDict) -> None:
-    """Refuses privacy where more than the noisy mean would tell of a device."""
+    """Refuses privacy if more than the noisy mean depends on a device."""
     clip, name = config.federated.privacy.clip, config.protocol.name
     if not clip:
         return

@@ -1,4 +1,4 @@
-"""The part of the schema that says which hops there are, and what each is made of."""
+"""The part of the schema about hops: which there are, and their settings."""
 
 from typing import Any
 
@@ -66,41 +66,41 @@ def _hop() -> dict[str, Any]:
         "student_steps": 4,  # per generator step
         "batch_size": 128,
         "bank_size": 4096,  # generated images kept for the student
-        "bank_policy": "newest",  # which are kept; "reservoir": any, with equal chance
+        "bank_policy": "newest",  # what a full bank keeps; or "reservoir" (uniform)
         "learning_rate": 2e-3,  # of the student
         "generator_learning_rate": 2e-2,
-        # Decay of the generator's moving average, which is sent in its place and makes
-        # half of a student's fresh images; 0 keeps none.
+        # Decay of the generator's exponential moving average (EMA). The EMA is sent in
+        # place of the generator and makes half of a student's fresh images; 0: no EMA.
         "generator_average": 0.0,
-        "inner_steps": 1,  # per step, where a batch is optimised before it is used
-        "batchnorm_momentum": 1.0,  # of the newest batch's moments; 1 keeps no history
+        "inner_steps": 1,  # per step, for distillers that optimise each batch
+        "batchnorm_momentum": 1.0,  # weight of the newest batch; 1: no history
         "shift": 0,  # largest random shift of a student's images, in pixels
         "flip": False,  # mirrors half of them left to right
         "temperature": 4.0,  # softens the teacher's and the student's logits
-        # Of several teachers: by their share of the label asked for ("label_counts");
-        # of each class whatever was asked for, with their probabilities put to equal
-        # priors, and their statistics compared under their own mix of classes
-        # ("by_class"); or "equal".
+        # How several teachers are combined: weighted by their share of images of the
+        # target label ("label_counts"); class by class, with prior-adjusted logits and
+        # statistics under each teacher's own label mix ("by_class"); or "equal". See
+        # `relay/ensemble.py`.
         "teacher_weights": "label_counts",
-        "weights": {  # of the loss terms; a distiller uses some of them
-            "cross_entropy": 1.0,  # the teacher finds the asked class
-            "one_hot": 0.0,  # the teacher is certain, of whichever class
-            "batchnorm": 1.0,  # batch statistics match the teacher's running ones
-            "activation": 0.0,  # the teacher's features are excited
+        "weights": {  # of the loss terms; each distiller uses some of them
+            "cross_entropy": 1.0,  # the teacher predicts the target label
+            "one_hot": 0.0,  # the teacher is certain, of any class
+            "batchnorm": 1.0,  # statistics match the teacher's running ones
+            "activation": 0.0,  # the teacher's features are large
             "adversarial": 5.0,  # teacher and student disagree
-            "balance": 1.0,  # the teacher finds all classes equally often
+            "balance": 1.0,  # the teacher predicts all classes equally often
             "total_variation": 0.0,  # neighbouring pixels are alike
-            "contrastive": 0.0,  # images are unlike each other and those before
-            "attention": 0.0,  # the student looks where the teacher looks
+            "contrastive": 0.0,  # images differ from each other and earlier ones
+            "attention": 0.0,  # attention maps of student and teacher match
         },
-        "adversarial_mask": "none",  # adversarial term only where the two agree, or not
+        "adversarial_mask": "none",  # all images; or "agree", "disagree" only
     }
 
 
 def _upward_hop(*, learning_rate: float) -> dict[str, Any]:
     hop = _hop() | {"rounds": 5, "temperature": 2.0, "learning_rate": learning_rate}
-    # The statistics of teachers heard by label contradict each other, and a class that
-    # only some of them know is found by its cross-entropy alone.
+    # The statistics of teachers weighted by label contradict each other, and a class
+    # that only some of them know is found by its cross-entropy alone.
     hop["weights"] |= {"batchnorm": 0.1, "adversarial": 2.0}
     return hop
 
@@ -111,7 +111,7 @@ def smoke(config: ConfigDict) -> None:
         hop = config[name]
         hop.update(rounds=2, steps=2, batch_size=8, student_steps=1, bank_size=32)
         hop.inner_steps = min(hop.inner_steps, 2)
-    # Another dataset and another run would have to be fetched; digits are at hand.
+    # Another dataset or run would have to be downloaded; digits are available.
     kept = ["kd_digits" if _substitute(b) else b for b in config.protocol.baselines]
     config.protocol.update(baselines=tuple(dict.fromkeys(kept)), start_from="")
 
@@ -170,7 +170,7 @@ def devices_train(config: ConfigDict) -> bool:
 
 
 def check(config: ConfigDict) -> None:
-    """Checks what the fields of the hops and of the protocol ask of each other.
+    """Checks the fields of the hops and of the protocol against each other.
 
     Args:
       config: a config whose fields have passed their own rules.
@@ -196,7 +196,7 @@ def check(config: ConfigDict) -> None:
 
 
 def _check_others(config: ConfigDict) -> None:
-    """Refuses, in any other protocol, what routes alone have."""
+    """Refuses, in any other protocol, the fields that only routes have."""
     protocol = config.protocol
     fields = ("route", ()), ("baselines", ()), ("start_from", "")
     for field, empty in (*fields, ("hand_on_generators", False)):

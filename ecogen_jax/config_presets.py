@@ -1,4 +1,4 @@
-"""Where experiments on hops start from: the settings that several of them share."""
+"""Settings that several experiments share."""
 
 from ml_collections import ConfigDict
 
@@ -22,7 +22,7 @@ def from_lenet(experiment: str, *route: str, dataset: str = "mnist") -> ConfigDi
 
 
 def from_skewed_devices(experiment: str, *route: str, num_edges: int = 1) -> ConfigDict:
-    """Five devices below each edge, trained alone on skewed private images.
+    """Five devices below each edge, each trained alone on non-IID private images.
 
     Args:
       experiment: names the folder of the runs.
@@ -44,17 +44,17 @@ def _hops(experiment: str, *route: str) -> ConfigDict:
 
 
 def for_lenets(config: ConfigDict, *hops: str) -> None:
-    """Sets what measured best on validation between LeNets on MNIST, in place.
+    """Sets the values that were best on validation between LeNets on MNIST, in place.
 
-    The weight of the adversary is to be chosen anew for another dataset: on
-    Fashion-MNIST this one undoes the student, see `configs/hops/a4.py`.
+    Choose the weight of the adversarial term again for another dataset: on
+    Fashion-MNIST this one harms the student, see `configs/hops/a4.py`.
 
-    Their logits have no bound, so that an adversary which may look for any image finds
-    ever larger ones and undoes the student; where it has to keep the student's
-    agreement it does not (`ablation.any_adversary` in `papers_repro/dfkd/`).
+    The logits of LeNets have no bound. Without a mask, the adversarial term drives them
+    ever higher and harms the student; on images where teacher and student agree, it
+    does not (`ablation.any_adversary` in `papers_repro/dfkd/`).
 
     Args:
-      config: of hops between nets that record their moments.
+      config: of hops between nets with running feature statistics.
       *hops: names of the sections.
     """
     config.generator.width = 8
@@ -70,18 +70,18 @@ def for_lenets(config: ConfigDict, *hops: str) -> None:
 
 
 def for_skewed_teachers(config: ConfigDict, *hops: str) -> None:
-    """Sets what measured best on validation from skewed devices up, in place.
+    """Sets the values that were best on validation for up hops from non-IID devices.
 
-    The weight of the statistics stands for teachers whose batches are weighed by their
-    own mix of classes (`ensemble.ensemble`); where all images weighed alike, the
-    statistics of skewed teachers contradicted each other, and 0.3 was best. It was
-    chosen at the edges of D2, on one partition.
+    The weight of the statistics term is for statistics under each teacher's own label
+    mix (`ensemble.ensemble`). With equal weights for all images, the statistics of
+    non-IID teachers contradicted each other, and 0.3 was best. The weight was chosen at
+    the edges of D2, on one partition.
 
-    Rounds are left to the config. More of them pay below a few small teachers: the
-    edges of D2 gained 1.6 points by 30 rounds of 40 steps instead of 10.
+    The config sets the number of rounds. More rounds help with a few small teachers:
+    the edges of D2 gained 1.6 points with 30 rounds of 40 steps instead of 10.
 
     Args:
-      config: of hops whose students start afresh below several teachers.
+      config: changed in place; of hops with several teachers and new students.
       *hops: names of the sections.
     """
     for name in hops:
@@ -98,9 +98,9 @@ def for_skewed_teachers(config: ConfigDict, *hops: str) -> None:
 def federated(experiment: str, method: str, *, dataset: str = "mnist") -> ConfigDict:
     """FedGen's published protocol: 20 devices, 10 a round, 200 rounds of 20 steps.
 
-    15,000 training images are shared out (their code takes 1,500 of each class for 20
-    users), 6,000 are kept for validation, and the rest is nobody's. Zhu et al.,
-    ICML 2021, section 5, with the MNIST settings of their code.
+    15,000 training images are split over the devices (their code takes 1,500 of each
+    class for 20 users), 6,000 are kept for validation, and the rest is not used. Zhu et
+    al., ICML 2021, section 5, with the MNIST settings of their code.
 
     Args:
       experiment: names the folder of the runs.
@@ -110,7 +110,7 @@ def federated(experiment: str, method: str, *, dataset: str = "mnist") -> Config
     config = default()
     config.experiment = experiment
     config.protocol.update(name=method, cycles=1)
-    # 0.9 of 5/18 of 60,000 images are trained on.
+    # 0.9 of 5/18 of 60,000 images are training images.
     config.data.update(
         name=dataset, public_fraction=13 / 18, validation_fraction=0.1, alpha=0.1
     )

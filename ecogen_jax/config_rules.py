@@ -1,4 +1,4 @@
-"""What a config's values may be, as one table, and the error that says so."""
+"""The allowed values of a config, as one table, and the error for all others."""
 
 import difflib
 import math

@@ -1,4 +1,4 @@
-"""Which fields of a config have no effect, because of what others say."""
+"""Which fields of a config have no effect, because of the values of others."""
 
 from collections.abc import Iterable
 from operator import attrgetter
@@ -23,14 +23,14 @@ _OPTIMISED = ("deep_inversion", "cmi", "fast", "nayer", "dense", "co_boosting")
 
 
 def without_effect(config: ConfigDict, fields: Iterable[str]) -> dict[str, str]:
-    """Finds the fields that nothing reads, and what is the cause.
+    """Finds the fields that nothing reads, and the cause.
 
     Args:
       config: a checked config.
       fields: dotted names, such as those that a command line sets.
 
     Returns:
-      For each field without effect the one that decides so, with its value, such as
+      For each field without effect, the field that causes it, with its value, such as
       "protocol.name = 'fedavg'".
     """
     idle = _idle(config)
@@ -43,7 +43,7 @@ def without_effect(config: ConfigDict, fields: Iterable[str]) -> dict[str, str]:
 
 
 def _idle(config: ConfigDict) -> dict[str, str]:
-    """Sections and fields that are not read -> the field that decides so."""
+    """Maps sections and fields that are not read to the field that causes it."""
     if config_federated.is_federated(config):
         idle = _idle_in_federation(config)
     elif config.protocol.name == "hops":
@@ -59,7 +59,7 @@ def _idle(config: ConfigDict) -> dict[str, str]:
     }
     if config.mesh.backend in ("loop", "scan"):
         idle["mesh.chunk"] = "mesh.backend"
-    if config.protocol.start_from:  # which asks for the same data in both runs
+    if config.protocol.start_from:  # which requires the same data in both runs
         return idle
     if config.data.public_fraction == 0:
         idle["data.public_missing_classes"] = "data.public_fraction"
@@ -110,7 +110,7 @@ def _idle_in_route(config: ConfigDict) -> dict[str, str]:
         idle["generator"] = "protocol.route"
     if first_tier(config) == "cloud":
         idle["local"] = "protocol.route"
-    else:  # devices train alone and from scratch; their batch is the least they get
+    else:  # devices train from scratch; `local.batch_size` is their fewest images
         idle |= dict.fromkeys(_REPLAY, "protocol.name")
         idle["pretrain"] = "protocol.route"
     if config.protocol.start_from:

@@ -149,7 +149,7 @@ def _energy() -> dict[str, Any]:
         "include_idle": False,  # count parties that wait for another tier
         "cloud_water": "none",  # row of the table of water use per kWh
         "country": "World",  # row of the grid intensity table
-        "cloud_contracted_share": 0.0,  # contracted carbon-free energy
+        "cloud_contracted_share": 0.0,  # carbon-free energy; market-based only
         "edge_contracted_share": 0.0,
         "end_contracted_share": 0.0,
     }

@@ -1,15 +1,24 @@
-"""Several teachers as one: logits weighted by who has seen which class.
+"""An ensemble of teachers: how their logits and statistics are combined.
 
-Weighted by the label that was asked for, `sum_k w[k, y_i] t_k(x_i)`, or class by class
-whatever was asked for, `sum_k w[k, c] t_k(x_i)[c]`. A teacher that has seen a single
-class finds it everywhere: by the label it is believed, by class it is compared with the
-others. Logits of different teachers have no common zero, and each has learnt how rare a
-class is with it, so by class `t_k` is `log softmax(log softmax(t_k) - log prior_k)`
-(logit adjustment: Menon et al., ICLR 2021).
+There are two ways to combine the logits `t_k` of teachers `k` on an image `x_i` that
+was generated for the target label `y_i`:
 
-A teacher recorded moments of its own mix of classes. With priors, and where it is said
-what was asked for, those of a batch are taken of the same mix: image `i`, generated
-for class `y_i`, weighs as `prior_k(y_i)`.
+1. By the target label: `sum_k w[k, y_i] t_k(x_i)`. All logits of a teacher get its
+   weight for the target label.
+2. Class by class: `sum_k w[k, c] t_k(x_i)[c]` for each class `c`, whatever the target
+   label. Here the logits are first adjusted for the teacher's label prior,
+   `log softmax(log softmax(t_k) - log prior_k)` (logit adjustment: Menon et al., ICLR
+   2021), because logits of different teachers have no common zero, and each teacher has
+   also learnt how rare a class is in its own data.
+
+A teacher that has seen a single class predicts it on every image. The first way takes
+its word for images of that class; the second compares it with the other teachers.
+
+The statistics term is the mean of the teachers' `losses.batchnorm_statistics`, each
+weighted by the teacher's mean weight. A teacher's running feature statistics come from
+its own label mix. So with priors and target labels (`asked`), the statistics of a
+generated batch are weighted by the same mix: image `i` has a weight proportional to
+`prior_k(y_i)`.
 """
 
 import contextlib
@@ -25,8 +34,8 @@ from ecogen_jax.nets.functional import Net, Variables, weighing
 from ecogen_jax.types import Leaf, PyTree
 
 PRIOR_IMAGES = 10.0
-"""Images of each class that a teacher counts as having seen besides: its logits know
-little of how much rarer than rare a class is."""
+"""Pseudo-count: images added to each class of each teacher. Its logits do not tell a
+rare class from an even rarer one."""
 
 
 @struct.dataclass
@@ -38,9 +47,9 @@ class Teachers:
         the members of that group.
       weights: `[teachers, classes]`, members in group order; a column sums to 1, or
         to 0 for a class that no teacher knows.
-      log_priors: the share of each class in what each teacher has learnt from,
-        `[teachers, classes]`, see `log_priors`; None for teachers whose logits and
-        moments are taken as they are.
+      log_priors: log share of each class in the training data of each teacher,
+        `[teachers, classes]`, see `log_priors`; None if logits and statistics of the
+        teachers are not adjusted.
     """
 
     groups: tuple[Variables, ...]
@@ -49,14 +58,14 @@ class Teachers:
 
 
 class Judgement(NamedTuple):
-    """What the teachers together make of a batch of images.
+    """The output of all teachers together on a batch of images.
 
     Attributes:
-      logits: weighted over teachers, `[batch, classes]`.
+      logits: weighted sum over teachers, `[batch, classes]`.
       batchnorm: `losses.batchnorm_statistics`, averaged with each teacher's mean
         weight.
       activation: `losses.activation`, averaged likewise.
-      moments: averaged batch moments for the next call, `[members, ...]` by group.
+      moments: EMA of the batch moments for the next call, `[members, ...]` by group.
     """
 
     logits: jax.Array
@@ -90,7 +99,7 @@ def equal_weights(counts: jax.Array) -> jax.Array:
 
 
 def by_class_weights(counts: jax.Array) -> jax.Array:
-    """`w_kc = sqrt(n_kc) / sum_j sqrt(n_jc)`: a few images of a class tell much of it.
+    """`w_kc = sqrt(n_kc) / sum_j sqrt(n_jc)`: a few images teach much of a class.
 
     Args:
       counts: as of `label_count_weights`.
@@ -102,7 +111,7 @@ def by_class_weights(counts: jax.Array) -> jax.Array:
 
 
 def log_priors(counts: jax.Array) -> jax.Array:
-    """`log((n_kc + m) / sum_j (n_kj + m))`, with `m` images of each class for nothing.
+    """`log((n_kc + m) / sum_j (n_kj + m))`, with a pseudo-count `m` for each class.
 
     Args:
       counts: as of `label_count_weights`.
@@ -115,11 +124,11 @@ def log_priors(counts: jax.Array) -> jax.Array:
 
 
 def first_moments(teachers: Teachers) -> PyTree:
-    """Where the moving average of batch moments starts: the teachers' own statistics.
+    """First value of the EMA of batch moments: the teachers' own statistics.
 
-    An average that starts there starts with a loss of 0 and grows into the batches'.
+    With this start, the loss on statistics starts at 0.
     """
-    # Copies, since a hop's state is donated and the teachers are not.
+    # Copies, since the state of a hop is donated but its teachers are not.
     return tuple(jax.tree.map(jnp.copy, group.stats) for group in teachers.groups)
 
 
@@ -139,12 +148,12 @@ def ensemble(
       nets: one net for each group of `teachers`.
       teachers: their variables and weights.
       images: `[batch, height, width, channels]` in [0, 1].
-      labels: the class each image was generated for, `[batch]`, to weight teachers by;
-        None: class by class, under equal priors where there are `log_priors`.
-      asked: the class each image was generated for, in either case, so that moments
-        are taken of each teacher's mix; None: all images weigh alike.
-      moments: the moving average of batch moments so far, see `Judgement`; None where
-        `momentum` is 1.
+      labels: the target label of each image, `[batch]`, to combine teachers by it;
+        None: class by class, with prior-adjusted logits if there are `log_priors`.
+      asked: the target label of each image, in both cases, to weight moments by each
+        teacher's label mix; None: all images have equal weight.
+      moments: the EMA of the batch moments so far, see `Judgement`; None if `momentum`
+        is 1.
       momentum: weight of this batch in it.
     """
     shares, by_class = _without_labels(teachers.weights)
@@ -184,14 +193,14 @@ def ensemble(
 
 
 def _rows(priors: Leaf | None, rows: slice) -> Leaf | None:
-    """Those of some teachers, `[teachers, 1, classes]`."""
+    """The priors of some teachers, `[teachers, 1, classes]`."""
     return None if priors is None else priors[rows, None]
 
 
 def _own_mix(
     log_prior: jax.Array | None, asked: jax.Array | None
 ) -> contextlib.AbstractContextManager[None]:
-    """Weighs a batch as if its classes were as frequent as they are with a teacher."""
+    """Weights a batch as if its classes had the frequencies of a teacher's data."""
     if log_prior is None or asked is None:
         return contextlib.nullcontext()
     return weighing(jax.nn.softmax(log_prior[0, asked]))
@@ -203,7 +212,7 @@ def _said(
     log_prior: jax.Array | None,
     labels: jax.Array | None,
 ) -> jax.Array:
-    """What one teacher adds to the logits, see `ensemble`."""
+    """The contribution of one teacher to the logits, see `ensemble`."""
     if labels is not None:
         return weight[labels][:, None] * logits
     if log_prior is not None:
@@ -216,5 +225,5 @@ def _without_labels(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     shares = jnp.mean(weights, axis=1)
     shares = shares / jnp.sum(shares)
     known = jnp.sum(weights, axis=0, keepdims=True) > 0
-    # A class that nobody knows keeps the logit that the teachers give it.
+    # A class that no teacher knows keeps the logit that the teachers give it.
     return shares, jnp.where(known, weights, shares[:, None])

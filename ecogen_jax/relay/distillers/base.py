@@ -1,4 +1,4 @@
-"""What every distiller is: two pure functions over one state, and what sizes them."""
+"""The interface of distillers: two pure functions over one state, and their sizes."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -15,22 +15,22 @@ from ecogen_jax.types import Key, Leaf, PyTree
 Metrics = dict[str, jax.Array]
 
 COLLAPSE = "one_class_steps"
-"""The metric of a step that is no loss: see `HopState`."""
+"""The only metric of a step that is not a loss: see `HopState`."""
 
 
 class Weights(NamedTuple):
     """Weights of the loss terms; the equations are in `ecogen_jax.losses`.
 
     Attributes:
-      cross_entropy: the teacher finds the class that was asked for.
-      one_hot: the teacher is certain, of whichever class.
-      batchnorm: the batch has the statistics that the teacher's BatchNorm remembers.
-      activation: the teacher's features are excited.
+      cross_entropy: the teacher predicts the target label.
+      one_hot: the teacher is certain, of any class.
+      batchnorm: the batch matches the teacher's running feature statistics.
+      activation: the teacher's features are large.
       adversarial: teacher and student disagree.
-      balance: the teacher finds all classes equally often.
+      balance: the teacher predicts all classes equally often.
       total_variation: neighbouring pixels are alike.
-      contrastive: images are unlike each other and those before.
-      attention: of the student: it looks where the teacher looks.
+      contrastive: images differ from each other and from earlier ones.
+      attention: of the student: its attention maps match the teacher's.
     """
 
     cross_entropy: float = 0.0
@@ -56,16 +56,15 @@ class Generation(NamedTuple):
       learning_rate: of the generator's Adam (b1 = 0.5).
       weights: of the loss terms.
       adversarial_mask: see `losses.adversarial`.
-      inner_steps: generator steps within one step, for the methods that optimise a
-        batch to its end before it is used.
-      batchnorm_momentum: weight of the newest batch in the moving average of the
-        batch moments; 1 keeps no history.
+      inner_steps: generator steps within one step, for the methods that finish the
+        optimisation of a batch before it is used.
+      batchnorm_momentum: weight of the newest batch in the exponential moving average
+        (EMA) of the batch moments; 1 keeps no history.
       augmentation: of a student's images.
       bank_policy: what a full bank keeps, `newest` or `reservoir`, see `bank`.
-      average: decay of the generator's moving average; 0 keeps none.
-      by_class: whether teachers are weighted class by class rather than by the label
-        that was asked for, and statistics compared under their own mix of classes, see
-        `ensemble`.
+      average: decay of the EMA of the generator; 0 keeps none.
+      by_class: whether teachers are combined class by class rather than by the target
+        label, with statistics under their own label mix, see `ensemble`.
     """
 
     shape: tuple[int, int, int]
@@ -92,9 +91,9 @@ class Study(NamedTuple):
       total_steps: student steps of the whole hop.
       learning_rate: of Adam, falling to 2 % by a cosine over `total_steps`.
       temperature: `T` of the distillation loss.
-      keep_statistics: whether BatchNorm runs on the statistics that the student came
-        with. A student that has learnt from real images keeps them, since those of
-        synthetic images would be worse; a fresh student has none to keep.
+      keep_statistics: whether BatchNorm uses the statistics that the student started
+        with. A student that has learnt from real images keeps them, since statistics
+        of synthetic images would be worse; a new student has none to keep.
     """
 
     steps: int
@@ -105,29 +104,29 @@ class Study(NamedTuple):
 
 
 class Hop(NamedTuple):
-    """The nets and sizes of a hop: what every builder gets."""
+    """The nets and sizes of a hop: the arguments of every builder."""
 
     student: Net
     teachers: Sequence[Net]
     generator: Net
     generation: Generation
     study: Study
-    clip: float = 0.0  # largest norm of a gradient; 0 for any
+    clip: float = 0.0  # gradients are clipped to this norm; 0: no clipping
 
 
 class Asked(NamedTuple):
-    """What images are asked for: noise `[batch, latent]`, labels `[batch]`."""
+    """The generator's input: noise `[batch, latent]`, target labels `[batch]`."""
 
     latent: jax.Array
     labels: jax.Array
 
 
 class Made(NamedTuple):
-    """A batch of generated images, judged.
+    """A batch of generated images, with the teachers' output.
 
     Attributes:
       images: `[batch, height, width, channels]` in [0, 1].
-      labels: the class each was generated for, `[batch]`.
+      labels: the target labels, `[batch]`.
       logits: the teachers', `[batch, classes]`.
       terms: the loss terms, unweighted.
       moments: see `HopState`.
@@ -152,12 +151,12 @@ class HopState:
       generator: the image generator.
       generator_optimizer: optax state for what makes the images.
       bank: recent images with their labels and the teachers' logits.
-      moments: moving average of the batch moments at each teacher's BatchNorm inputs,
-        one tree a group of teachers, `[members, ...]`.
-      extra: what only this method keeps.
-      one_class_steps: int32 scalar, for how many steps on end the teachers have put
-        every generated image into one class: the sign of a collapse.
-      average: the generator's moving average, or None.
+      moments: EMA of the batch moments at each teacher's BatchNorm inputs, one tree per
+        group of teachers, `[members, ...]`.
+      extra: state that only this method has.
+      one_class_steps: int32 scalar, the number of consecutive steps in which the
+        teachers put every generated image into one class: the sign of a collapse.
+      average: the EMA of the generator, or None.
     """
 
     student: Variables
@@ -172,7 +171,7 @@ class HopState:
 
     @property
     def kept(self) -> Variables:
-        """The generator that outlives the hop: the moving average, if there is one."""
+        """The generator that is kept after the hop: the EMA, if there is one."""
         return self.generator if self.average is None else self.average
 
 
@@ -181,9 +180,9 @@ class Distiller(NamedTuple):
 
     Attributes:
       init: `init(student, generator, teachers, key) -> HopState`, with an empty bank.
-      step: `step(state, teachers, key) -> (HopState, metrics)`: images are made,
-        and the student steps that go with them are taken. The teachers are an
-        argument, so no step can change them.
+      step: `step(state, teachers, key) -> (HopState, metrics)`: makes images and takes
+        the student steps that belong to them. The teachers are an argument, so no step
+        can change them.
     """
 
     init: Callable[[Variables, Variables, Teachers, Key], HopState]
@@ -197,12 +196,12 @@ class Kind(NamedTuple):
       build: `build(student, teachers, generator, *, generation, study)`; teachers is
         one net for each group of the `Teachers` that `step` gets.
       terms: the fields of `Weights` that it uses.
-      keeps_generator: whether a generator comes out that a receiver can replay.
+      keeps_generator: whether it leaves a generator that a receiver can replay.
       one_generator: whether one generator is trained from the first step to the last,
-        so that it can have a moving average.
-      by_class: whether teachers may be heard by class, see `ensemble`.
-      reads_logits: whether the student learns from what the teachers said of an image
-        when it was put into the bank.
+        so that it can have an EMA.
+      by_class: whether teachers may be combined class by class, see `ensemble`.
+      reads_logits: whether the student learns from the teachers' logits that were
+        stored with an image in the bank.
     """
 
     build: Callable[..., Distiller]

@@ -6,27 +6,28 @@ Fang et al., "Contrastive model inversion for data-free knowledge distillation",
     L = b L_bn + a CE(t, y) - c mean_i 1[argmax t_i = argmax s_i] KL(p_i || q_i)
       + d InfoNCE(h(local view), h(whole image); h(memory))
 
-and the best batch goes into the bank. `h` is a small head, trained along, on what the
-teachers see in an image; the memory holds what they saw in those before. An image so
-has to differ from the others of its batch and from those before. The student distils
-the bank:
+and the best batch goes into the bank. `h` is a small head on the teachers' features of
+an image, trained together with the generator; the memory holds the features of earlier
+images. So an image has to differ from the others of its batch and from earlier ones.
+The student is distilled on the bank:
 
     S minimises  T^2 KL(softmax(t / T) || softmax(s / T))
 
 Differs from the published recipe:
 
-- What a teacher sees are the spatial means of its stages' activations and its last
-  features, so that nets without BatchNorm have them too; published are the means of all
-  BatchNorm inputs.
-- The local view is a random part of the image (a quarter of its area or more) at full
-  size, of unchanged aspect; the other view is the image. No flips, no padded crops
-  there; a student has those of the hop's section (`shift`, `flip`).
-- All of the memory (4096) are negatives, where published are 4096 drawn of 40,960. Only
-  the batch's images are anchors, not the memory's as well; the head's Adam starts
-  afresh with each batch.
-- Student: Adam on a cosine instead of SGD at 0.1; a ring of the newest images, which
-  starts empty (published: about 50,000 images inverted before).
-- Generator: the conditional one of this project, and its own initialisation.
+- A teacher's features are the spatial means of its stages' activations and its last
+  features, so that nets without BatchNorm have them too (published: the means of all
+  BatchNorm inputs).
+- The local view is a random crop of the image (a quarter of its area or more), resized
+  to full size with unchanged aspect ratio; the other view is the image. No flips and no
+  padded crops for the views; the student's images have those of the hop's section
+  (`shift`, `flip`).
+- The whole memory (4096) is used as negatives (published: 4096 drawn from 40,960). Only
+  the batch's images are anchors, not those of the memory; the head's Adam is reset for
+  each batch.
+- Student: Adam with a cosine schedule instead of SGD at 0.1; a ring buffer of the
+  newest images, which starts empty (published: about 50,000 images inverted before).
+- Generator: the conditional one of this project, with its own initialisation.
 """
 
 from collections.abc import Sequence
@@ -58,7 +59,7 @@ LEAST_AREA = 0.25
 
 
 class Contrast(NamedTuple):
-    """What this method keeps, unless the weight of its term is 0.
+    """State of this method, unless the weight of its term is 0.
 
     Attributes:
       head: parameters of `project`.
@@ -138,7 +139,7 @@ def _contrast(hop: engine.Hop, received: Teachers, extra: Contrast) -> inversion
     def terms(params: PyTree, made: engine.Made, key: Key) -> Metrics:
         part = features(hop.teachers, received, cropped(made.images, key))
         whole = features(hop.teachers, received, jax.lax.stop_gradient(made.images))
-        # Only the local view is moved, as published; the others are where it goes.
+        # Only the local view gets a gradient, as published; the others are its targets.
         still = jax.lax.stop_gradient(params["head"])
         value = losses.info_nce(
             project(params["head"], part),
@@ -153,7 +154,7 @@ def _contrast(hop: engine.Hop, received: Teachers, extra: Contrast) -> inversion
 
 
 def features(nets: Sequence[Net], received: Teachers, images: jax.Array) -> jax.Array:
-    """What all teachers see in images, `[batch, features]`."""
+    """Features of all teachers on images, `[batch, features]`."""
 
     def means(net: Net, variables: Variables) -> jax.Array:
         activations = net.apply(variables, images, train=False).activations
@@ -171,7 +172,7 @@ def project(head: PyTree, seen: jax.Array) -> jax.Array:
     """The head: `[n, features]` to unit vectors `[n, HEAD_SIZE]`."""
     hidden = jax.nn.relu(seen @ head["hidden"] + head["hidden_bias"][None])
     out = hidden @ head["last"] + head["last_bias"][None]
-    # The floor keeps the gradient finite where the head gives zero.
+    # The floor keeps the gradient finite if the head outputs zero.
     norm = jnp.sum(jnp.square(out), axis=-1, keepdims=True) + 1e-12
     return out * jax.lax.rsqrt(norm)
 

@@ -8,21 +8,22 @@ and a new generator for each batch:
     w moves by     -0.01 * 0.99^step * sign(d CE(t, y) / d w), clamped to [0, 1]
     S minimises    T^2 KL(softmax(t(x') / T) || softmax(s(x') / T))
 
-where `p^(3)` and `q^(3)` have temperature 3, and an image is pushed to where the
-ensemble's answer changes most in a random direction `u ~ U(-1, 1)^classes` (ODS:
+where `p^(3)` and `q^(3)` have temperature 3, and an image is perturbed in the direction
+in which the ensemble's output changes most along a random `u ~ U(-1, 1)^classes` (ODS:
 Tashiro et al., NeurIPS 2020),
 
     x' = x + 8/255 sign(d/dx u . softmax(t(x) / 4))
 
 Differs from the published recipe:
 
-- The weights are divided by their sum, so that they say who is heard and not how loud.
-  Their gradient sums to 0 with them, so never do all of them fall. One step for each
-  batch of images, on a batch of the bank, where published is one for every batch of it.
-- Pushed images are clipped to [0, 1], and 8/255 is meant in [0, 1].
-- Student: Adam on a cosine instead of SGD at 0.01; a ring of the newest images.
-- Generator: the conditional one of this project, and its own initialisation. No
-  clipping of gradients, which Adam rescales anyway.
+- The weights are normalised by their sum, so that they do not scale the logits. Their
+  gradient, weighted by them, sums to 0, so they never all decrease together. One step
+  per batch of images, on one batch of the bank (published: on every batch of it).
+- Perturbed images are clipped to [0, 1], and 8/255 is in units of [0, 1].
+- Student: Adam with a cosine schedule instead of SGD at 0.01; a ring buffer of the
+  newest images.
+- Generator: the conditional one of this project, with its own initialisation. Gradients
+  are not clipped, since Adam rescales them anyway.
 """
 
 from collections.abc import Sequence
@@ -53,11 +54,11 @@ from ecogen_jax.types import Key, PyTree
 WEIGHT_RATE, WEIGHT_DECAY = 0.01, 0.99
 ADVERSARIAL_TEMPERATURE = 3.0
 PUSH, PUSH_TEMPERATURE = 8 / 255, 4.0
-LEAST_WEIGHT = 1e-6  # not 0, so that the sum never is
+LEAST_WEIGHT = 1e-6  # not 0, so that the sum is never 0
 
 
 class Boosting(NamedTuple):
-    """What this method keeps.
+    """State of this method.
 
     Attributes:
       weights: of the teachers, `[teachers]` in [0, 1].
@@ -82,7 +83,7 @@ def co_boosting(
     def init(
         taught: Variables, made: Variables, received: Teachers, key: Key
     ) -> HopState:
-        del key  # nothing is drawn
+        del key  # unused: nothing is random
         shares = jnp.sum(received.weights, axis=1) / jnp.sum(received.weights)
         extra = Boosting(shares, jnp.zeros((), jnp.int32))
         return engine.begin(hop, taught, made, received, extra=extra)
@@ -112,7 +113,7 @@ def _hard(params: PyTree, made: engine.Made, key: Key) -> Metrics:
 def heard(received: Teachers, weights: jax.Array) -> Teachers:
     """The teachers with weights `[teachers]`, for every class that is known.
 
-    One that is given with weight 0 for all classes is not heard at all.
+    A teacher that comes with weight 0 for all classes keeps weight 0.
     """
     known = jnp.sum(received.weights, axis=0) > 0
     present = jnp.sum(received.weights, axis=1) > 0
@@ -139,7 +140,7 @@ def boost(hop: engine.Hop, received: Teachers, state: HopState, key: Key) -> jax
 def study_pushed(
     hop: engine.Hop, received: Teachers, state: HopState, key: Key
 ) -> tuple[HopState, jax.Array]:
-    """The student's steps on pushed images of the bank, and the mean loss."""
+    """The student's steps on perturbed images of the bank, and the mean loss."""
     loss, generation = engine.softened(hop), hop.generation
 
     def one(state: HopState, key: Key) -> tuple[HopState, jax.Array]:
@@ -161,7 +162,7 @@ def pushed(
     labels: jax.Array,
     key: Key,
 ) -> jax.Array:
-    """Images moved by `PUSH` to where the ensemble's softmax changes, in [0, 1]."""
+    """Images perturbed by `PUSH` to change the ensemble's softmax most, in [0, 1]."""
     classes = hop.generation.num_classes
     direction = jax.random.uniform(key, (len(images), classes), minval=-1.0)
 
@@ -176,6 +177,6 @@ def pushed(
 CO_BOOSTING = Kind(
     co_boosting,
     frozenset(("cross_entropy", "batchnorm", "adversarial")),
-    by_class=False,  # what it learns is one weight a teacher
-    reads_logits=False,  # it asks about images that it has pushed
+    by_class=False,  # it learns one weight per teacher
+    reads_logits=False,  # the teachers are evaluated on perturbed images
 )

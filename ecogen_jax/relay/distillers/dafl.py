@@ -1,4 +1,4 @@
-"""DAFL: a generator that looks like data to the teacher, with no adversary.
+"""DAFL: a generator whose images look like data to the teacher; no adversarial term.
 
 Chen, Wang, Xu, Yang, Liu, Shi, Xu, Xu and Tian, "Data-free learning of student
 networks", ICCV 2019.
@@ -7,14 +7,14 @@ With `t = teacher(x)`, `s = student(x)`, `p = softmax(t)`, `x = G(z)` and featur
 before the teacher's last layer:
 
     G minimises  a CE(t, argmax t) - b mean |f| + c sum_c m_c log m_c,  m = mean_i p_i
-    S minimises  T^2 KL(softmax(t / T) || softmax(s / T))  on the very same images
+    S minimises  T^2 KL(softmax(t / T) || softmax(s / T))  on the same images
 
 Differs from the published recipe:
 - Both learn with Adam on one schedule (published: SGD for the student on CIFAR-10).
 - Batch and budget are those of the config (published on MNIST: 512, 24,000 steps).
-- The generator is ours: conditional, with a sigmoid at its end.
-- The balance has the natural logarithm: the published weight 5 of log10 is 2.17 here.
-- There may be several student steps on a batch, and several teachers.
+- The generator is ours: conditional, with a sigmoid output.
+- The balance uses the natural logarithm: the published weight 5 for log10 is 2.17 here.
+- There may be several student steps per batch, and several teachers.
 """
 
 from collections.abc import Sequence

@@ -3,19 +3,19 @@
 Yin, Molchanov, Alvarez, Li, Mallya, Hoiem, Jha and Kautz, "Dreaming to distill:
 data-free knowledge transfer via DeepInversion", CVPR 2020.
 
-With asked labels `y`, `t = teacher(x)`, `s = student(x)`, `x = sigmoid(v)` and `v`
-drawn from N(0, 1), shifted anew by up to two pixels in each step:
+With target labels `y`, `t = teacher(x)`, `s = student(x)`, `x = sigmoid(v)` and `v`
+drawn from N(0, 1), randomly shifted by up to two pixels in each step:
 
     v minimises  a CE(t, y) + b L_bn + c TV(x) - d JS(softmax(t / 3), softmax(s / 3))
     S minimises  T^2 KL(softmax(t / T) || softmax(s / T))   on the bank
 
-The term of `d` is the adaptive form. One step of the hop optimises one batch to its
-end and keeps it as it was where its loss was least.
+The term with weight `d` is the adaptive form. One step of the hop optimises one batch
+for all inner steps and keeps the state with the lowest loss.
 
 Differs from the published recipe:
 - Pixels are kept in [0, 1] by a sigmoid (published: free pixels, not clipped).
-- Each image has its own shift, which repeats the edge (published: one roll for all),
-  and the image that is kept is the shifted one, as the teachers saw it.
+- Each image has its own shift, with edge padding (published: one roll for all). The
+  shifted image is kept, as the teachers saw it.
 - Adam has `b1 = 0.5`; the student's is Adam too (published: SGD). No weight decay of
   the pixels (published on CIFAR-10: 0), and JS is not clamped.
 - Labels are drawn (published on CIFAR-10: all classes equally often).
@@ -58,7 +58,7 @@ def deep_inversion(
 ) -> Distiller:
     """Builds the distiller; see `base.Kind` for the arguments.
 
-    The generator is not used, and stays as it came.
+    The generator is not used and not changed.
     """
     hop = engine.Hop(student, teachers, generator, generation, study)
     study_bank = engine.study_bank(hop, engine.softened(hop))
@@ -66,7 +66,7 @@ def deep_inversion(
     def init(
         taught: Variables, made: Variables, received: Teachers, key: Key
     ) -> HopState:
-        del key  # nothing is drawn
+        del key  # unused: nothing is random
         return engine.begin(hop, taught, made, received)
 
     def step(state: HopState, received: Teachers, key: Key) -> tuple[HopState, Metrics]:

@@ -6,18 +6,21 @@ mean of the clients' logits `t`, student logits `s` and the labels `y` of a batc
     G, z minimise  CE(t, y) + L_bn - mean_i 1[argmax t_i != argmax s_i] KL(p_i || q_i)
     S minimises    T^2 KL(softmax(t / T) || softmax(s / T))  over all images so far
 
-The generator is new for each batch. Its images are pushed to where teacher and student
-disagree already, near the border between classes: the opposite of CMI's mask.
+The generator is new for each batch. Its adversarial term acts on images on which
+teacher and student already disagree, near the border between classes: the opposite of
+CMI's mask.
 
 Differs from the published recipe:
 
-- Student: Adam on a cosine instead of SGD at 0.005 to 0.01; steps on random batches of
-  the bank instead of passes over all images; the newest `bank_size` images are kept.
-- Generator: the conditional one of this project, and its own initialisation. No flips
-  and no crops between generator and teachers; a student has those of the hop's section
-  (`shift`, `flip`).
-- `L_bn` is averaged over the clients, where the published code sums: multiply its
-  weight by their number (`configs/federated/dense.py`) for theirs.
+- Student: Adam with a cosine schedule instead of SGD at 0.005 to 0.01; steps on random
+  batches of the bank instead of passes over all images; the bank keeps the newest
+  `bank_size` images.
+- Generator: the conditional one of this project, with its own initialisation. No flips
+  and no crops between generator and teachers; the student's images have those of the
+  hop's section (`shift`, `flip`).
+- `L_bn` is averaged over the clients; the published code sums. For the published loss,
+  multiply the published weight by the number of clients
+  (`configs/federated/dense.py`).
 - The plain ensemble is the setting `teacher_weights = "equal"`.
 """
 
@@ -52,7 +55,7 @@ def dense(
     def init(
         taught: Variables, made: Variables, received: Teachers, key: Key
     ) -> HopState:
-        del key  # nothing is drawn
+        del key  # unused: nothing is random
         return engine.begin(hop, taught, made, received)
 
     def step(state: HopState, received: Teachers, key: Key) -> tuple[HopState, Metrics]:

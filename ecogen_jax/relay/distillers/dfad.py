@@ -1,4 +1,4 @@
-"""DFAD: student and generator play one game over the distance of the logits.
+"""DFAD: student and generator play a minimax game over the distance of the logits.
 
 Fang, Song, Shen, Wang, Chen and Song, "Data-free adversarial distillation", 2019
 (https://arxiv.org/abs/1912.11006).
@@ -9,13 +9,13 @@ With `t = teacher(x)`, `s = student(x)` and `x = G(z)`:
     G maximises  mean |s - t|_1   in one step, after them
 
 Differs from the published recipe:
-- The student learns with Adam on a cosine (published: SGD, without a schedule).
+- The student is trained with Adam and a cosine schedule (published: SGD, constant).
 - Batch and budget are those of the config (published on MNIST: 512, 2,000 rounds of
   five student steps and one of the generator).
-- The generator is ours: conditional, with a sigmoid at its end; its Adam has b1 = 0.5
+- The generator is ours: conditional, with a sigmoid output; its Adam has b1 = 0.5
   (published: 0.9).
-- While it learns, the student is in inference mode (published: in training mode, which
-  makes a difference to nets with BatchNorm).
+- While the generator is trained, the student is in inference mode (published: in
+  training mode, which makes a difference for nets with BatchNorm).
 """
 
 from collections.abc import Sequence

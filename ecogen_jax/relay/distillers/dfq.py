@@ -1,4 +1,4 @@
-"""DFQ: an adversary that the teacher's BatchNorm statistics keep near the data.
+"""DFQ: adversarial images that the teacher's BatchNorm statistics keep near the data.
 
 Choi, Choi, El-Khamy and Lee, "Data-free network quantization with adversarial
 knowledge distillation", CVPR Workshops 2020; as a distiller of full-precision nets it
@@ -11,10 +11,11 @@ With `t = teacher(x)`, `s = student(x)`, `p = softmax(t)` and `x = G(z)`:
     S minimises  T^2 KL(softmax(t / T) || softmax(s / T))   on fresh images
 
 Differs from the published recipe:
-- The student learns with Adam on a cosine (published: SGD), batch and budget are those
-  of the config (published: 256, 8,000 generator steps with ten student steps each).
+- The student is trained with Adam and a cosine schedule (published: SGD). Batch size
+  and budget are those of the config (published: 256, 8,000 generator steps with ten
+  student steps each).
 - The generator is ours: conditional.
-- `T` is 1 in the config, as the published code runs in effect: it sets 20 and
+- `T` is 1 in the config, as in effect in the published code, which sets 20 and then
   overwrites it.
 """
 

@@ -1,10 +1,10 @@
-"""The engine of a hop: the parts that distillers are put together from.
+"""The engine of a hop: the parts from which distillers are built.
 
-A step of any distiller is: draw what is asked for (`draw`), make images of it and
-judge them (`judge`), improve what made them (`improve`), remember them (`remember`),
-and teach the student on what is remembered (`study_bank`) or on what is at hand
-(`teach`). Teachers always run in inference mode; the student does so while images are
-judged, and runs in training mode while it is taught.
+A step of any distiller: draw noise and target labels (`draw`), make images from them
+and compute their loss terms (`judge`), update the generator (`improve`), write the
+images into the bank (`remember`), and train the student on the bank (`study_bank`) or
+on given images (`teach`). Teachers always run in inference mode. The student runs in
+inference mode while images are judged, and in training mode while it is trained.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ StudentStep = Callable[[HopState, Teachers, Key], tuple[HopState, jax.Array]]
 
 
 def student_adam(hop: Hop) -> optax.GradientTransformation:
-    """The student's optimiser: Adam on a cosine over the whole hop."""
+    """The student's optimiser: Adam with a cosine schedule over the whole hop."""
     study = hop.study
     return clipped(adam(study.learning_rate, total_steps=study.total_steps), hop.clip)
 
@@ -65,8 +65,8 @@ def begin(
       taught: the student.
       made: the generator.
       received: the teachers.
-      optimizer: the optimiser's state of what makes images.
-      extra: what only the method keeps.
+      optimizer: optimiser state of the parameters that make images.
+      extra: state that only the method has.
     """
     generation = hop.generation
     return HopState(
@@ -120,18 +120,18 @@ def judge(
     divergence: str = "kl",
     temperature: float = 1.0,
 ) -> Made:
-    """What teachers and student make of images, as unweighted loss terms.
+    """The unweighted loss terms of images, from teachers and student.
 
-    A term whose weight is 0 is left out, and so is its work.
+    A term whose weight is 0 is not computed.
 
     Args:
       hop: its nets, sizes and weights.
       received: the teachers.
       state: its student, in inference mode, is the adversary.
       images: `[batch, height, width, channels]` in [0, 1].
-      labels: the classes asked for, `[batch]`.
-      asks: whether the classes asked for count: teachers are weighted by them, and
-        moments taken of each teacher's own mix of them (see `ensemble`).
+      labels: the target labels, `[batch]`.
+      asks: whether the target labels are used: to combine teachers, and to weight
+        moments by each teacher's own label mix (see `ensemble`).
       divergence: of the adversarial term, `kl`, `js` or `l1`.
       temperature: of the adversarial term.
     """
@@ -218,7 +218,7 @@ def improve(
     optimizer: PyTree,
     key: Key,
 ) -> tuple[PyTree, PyTree, Made]:
-    """One step of gradient descent: parameters, optimiser state, and what was made."""
+    """One step of gradient descent: parameters, optimiser state, and the batch made."""
     grads, made = jax.grad(objective, has_aux=True)(params, key)
     params, optimizer = descend(tx, grads, optimizer, params)
     return params, optimizer, made
@@ -232,18 +232,18 @@ def invert(
     *,
     steps: int,
 ) -> tuple[PyTree, Made]:
-    """Optimises one batch to its end, as model inversion does.
+    """Optimises one batch for all its steps, as model inversion does.
 
     Args:
-      objective: of the parameters, which hold all that makes the batch.
-      tx: the optimiser, started afresh.
+      objective: of the parameters, which include everything that makes the batch.
+      tx: the optimiser, with a new state.
       params: where to start.
       key: split over the steps.
       steps: how many steps.
 
     Returns:
-      The parameters after the last step, and the batch whose loss was least; one whose
-      loss is not finite, if there was any, so that it is seen.
+      The parameters after the last step, and the batch with the lowest loss; if any
+      loss was not finite, its batch, so that the error is noticed.
     """
     first = jax.eval_shape(objective, params, key)
     best = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), first[1])
@@ -264,7 +264,7 @@ def invert(
 def remember(
     hop: Hop, state: HopState, received: Teachers, made: Made, key: Key
 ) -> HopState:
-    """Writes a batch into the bank, and keeps watch for a collapse."""
+    """Writes a batch into the bank, and updates the detection of a collapse."""
     found = jnp.argmax(made.logits, axis=-1)
     known = jnp.sum(jnp.any(received.weights > 0, axis=0))
     collapsed = jnp.all(found == found[0]) & (known > 1)
@@ -286,7 +286,7 @@ def remember(
 def renewed(
     hop: Hop, state: HopState, params: PyTree, made: Made, optimizer: PyTree
 ) -> HopState:
-    """The state after a step of a generator that lives on, and of its moving average.
+    """The state after a step of a generator that is kept, with its EMA.
 
         average = decay average + (1 - decay) generator
 
@@ -304,7 +304,7 @@ def renewed(
 
 
 def metrics(state: HopState, made: Made, distillation: jax.Array) -> Metrics:
-    """What a step reports: every loss term, and the watch for a collapse."""
+    """The metrics of a step: every loss term, and the detection of a collapse."""
     return {
         **made.terms,
         "distillation": jnp.mean(distillation),
@@ -346,7 +346,8 @@ def teach(
 def study_bank(hop: Hop, loss: StudentLoss) -> StudentStep:
     """The student's steps on images drawn from the bank, in one scan.
 
-    Where images are augmented, the teachers are asked anew about what comes out.
+    If images are augmented, the teachers' logits are recomputed on the augmented
+    images.
 
     Args:
       hop: its nets and sizes.

@@ -6,7 +6,7 @@ step the meta generator is cloned, and the clone `g` and its noise `z` take
 
     L = b L_bn + a CE(t, y) - c mean_i 1[argmax t_i = argmax s_i] KL(p_i || q_i)
 
-where `L_bn` compares a moving average of the batch moments (`batchnorm_momentum`). The
+where `L_bn` compares an EMA of the batch moments (`batchnorm_momentum`). The
 meta generator then moves as first-order MAML does, by Adam on the sum of the clone's
 gradients, `sum_k dL/dg_k`. The student distils the bank:
 
@@ -14,11 +14,12 @@ gradients, `sum_k dL/dg_k`. The student distils the bank:
 
 Differs from the published recipe:
 
-- Student: Adam on a cosine instead of SGD at 0.2; a ring of the newest images.
-- Generator: the conditional one of this project. Its first layers are not drawn anew
-  half-way, and there is no warm-up without adversary and student.
-- No flips and no crops between generator and teachers; a student has those of the
-  hop's section (`shift`, `flip`).
+- Student: Adam with a cosine schedule instead of SGD at 0.2; a ring buffer of the
+  newest images.
+- Generator: the conditional one of this project. Its first layers are not reinitialised
+  half-way, and there is no warm-up without adversarial term and student.
+- No flips and no crops between generator and teachers; the student's images have those
+  of the hop's section (`shift`, `flip`).
 """
 
 from collections.abc import Sequence
@@ -59,13 +60,13 @@ def fast(
     hop = engine.Hop(student, teachers, generator, generation, study)
     inner, meta = summing(engine.generator_adam(hop)), meta_adam(hop)
     study_bank = engine.study_bank(hop, engine.softened(hop))
-    # Adam's step has one size for all, so noise in larger units learns faster.
+    # Adam's step size is the same for all, so larger units make the noise learn faster.
     unit = NOISE_LEARNING_RATE / generation.learning_rate
 
     def init(
         taught: Variables, made: Variables, received: Teachers, key: Key
     ) -> HopState:
-        del key  # nothing is drawn
+        del key  # unused: nothing is random
         return engine.begin(
             hop, taught, made, received, optimizer=meta.init(made.params)
         )

@@ -1,8 +1,9 @@
-"""Inversion: a batch is made by training the generator and its noise for it alone.
+"""Inversion: the generator and its noise are trained for a single batch.
 
-What CMI, Fast, NAYER, DENSE and Co-Boosting share. The labels of a batch are fixed, and
-all that makes its images, noise included, is optimised together (`engine.invert`). The
-parameters are a dictionary of at least `generator` and what the noise is made of.
+CMI, Fast, NAYER, DENSE and Co-Boosting share this code. The labels of a batch are
+fixed; everything that makes its images, including the noise, is optimised together
+(`engine.invert`). The parameters are a dictionary with at least `generator` and the
+parameters of the noise.
 """
 
 from collections.abc import Callable

@@ -1,9 +1,10 @@
-"""Teaching on the images of the moment: for methods with no bank and no asked class.
+"""Distillation on fresh images: for methods with no bank and no target labels.
 
-What DAFL, ZSKT, DFAD, DFQ and PRE-DFKD share on top of the engine. The generator is
-conditional, so a label is part of its noise; but nothing holds an image to that label,
-and it counts as what the teachers see in it. Each batch is written into the bank too,
-so that a report can show it; the student is not taught from there.
+DAFL, ZSKT, DFAD, DFQ and PRE-DFKD share this code on top of the engine. The generator
+is conditional, so a label is part of its input, but no loss ties an image to that
+label: the label of an image is the class that the teachers predict. Each batch is also
+written into the bank, so that a report can show it; the student is not trained from the
+bank.
 """
 
 from collections.abc import Callable
@@ -55,7 +56,7 @@ def train_generator(
         `engine.judge`.
 
     Returns:
-      The state with the generator after the step, and the batch that it made before.
+      The state with the generator after the step, and the batch from before the step.
     """
     params, optimizer, made = engine.improve(
         engine.fresh_images(hop, received, state, asks=False, **how),
@@ -71,10 +72,10 @@ def train_generator(
 
 
 def images(hop: Hop, state: HopState, received: Teachers, key: Key) -> jax.Array:
-    """What the generator makes of new noise; of the same noise for the same key.
+    """Images of the generator from new noise; the same key gives the same noise.
 
-    It normalises by the batch, as where it is trained. Where the generator has a
-    moving average, each of the two makes one half.
+    BatchNorm uses batch statistics, as in its training. If the generator has an EMA,
+    each of the two makes one half.
     """
     asked = engine.draw(hop, received, key)
 
@@ -92,7 +93,7 @@ def images(hop: Hop, state: HopState, received: Teachers, key: Key) -> jax.Array
 def study_fresh(hop: Hop, source: Source, loss: Loss) -> StudentStep:
     """The student's steps, each on images of its own, in one scan.
 
-    Images are augmented first; the teachers are asked about what comes out.
+    Images are augmented first; the teachers' logits are those of the augmented images.
 
     Args:
       hop: its nets and sizes.
@@ -126,10 +127,9 @@ def study_batch(
     Args:
       hop: its nets and sizes.
       state: of the hop.
-      key: of what changes in the images; where something does, the teachers are asked
-        anew.
+      key: of the augmentation; if there is one, the teachers' logits are recomputed.
       batch: the images, `[batch, height, width, channels]`.
-      answer: what the teachers say to images.
+      answer: the teachers' output on images.
       loss: of the teachers' answer and the student's output.
 
     Returns:

@@ -1,7 +1,7 @@
-"""NAYER-type: images from label codes through a noisy layer that is drawn anew.
+"""NAYER-type: images from label codes through a noisy layer that is reinitialised.
 
 Tran et al., "NAYER: Noisy layer data generation for efficient and effective data-free
-knowledge distillation", CVPR 2024. The noise of an image of class `y` is not drawn but
+knowledge distillation", CVPR 2024. The noise of an image of class `y` is
 
     z = W_r BN(e_y) + v_r,    W_r ~ N(0, 1) and v_r = 0 at the start of each batch,
 
@@ -11,26 +11,27 @@ steps together on
 
     L = b L_bn + a CE(t, y) - c mean_i 1[argmax t_i = argmax s_i] KL(p_i || q_i)
 
-and the best batch goes into the bank. The layers are redrawn for every batch, and the
-generator every `LIFE` batches, which keeps the images diverse. The student distils
-the bank:
+and the best batch goes into the bank. The layers are reinitialised for every batch, and
+the generator every `LIFE` batches, which keeps the images diverse. The student is
+distilled on the bank:
 
     S minimises  T^2 KL(softmax(t / T) || softmax(s / T))
 
 Differs from the published recipe:
 
-- The codes are orthonormal and random, not the text embeddings of the class names that
-  a language-image model makes, so no knowledge from outside comes in.
-- `z` is divided by the root of the code's size, so that it has the spread of the noise
-  which others feed the generator. The BatchNorm that follows makes this no difference.
-- Generator: the conditional one of this project, which gets the label as well.
-- Student: Adam on a cosine instead of SGD at 0.2; a ring of the newest images; one
-  batch a step, without the warm-up that has no adversary.
-- Where some class is unknown, layers do not suffice for all images of a batch. Those
-  whose layer serves again have normal noise added. (The code of a class that is the
-  only known one is normalised away, so that the others of a batch are alike.)
-- No flips and no crops between generator and teachers; a student has those of the
-  hop's section (`shift`, `flip`).
+- The codes are orthonormal and random. The paper uses text embeddings of the class
+  names from a vision-language model; here no outside knowledge is used.
+- `z` is divided by the root of the code's size, so that it has the scale of the noise
+  of the other methods. With the BatchNorm that follows, this makes no difference.
+- Generator: the conditional one of this project, which also gets the label.
+- Student: Adam with a cosine schedule instead of SGD at 0.2; a ring buffer of the
+  newest images; one batch per step, without the published warm-up without adversarial
+  term.
+- If some class is unknown, a batch has more rounds than layers. Images that reuse a
+  layer have normal noise added. (If only one class is known, the BatchNorm removes its
+  code, so that the other images of a batch would be the same.)
+- No flips and no crops between generator and teachers; the student's images have those
+  of the hop's section (`shift`, `flip`).
 """
 
 from collections.abc import Sequence
@@ -59,11 +60,11 @@ LIFE = 20
 
 
 class Codes(NamedTuple):
-    """What this method keeps.
+    """State of this method.
 
     Attributes:
       codes: of the classes, orthonormal rows, `[classes, size]`.
-      norm: `scale` and `bias` of the BatchNorm behind them, `[size]` each.
+      norm: `scale` and `bias` of the BatchNorm after them, `[size]` each.
       batches: int32 scalar, how many were made.
     """
 
@@ -143,7 +144,7 @@ def _of_this_life(fresh: tuple[Variables, PyTree], state: HopState) -> PyTree:
 
 
 def in_turn(weights: jax.Array, batch: int, key: Key) -> tuple[jax.Array, jax.Array]:
-    """Labels in rounds of all classes that some teacher knows, from a random one on.
+    """Labels in rounds of all classes that some teacher knows, from a random class on.
 
     Args:
       weights: `[teachers, classes]`.
@@ -164,7 +165,7 @@ def in_turn(weights: jax.Array, batch: int, key: Key) -> tuple[jax.Array, jax.Ar
 def noisy_layers(hop: engine.Hop, size: int, key: Key) -> PyTree:
     """New layers, one for each round: `kernel [rounds, size, latent]` and `bias`.
 
-    Where some class is unknown there are more rounds, and layers serve again.
+    If some class is unknown there are more rounds, and layers are reused.
     """
     generation = hop.generation
     rounds = -(-generation.batch_size // generation.num_classes)
@@ -175,7 +176,7 @@ def noisy_layers(hop: engine.Hop, size: int, key: Key) -> PyTree:
 
 
 def spare_noise(hop: engine.Hop, key: Key) -> jax.Array:
-    """Normal noise, `[batch, latent]`, added to images whose layer serves again."""
+    """Normal noise, `[batch, latent]`, added to images that reuse a layer."""
     generation = hop.generation
     return jax.random.normal(key, (generation.batch_size, generation.latent_size))
 
@@ -189,7 +190,7 @@ def latent(
       params: `norm` and `layers`.
       codes: of each image's class, `[batch, size]`.
       rounds: of each image, `[batch]`.
-      spare: from `spare_noise`; without it such images would be made twice.
+      spare: from `spare_noise`; without it, such images would be duplicates.
     """
     mean, variance = jnp.mean(codes, 0, keepdims=True), jnp.var(codes, 0, keepdims=True)
     codes = (codes - mean) * jax.lax.rsqrt(variance + 1e-5)

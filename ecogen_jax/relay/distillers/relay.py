@@ -11,15 +11,19 @@ the equations): teacher cross-entropy and class balance (DAFL, Chen et al., ICCV
 BatchNorm statistics (DeepInversion, Yin et al., CVPR 2020), adversarial disagreement
 (ZSKT, Micaelli and Storkey, NeurIPS 2019; DFAD, Fang et al., 2019), and a bank of all
 recent images (CMI, Fang et al., IJCAI 2021), here a ring buffer in device memory.
-Teachers may be an ensemble weighted by label counts (FedFTG, Zhang et al., CVPR 2022).
+Teachers may be an ensemble weighted by label counts (FedFTG, Zhang et al., CVPR 2022)
+or combined class by class (see `relay.ensemble`).
 
-Tried in short trials on validation and left out: an adversary on logits (L1, as DFAD)
-or on the Jensen-Shannon divergence instead of KL, and mixing images of the bank (mixup,
-cut and paste); all between LeNets without a record of moments. What the parts that
-stayed are worth is the table that
-`python -m papers_repro.dfkd.reproduce --only ablation` prints: between LeNets on MNIST,
-nearly all of it is the statistics. The adversary adds nothing there, and undoes the
-student unless its mask keeps it to images on which teacher and student agree.
+`python -m papers_repro.dfkd.reproduce --only ablation` prints an ablation of the parts
+between LeNets on MNIST. Nearly all of the accuracy comes from the statistics term. The
+adversarial term has no measurable effect there if its mask keeps it to images on which
+teacher and student agree (`adversarial_mask = "agree"`), and without the mask it harms
+the student. The nets of the relay cycle have BatchNorm and use no mask; for them there
+is no ablation.
+
+Tried in short trials on validation, between LeNets without running feature statistics,
+and left out: an adversarial term on logits (L1, as DFAD) or on the Jensen-Shannon
+divergence instead of KL, and mixing images of the bank (mixup, cut and paste).
 """
 
 from collections.abc import Sequence

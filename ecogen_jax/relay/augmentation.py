@@ -1,8 +1,9 @@
-"""Random views of training images: moved by some pixels, and mirrored.
+"""Augmentation of training images: random shifts and horizontal flips.
 
-The two that training on CIFAR-10 usually has (He et al., "Deep residual learning for
-image recognition", CVPR 2016, section 4.2: padding by 4 pixels, a random crop, and a
-horizontal flip); what comes in from outside is not black here.
+The usual augmentation on CIFAR-10 (He et al., "Deep residual learning for image
+recognition", CVPR 2016, section 4.2: padding by 4 pixels, a random crop, and a
+horizontal flip), except that shifts repeat the edge pixels instead of padding with
+black.
 """
 
 from typing import NamedTuple
@@ -15,11 +16,11 @@ from ecogen_jax.types import Key
 
 
 class Augmentation(NamedTuple):
-    """What happens to an image each time that it is trained on.
+    """The changes of an image each time that it is trained on.
 
     Attributes:
-      shift: it moves by up to so many pixels a side; 0 leaves it where it is.
-      flip: whether every second one, on average, is mirrored left to right.
+      shift: largest shift in pixels along each side; 0 for none.
+      flip: whether each image is mirrored left to right with a chance of one half.
     """
 
     shift: int = 0
@@ -27,7 +28,7 @@ class Augmentation(NamedTuple):
 
     @property
     def changes(self) -> bool:
-        """Whether images come out any different."""
+        """Whether images are changed at all."""
         return self.shift > 0 or self.flip
 
 
@@ -35,7 +36,7 @@ NONE = Augmentation()
 
 
 def augmented(images: jax.Array, key: Key, augmentation: Augmentation) -> jax.Array:
-    """Images `[batch, height, width, channels]` of any type, each changed by itself."""
+    """Images `[batch, height, width, channels]` of any type, changed one by one."""
     if augmentation.shift:
         images = shifted(images, keys.stream(key, "shift"), augmentation.shift)
     if augmentation.flip:
@@ -46,7 +47,7 @@ def augmented(images: jax.Array, key: Key, augmentation: Augmentation) -> jax.Ar
 def shifted(images: jax.Array, key: Key, most: int) -> jax.Array:
     """Moves each image by its own random offset of up to `most` pixels a side.
 
-    What comes in from outside is the edge's own value, repeated.
+    Pixels from outside repeat the edge pixel.
     """
     batch, height, width, channels = images.shape
     sides = [(0, 0), (most, most), (most, most), (0, 0)]

@@ -1,8 +1,8 @@
-"""The replay bank: generated images kept in device memory.
+"""The bank: a replay buffer of generated images, kept in device memory.
 
-Its policy says what a full bank keeps: the `newest` images (a ring), or a `reservoir`,
-in which every image written so far is kept with the same probability (Vitter, "Random
-sampling with a reservoir", ACM TOMS 1985, algorithm R).
+The policy decides what a full bank keeps: the `newest` images (a ring), or a
+`reservoir`, in which every image written so far is kept with the same probability
+(Vitter, "Random sampling with a reservoir", ACM TOMS 1985, algorithm R).
 """
 
 import jax
@@ -47,7 +47,7 @@ def write(
     *,
     key: Key | None = None,
 ) -> Bank:
-    """Adds a batch, in place of images held so far where the bank is full.
+    """Adds a batch; a full bank replaces stored images.
 
     Args:
       bank: the bank before.
@@ -55,7 +55,7 @@ def write(
         than the bank.
       labels: int32 `[batch]`.
       logits: float32 `[batch, classes]`.
-      key: what a reservoir draws from; None keeps the newest.
+      key: random key of a reservoir; None keeps the newest.
     """
     size, batch = bank.labels.shape[0], labels.shape[0]
     if batch > size:
@@ -80,7 +80,7 @@ def _drawn(numbers: jax.Array, size: int, key: Key) -> jax.Array:
     """
     drawn = jax.random.randint(key, numbers.shape, 0, numbers + 1)
     slots = jnp.where(numbers < size, numbers, jnp.minimum(drawn, size))
-    # The later of two in one place wins, in whatever order a device writes them.
+    # Of two images for the same slot the later one wins, in any order of the writes.
     later = jnp.triu(slots[:, None] == slots[None], k=1)
     return jnp.where(jnp.any(later, axis=1), size, slots)
 

@@ -1,4 +1,4 @@
-"""The stage of a hop, and what the two directions of hops have in common."""
+"""The stage of a hop, and the code that both directions of hops share."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,10 +18,10 @@ from ecogen_jax.types import Key, PyTree
 
 
 class Start(NamedTuple):
-    """What a hop begins with, every leaf with an axis over those who train.
+    """The start of a hop; every leaf has an axis over the parties that train.
 
     Attributes:
-      student: the net to be taught.
+      student: the net to be trained.
       generator: makes the images.
       teachers: see `Teachers`.
     """
@@ -46,7 +46,7 @@ def hop_stage(
     Args:
       leg: from which tier to which.
       settings: its size and its distiller.
-      num_parties: how many train: the senders downwards, the receivers upwards.
+      num_parties: how many parties train: senders downwards, receivers upwards.
       start: `start(parties, key) -> Start`.
       end: see `Stage`, as for `deliveries` and `ensemble`.
       deliveries: see `Stage`.
@@ -62,7 +62,8 @@ def hop_stage(
     return Stage(
         name=leg.stage,
         phase=leg.direction,
-        # Downwards the model does not fit below; upwards the receiver can train.
+        # Downwards the sender's model does not fit below; upwards the receiver can
+        # train.
         tier=leg.trainer,
         student=leg.receiver,
         rounds=settings.rounds,
@@ -82,7 +83,7 @@ def fresh(net: Net, key: Key, count: int) -> Variables:
 
 
 def as_members(variables: Variables) -> Variables:
-    """`[parties, ...]` to `[parties, 1, ...]`: the only teacher of its kind."""
+    """`[parties, ...]` to `[parties, 1, ...]`: one teacher per group."""
     return jax.tree.map(lambda a: a[:, None], variables)
 
 
@@ -92,7 +93,7 @@ def as_groups(variables: Variables, receivers: int) -> Variables:
 
 
 def take(sent: PyTree, sender: np.ndarray) -> PyTree:
-    """What each receiver's sender sent, `[senders, ...]` to `[receivers, ...]`."""
+    """The message of each receiver's sender, `[senders, ...]` to `[receivers, ...]`."""
     return jax.tree.map(lambda a: a[sender], sent)
 
 

@@ -1,16 +1,16 @@
-"""Supervised and distilled training of one net: every phase that is not a hop.
+"""Supervised training and distillation of one net: every phase that is not a hop.
 
 The loss of a step is
 
     CE(net(x), y) on own labelled images            (where the party has data)
-  + w T^2 KL(softmax(t / T) || softmax(net(x') / T)) on images with somebody's logits
+  + w T^2 KL(softmax(t / T) || softmax(net(x') / T)) on images with teacher logits
 
-Pre-training and local training alone are the first term. A device that fine-tunes keeps
-what it was taught by adding the second: replay of generated images against forgetting
-(Shin et al., "Continual learning with deep generative replay", NeurIPS 2017), with the
-logits that the device had when it received them. The second alone is distillation on
-given images (Hinton et al., "Distilling the knowledge in a neural network", 2015), the
-baselines of a hop.
+Pre-training and local training use only the first term. A device that fine-tunes adds
+the second against forgetting: replay of generated images (Shin et al., "Continual
+learning with deep generative replay", NeurIPS 2017), with the logits of the student as
+the device received it. The second term only is distillation on given images (Hinton et
+al., "Distilling the knowledge in a neural network", 2015), used for the baselines of a
+hop.
 """
 
 import functools
@@ -50,7 +50,7 @@ class Data:
 
 @struct.dataclass
 class Replay:
-    """Images with the logits that a learner shall have on them.
+    """Images with the target logits of a learner.
 
     Attributes:
       images: uint8 `[size, height, width, channels]`.
@@ -63,7 +63,7 @@ class Replay:
 
 @struct.dataclass
 class Material:
-    """What a party learns from: one of the two, or both.
+    """The training material of a party: one of the two, or both.
 
     Attributes:
       data: its own labelled images, or None.
@@ -113,7 +113,7 @@ def learner(
 
     Args:
       net: the party's net.
-      batch_size: images drawn in a step from each source at hand.
+      batch_size: images drawn per step from each available source.
       learning_rate: of Adam, falling to 2 % by a cosine over `total_steps`.
       total_steps: steps of the whole phase.
       temperature: `T` of the distillation term.
@@ -160,7 +160,7 @@ def learner(
 def _batch(
     material: Material, key: Key, size: int, augmentation: Augmentation
 ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
-    """Own images first, replayed ones after them, through the net as one batch."""
+    """Own images, then replayed ones, through the net as one batch."""
     data, replay = material.data, material.replay
     pictures, labels, target = [], None, None
     if data is not None:
@@ -176,7 +176,7 @@ def _batch(
 
 
 def asked(net: Net, variables: Variables, images: jax.Array) -> Replay:
-    """Asks a teacher about images, in inference mode and chunk by chunk.
+    """Computes a teacher's logits on images, in inference mode and chunk by chunk.
 
     Args:
       net: the teacher's net.
@@ -193,11 +193,11 @@ def asked(net: Net, variables: Variables, images: jax.Array) -> Replay:
 
 
 def in_chunks(ask: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
-    """What `ask` makes of arrays, a bounded number of rows at a time.
+    """The output of `ask` on arrays, for a bounded number of rows at a time.
 
     Args:
-      ask: of `[chunk, ...]` of each array, `[chunk, classes]`; it is asked about rows
-        of zeros too, to fill the last chunk.
+      ask: maps `[chunk, ...]` of each array to `[chunk, classes]`; the last chunk is
+        filled with rows of zeros.
       *arrays: `[size, ...]`.
 
     Returns:

@@ -1,10 +1,10 @@
-"""The only payloads that may cross a link, each of which knows its size.
+"""The only payloads that may cross a link, each with its size in bytes.
 
-In a relay cycle and in hops these are nets and label counts, in types without a field
-for a sample. Federations send what their method has: nets or their changes, control
-variates, generators, mean logits, counts of images, BatchNorm statistics. No method
-sends a sample of anybody's data, and `audit` looks for raw ones in the arrays all the
-same.
+In a relay cycle and in hops these are nets, generators and label counts, in types
+without a field for a sample. Federations send what their method needs: nets or their
+changes, control variates, generators, mean logits, image counts, BatchNorm statistics.
+No method sends a sample of anyone's data; `audit` still searches the arrays for raw
+samples.
 """
 
 import functools
@@ -27,8 +27,8 @@ class TeacherWeights:
 
     Attributes:
       variables: parameters and BatchNorm statistics.
-      label_counts: how many training images of each class stand behind it,
-        `[classes]`; the receiver weights its teachers by them.
+      label_counts: number of training images of each class behind it, `[classes]`; the
+        receiver weights its teachers by them.
     """
 
     variables: Variables
@@ -37,14 +37,14 @@ class TeacherWeights:
 
 @struct.dataclass
 class GeneratorAndStudent:
-    """What a sender trained for a receiver below it: images as a generator, and a net.
+    """A generator and a student that a sender trained for a receiver below it.
 
     Attributes:
-      generator: makes the images that the student was distilled on. Devices replay
-        them, and a hop may go on from it; edges of a relay cycle have no use for it.
+      generator: makes the images on which the student was distilled. Devices replay
+        them, and a hop may continue from it; edges of a relay cycle do not use it.
       student: the receiver's net, distilled from the sender's.
-      label_counts: how many training images of each class stand behind them,
-        `[classes]`; the receiver draws no class that nobody has seen.
+      label_counts: number of training images of each class behind them, `[classes]`;
+        the receiver draws no class that no party has seen.
     """
 
     generator: Variables
@@ -70,8 +70,9 @@ class ClientUpdate:
     Attributes:
       number: int32, the round that it belongs to.
       size: int32, how many values the payload has.
-      payload: what the device changed, as it was compressed.
-      facts: what else the method sends: label counts, mean logits, statistics.
+      payload: the change of the net, compressed.
+      facts: everything else that the method sends: label counts, mean logits,
+        statistics.
     """
 
     number: Leaf
@@ -91,9 +92,9 @@ class Delivery(NamedTuple):
       link: `cloud_edge` or `edge_end`.
       direction: `up` (towards the cloud) or `down`.
       messages: the payloads of all senders, every leaf with a leading sender axis.
-      copies: how many payloads cross in all, at least one for each sender.
-      times: how often the link is crossed, one after another; copies of one time cross
-        side by side.
+      copies: number of payloads that cross in total, at least one per sender.
+      times: number of sequential crossings; the copies of one crossing are sent in
+        parallel.
     """
 
     link: str
@@ -151,16 +152,16 @@ def audit(message: object, real: Set[bytes], image_size: int) -> int:
 
 
 def _as_images(rows: np.ndarray) -> np.ndarray:
-    """Those of the rows that may be images, of bytes or scaled to [0, 1], as bytes.
+    """The rows that may be images, as bytes or scaled to [0, 1], as bytes.
 
-    One with a number out of an image's range is none; a net's weights have such.
+    A row with a value outside the range of images is not one, such as weights of a net.
     """
     if rows.dtype.itemsize == 1:
         return rows.view(np.uint8)
     one = 1 if rows.dtype.kind in "iu" else 255
     half = 0.5 / one
     likely = rows[rows.min(axis=1) > -half]
-    if not likely.size:  # as nearly always
+    if not likely.size:  # the common case
         return likely
     likely = likely[likely.max(axis=1) < 255 / one + half]
     return np.round(likely.astype(np.float32) * one).astype(np.uint8)
@@ -169,8 +170,8 @@ def _as_images(rows: np.ndarray) -> np.ndarray:
 def all_finite(message: PyTree) -> jax.Array:
     """Whether a payload has neither NaN nor infinity in it, bool of shape `[]`.
 
-    A sum of squares that is finite has only finite terms, and is what a CPU has first.
-    Where it is not it may have overflowed, and each number is looked at.
+    A finite sum of squares has only finite terms, and is fast on a CPU. If it is not
+    finite it may have overflowed, and each number is checked.
     """
     leaves = [
         leaf.ravel()
@@ -190,9 +191,9 @@ def all_finite(message: PyTree) -> jax.Array:
 
 
 def crossings_by_link(deliveries: Iterable[Delivery]) -> dict[str, int]:
-    """How often something crossed each link, up and down together.
+    """Number of sequential crossings of each link, up and down together.
 
-    Deliveries of one direction cross side by side; those without a byte do not cross.
+    Deliveries in one direction cross in parallel; those without a byte do not count.
     """
     ways: dict[tuple[str, str], int] = {}
     for sent in deliveries:

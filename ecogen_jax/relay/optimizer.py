@@ -14,7 +14,7 @@ def adam(learning_rate: float, *, total_steps: int) -> optax.GradientTransformat
 def clipped(
     tx: optax.GradientTransformation, most: float
 ) -> optax.GradientTransformation:
-    """`tx` on gradients whose norm over all leaves is cut to `most`; 0 cuts nothing."""
+    """`tx` on gradients clipped to the global norm `most`; 0: no clipping."""
     return optax.chain(optax.clip_by_global_norm(most), tx) if most else tx
 
 
@@ -50,8 +50,8 @@ def stepwise_adam(
 ) -> optax.GradientTransformation:
     """Adam with L2 regularisation; its rate is multiplied by `decay` every few steps.
 
-    The decay of weights enters the gradient, before Adam's moments, as PyTorch's Adam
-    has it, on which published recipes were tuned.
+    Weight decay is added to the gradient, before Adam's moments, as in PyTorch's Adam,
+    with which published recipes were tuned.
     """
     schedule = optax.exponential_decay(learning_rate, every, decay, staircase=True)
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(schedule))

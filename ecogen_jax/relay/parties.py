@@ -1,4 +1,4 @@
-"""The parties of all three tiers, and what they keep for the relay."""
+"""The parties of all three tiers, and their state for the relay."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -35,7 +35,7 @@ class Topology(NamedTuple):
         """Indices of the end devices whose net is of a kind, ascending.
 
         The device at place `j` below its edge is of kind `j % num_kinds`, so that all
-        edges have alike mixtures below them.
+        edges have similar mixtures below them.
         """
         place = np.arange(self.num_devices) % self.devices_per_edge
         return np.flatnonzero(place % num_kinds == kind)
@@ -63,7 +63,7 @@ class Nets(NamedTuple):
 
 @struct.dataclass
 class Parties:
-    """What everybody knows between two phases. Every leaf has a leading party axis.
+    """The state of all parties between two phases. Every leaf has a leading party axis.
 
     Attributes:
       cloud: variables of the one cloud, `[1, ...]`.

@@ -1,4 +1,4 @@
-"""What a protocol is built from: training data, evidence, and the size of each part."""
+"""The inputs of a protocol: training data, label counts, and sizes of its parts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -33,11 +33,11 @@ class HopSettings(NamedTuple):
       rounds: rounds of the hop.
       steps: generator steps in a round.
       distiller: built for the hop's nets.
-      weigh: from the images of each class behind each teacher to the teachers'
-        weights, both `[teachers, classes]`.
+      weigh: maps the label counts behind the teachers to their weights, both
+        `[teachers, classes]`.
       keeps_generator: whether the distiller leaves a generator that can be replayed.
-      by_class: whether teachers are heard class by class, under equal priors, and their
-        statistics compared under their own.
+      by_class: whether teachers are combined class by class, with prior-adjusted logits
+        and statistics under their own label mix.
     """
 
     rounds: int
@@ -50,14 +50,15 @@ class HopSettings(NamedTuple):
     def teachers(
         self, groups: tuple[Variables, ...], counts: jax.Array, taught: Sequence[bool]
     ) -> Teachers:
-        """The teachers of each of those who train.
+        """The teachers of each party that trains.
 
         Args:
           groups: see `Teachers`, `[trainers, members, ...]`.
           counts: images of each class behind each teacher,
             `[trainers, teachers, classes]`.
-          taught: which teachers learnt in a hop, `[teachers]`: on generated images, of
-            all classes alike that their teachers knew, so that they bring no prior.
+          taught: which teachers were trained from scratch by a hop, `[teachers]`. Their
+            generated images have equal shares of all classes that their teachers knew,
+            so they have no prior.
         """
         seen = jnp.where(jnp.asarray(taught)[:, None], 0, counts)
         priors = jax.vmap(log_priors)(seen) if self.by_class else None
@@ -65,7 +66,7 @@ class HopSettings(NamedTuple):
 
 
 class ReplaySettings(NamedTuple):
-    """What a device generates before it fine-tunes.
+    """The images that a device generates before it fine-tunes.
 
     Attributes:
       size: number of images.
@@ -77,7 +78,7 @@ class ReplaySettings(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """The images behind each party's knowledge, by class.
+    """Number of training images behind each party, by class.
 
     Attributes:
       public: the cloud's training images, `[classes]`.
@@ -104,14 +105,14 @@ class Leg(NamedTuple):
     """One hop of a route.
 
     Attributes:
-      sender: the tier that teaches.
-      receiver: the tier that is taught.
-      returns: whether the receiver trains on from a net that it was taught or trained
-        before: it is one of its own teachers then. Never so downwards, where the
-        sender trains, and all receivers get the same student.
-      generator: the tier that made the generator which whoever trains goes on from:
-        its own, or the one that sent it and has trained no other since; "" for a new
-        one.
+      sender: the tier of the teachers.
+      receiver: the tier of the students.
+      returns: whether the receiver continues from a net that it already has. This net
+        is then also one of its teachers. Always false downwards, where the sender
+        trains, and all receivers get the same student.
+      generator: the tier that made the generator with which the training party
+        continues: its own tier, or the tier that sent it and has trained no other
+        since; "" for a new generator.
     """
 
     sender: str
@@ -137,21 +138,21 @@ class Leg(NamedTuple):
 
     @property
     def links(self) -> tuple[str, ...]:
-        """The links that its messages cross, in their order; a direct hop has both."""
+        """The links that its messages cross, in order; a direct hop has both."""
         first, last = sorted(map(TIERS.index, (self.sender, self.receiver)))
         links = ("cloud_edge", "edge_end")[first:last]
         return links if self.direction == "down" else links[::-1]
 
 
 class Route(NamedTuple):
-    """One pass of hops, and what comes before it.
+    """One pass of hops, and the stages before it.
 
     Attributes:
       start: names of the stages that train the first senders, one for each kind of
-        their nets; none where those come from another run.
-      baselines: what the first hop is compared with, by name.
-      images: those of another dataset, by the baseline that is taught on them,
-        uint8 `[size, height, width, channels]`.
+        their nets; none if the senders come from another run.
+      baselines: names of the baselines of the first hop.
+      images: images of other datasets, by the baseline that is trained on them, uint8
+        `[size, height, width, channels]`.
       legs: the hops in order.
     """
 
@@ -170,7 +171,7 @@ class FederatedSettings(NamedTuple):
       num_edges: edges between the cloud and the devices.
       method: what server and devices do.
       engine: the method as a protocol.
-      plan: who takes part in which round, and what goes wrong.
+      plan: the devices and faults of each round.
     """
 
     rounds: int
@@ -182,7 +183,7 @@ class FederatedSettings(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """All that a protocol is built from.
+    """All inputs of a protocol.
 
     Attributes:
       nets: the classifiers of each tier.
@@ -191,7 +192,7 @@ class Settings(NamedTuple):
       evidence: label counts of both.
       learning: sizes of the training phases, by the name of their stage.
       hops: sizes of the hops, by the name of their stage.
-      replay: how devices replay what they were sent, in a relay cycle.
+      replay: how devices replay the received generator, in a relay cycle.
       route: of the protocol `hops`.
       federated: of a federated protocol, or None.
     """

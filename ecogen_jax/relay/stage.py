@@ -1,8 +1,8 @@
 """A stage: one kind of training at one tier, run in rounds of a fixed size.
 
-A protocol is a list of stages. The loop above knows nothing of what a stage does: it
-begins one, runs its rounds (each one compiled, donated program), ends it, and
-accounts for the messages and the work.
+A protocol is a list of stages. The loop does not depend on what a stage does: it begins
+a stage, runs its rounds (each is one compiled program with a donated state), ends it,
+and accounts for the messages and the work.
 """
 
 from collections.abc import Callable
@@ -31,14 +31,14 @@ class Mapping(NamedTuple):
 
 
 class Rounds(NamedTuple):
-    """What a stage needs whose round is one program for many parties together.
+    """The needs of a stage whose round is one program for many parties together.
 
     Attributes:
-      feed: `feed(number) -> inputs` of round `number`, arrays with a leading axis
-        over the parties that take part; only they are brought to the devices.
-      messages: what crossed links in the last round, given the state.
-      events: what went wrong in round `number`, the last one, as JSON objects, given
-        the state after it.
+      feed: `feed(number) -> inputs` of round `number`, arrays with a leading axis over
+        the parties that take part; only these are copied to the JAX devices.
+      messages: the messages of the last round, given the state.
+      events: the faults of round `number`, the last one, as JSON objects, given the
+        state after it.
       flops: FLOPs by tier of round `number`, given the state and its inputs.
       link_bytes: bytes up and down of round `number`, on the links of the end devices.
     """
@@ -58,12 +58,12 @@ class Stage(NamedTuple):
       phase: the part of the cycle it belongs to: `pretrain`, `local_only`, `baseline`,
         `down`, `local`, `up` or `federated`. A hop is a stage of phase `down` or `up`,
         and is called `<phase>/<sender>_<receiver>`.
-      tier: who does the work.
+      tier: the tier that does the work.
       student: the tier whose net is trained.
       rounds: number of rounds.
-      num_parties: parties that work side by side.
-      begin: `begin(parties, key) -> (state, inputs)`, leaves with a leading
-        party axis; the state is what a checkpoint holds, the inputs are rebuilt.
+      num_parties: parties that work in parallel.
+      begin: `begin(parties, key) -> (state, inputs)`, leaves with a leading party axis;
+        a checkpoint holds the state; the inputs are rebuilt.
       one: `one(state, inputs, key) -> (state, metrics)`, a round of one party.
       end: `end(parties, state) -> parties`.
       trained: the student's variables inside the state, `[num_parties, ...]`.
@@ -71,11 +71,11 @@ class Stage(NamedTuple):
         after it.
       setup_flops: FLOPs of all parties before the first round, given the parties
         before it.
-      ensemble: the tier whose nets together teach this stage, or "".
-      kind: which of the nets of the end tier is trained, where it has several.
+      ensemble: the tier whose nets together are the teachers of this stage, or "".
+      kind: which kind of net of the end tier is trained, if it has several.
       evaluate_every: rounds from one evaluation and checkpoint to the next.
-      together: set where a round is one program for all parties; `one` then takes
-        the state and the inputs of all of them, and one key.
+      together: set if a round is one program for all parties; `one` then takes the
+        state and the inputs of all parties, and one key.
     """
 
     name: str
@@ -102,12 +102,12 @@ class Stage(NamedTuple):
 
     @property
     def sender(self) -> str:
-        """The tier that teaches in a hop."""
+        """The tier of the teachers in a hop."""
         return self.name.partition("/")[2].partition("_")[0]
 
     @property
     def is_baseline(self) -> bool:
-        """Whether nobody keeps what it trains: its cost is none of the relay's."""
+        """Whether its net is discarded: its cost is not part of the relay's."""
         return self.phase == "baseline" or self.name == "local_only"
 
 
@@ -135,19 +135,19 @@ def repeat(
 def compile_round(stage: Stage, mapping: Mapping) -> Callable[..., Any]:
     """The stage's round for all parties: one program, its state donated.
 
-    Only the backend `loop`, which is there for debugging, has a program a party.
+    Only the backend `loop`, for debugging, has one program per party.
 
     Returns:
       `round(state, inputs, key, cycle, number) -> (state, metrics)`, metrics
       `[parties, steps]`; the key is the run's, see `party_keys`.
     """
     if stage.together:
-        # The state goes out as it came in, or the second round is compiled again.
+        # The output state has the sharding of the input, or round 2 is compiled again.
         state = mesh.everywhere(stage.num_parties, mapping.num_devices)
         one = _with_keys(stage, stage.one)
         return jax.jit(one, donate_argnums=0, out_shardings=(state, None))
     backend = mesh.resolve(mapping.backend)
-    if backend == "loop":  # for debugging: one program a party, so an error names it
+    if backend == "loop":  # for debugging: one program per party
         one = mesh.map_clients(jax.jit(stage.one), backend=backend, num_devices=1)
         return _with_keys(stage, one)
     mapped = mesh.map_clients(
@@ -160,7 +160,7 @@ def compile_round(stage: Stage, mapping: Mapping) -> Callable[..., Any]:
 
 
 def _with_keys(stage: Stage, one: Callable[..., Any]) -> Callable[..., Any]:
-    """A round that derives its keys itself: a call for them is as long as a small one.
+    """A round that derives its own keys: a separate call takes as long as a small round.
 
     Args:
       stage: whose round it is.
@@ -176,7 +176,7 @@ def _with_keys(stage: Stage, one: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def party_keys(stage: Stage, key: Key, cycle: Counter, number: Counter) -> jax.Array:
-    """One key a party for round `number` of a cycle's stage, or one for all."""
+    """One key per party for round `number` of a cycle's stage, or one for all."""
     base = keys.stream(key, stage.name, cycle, number)
     if stage.together:
         return base

@@ -95,7 +95,7 @@ def devices_alone(settings: Settings, name: str, kind: int, *, kept: bool) -> St
       settings: of the protocol.
       name: of the stage.
       kind: of the devices, see `Topology.devices_of_kind`.
-      kept: whether they go on with the nets that come out, or it is a baseline.
+      kept: whether the devices keep the trained nets, or it is a baseline.
     """
     kinds = len(settings.nets.end)
     devices = settings.topology.devices_of_kind(kind, kinds)

@@ -1,1 +1,1 @@
-"""What somebody who reads the messages of a federation learns about the images."""
+"""Privacy attacks: what a reader of a federation's messages learns about the images."""

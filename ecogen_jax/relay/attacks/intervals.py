@@ -1,4 +1,4 @@
-"""Intervals of what an attack achieves: Student's over devices, else bootstrapped.
+"""Intervals of attack metrics: t-intervals over devices, else bootstrapped.
 
 Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13: percentiles
 of the statistic over samples drawn with replacement.
@@ -34,12 +34,12 @@ class Interval(NamedTuple):
 
 
 class Found(NamedTuple):
-    """How well members are told from others.
+    """How well members are distinguished from non-members.
 
     Attributes:
       auc: area under the ROC curve; 0.5 is chance.
-      tpr: share of members found where `FALSE_POSITIVES` of the others are taken for
-        members; that much is chance.
+      tpr: true positive rate at a false positive rate of `FALSE_POSITIVES`, which is
+        also the chance level.
     """
 
     auc: float
@@ -47,7 +47,7 @@ class Found(NamedTuple):
 
 
 def found(members: np.ndarray, others: np.ndarray) -> Found:
-    """Area under the ROC curve, and true positives at few false ones.
+    """Area under the ROC curve, and true positive rate at a low false positive rate.
 
     The area is `P(m > o) + P(m = o) / 2`. The threshold of the second is the lowest
     score that at most `FALSE_POSITIVES` of the others exceed: one that an attacker who
@@ -74,10 +74,10 @@ def of_devices(
 ) -> tuple[Interval, Interval]:
     """Mean over devices of both figures of `found`, each with its interval.
 
-    Of several devices it is Student's, from how their figures differ: what a device's
-    figure owes to its images is in that, and a bootstrap of ten devices would be a
-    tenth too narrow. Where all devices have the same figure it has no width. A single
-    device has its images drawn with replacement.
+    For several devices it is a t-interval over their values, which includes the
+    variance due to their images; a bootstrap of ten devices would be a tenth too
+    narrow. It has no width if all devices have the same value. For a single device, its
+    images are bootstrapped.
 
     Args:
       scores: of the images of each device.

@@ -1,7 +1,7 @@
-"""Gradient inversion: which images make a device send the update that it sent?
+"""Gradient inversion: which images make a device send the observed update?
 
-The attacker trains the net that was broadcast on candidate images, as the device would,
-and moves the candidates until the update points the same way:
+The attacker trains the broadcast net on candidate images, as the device would, and
+optimises the candidates until their update has the direction of the observed one:
 
     min over x in [0, 1]   1 - cos(u(x), u) + w TV(x)
     u(x) = w_K - w_0,      w_(j+1) = w_j - lr grad CE(net(x; w_j), y)
@@ -10,10 +10,10 @@ Zhu et al., "Deep leakage from gradients", NeurIPS 2019, with the cosine, the pr
 the signed Adam of Geiping et al., "Inverting gradients: how easy is it to break privacy
 in federated learning?", NeurIPS 2020, equation 4 and section 6 (several local steps).
 
-The attacker is given more than a link tells him, so that what he fails at is hard: the
-labels, the learning rate, the number of steps, and that each step took all images. Of
-one image the label can be read off the update (Zhao et al., "iDLG: improved deep
-leakage from gradients", 2020).
+The attacker gets more information than a link reveals, so that the attack is as strong
+as possible: the labels, the learning rate, the number of steps, and that each step used
+all images. For a single image, the label can be computed from the update (Zhao et al.,
+"iDLG: improved deep leakage from gradients", 2020).
 """
 
 from typing import NamedTuple
@@ -63,7 +63,7 @@ class Search(NamedTuple):
 def update(
     net: Net, before: Variables, images: Images, labels: Labels, training: Training
 ) -> PyTree:
-    """What training on some images changes of a net's parameters.
+    """The change of a net's parameters by training on some images.
 
     Args:
       net: in training mode.
@@ -110,7 +110,7 @@ def invert(
     Args:
       net: of the device.
       before: what the device was sent.
-      heard: the update, a tree like `before.params`.
+      heard: the observed update, a tree like `before.params`.
       like: images of the right number and size; their values do not matter.
       labels: of the device's images.
       key: of the first guess, uniform in [0, 1].
@@ -143,7 +143,7 @@ def invert(
 
 def cosine(first: PyTree, second: PyTree) -> jax.Array:
     """Cosine of the angle between two updates, all leaves as one vector."""
-    # The floor keeps the gradient finite where an update is zero; those of well-fitted
+    # The floor keeps the gradient finite if an update is zero; updates of well-fitted
     # images have norms of about 1e-8.
     lengths = [jax.lax.rsqrt(_dot(each, each) + 1e-24) for each in (first, second)]
     return _dot(first, second) * lengths[0] * lengths[1]

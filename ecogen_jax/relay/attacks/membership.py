@@ -1,8 +1,8 @@
-"""Membership inference: was this image among those that a device trains on?
+"""Membership inference: is this image in the training data of a device?
 
-Every attack gives an image a score, and calls it a member where the score is high. The
-attacker knows the image and its label, and needs no shadow models: what he compares
-with, he has heard on the links himself.
+Every attack gives an image a score; a high score means member. The attacker knows the
+image and its label. Shadow models are not needed, because the attacker compares with
+nets and values that were sent on the links.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ Score = Float[np.ndarray, " images"]
 
 
 def low_loss(logits: Logits, labels: Labels) -> Score:
-    """Minus the cross-entropy of the net that trained.
+    """Loss attack: minus the cross-entropy of the trained net.
 
     The threshold attack of Yeom et al., "Privacy risk in machine learning: analyzing
     the connection to overfitting", CSF 2018, adversary 2.
@@ -32,9 +32,10 @@ def low_loss(logits: Logits, labels: Labels) -> Score:
 def lower_loss(logits: Logits, reference: Logits, labels: Labels) -> Score:
     """How much less the net's cross-entropy is than that of the net it came from.
 
-    What is easy for both says nothing: difficulty calibration of Watson et al., "On the
-    importance of difficulty calibration in membership inference attacks", ICLR 2022,
-    with the broadcast net in the place of shadow models.
+    The calibrated loss attack: an image that is easy for both nets gets no high score.
+    Difficulty calibration of Watson et al., "On the importance of difficulty
+    calibration in membership inference attacks", ICLR 2022, with the broadcast net in
+    place of shadow models.
 
     Args:
       logits: of the net that trained.
@@ -71,9 +72,9 @@ def near_made(features: Features, made: Float[np.ndarray, "made features"]) -> S
 
 
 def many_made(features: Features, made: Float[np.ndarray, "made features"]) -> Score:
-    """Share of a generator's outputs that lie about an image; no discriminator needed.
+    """Share of a generator's outputs near an image; needs no discriminator.
 
-    "About" is within the median distance of an image to its nearest output. Hilprecht
+    "Near" is within the median distance of an image to its nearest output. Hilprecht
     et al., "Monte Carlo and reconstruction membership inference attacks against
     generative models", PoPETs 2019, section 4.1.
 

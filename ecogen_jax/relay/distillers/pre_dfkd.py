@@ -1,4 +1,4 @@
-"""PRE-DFKD: a small variational autoencoder replays what was generated before.
+"""PRE-DFKD: a small variational autoencoder replays earlier generated images.
 
 Binici, Aggarwal, Pham, Leman and Mitra, "Robust and resource-efficient data-free
 knowledge distillation by generative pseudo replay", AAAI 2022.
@@ -13,26 +13,26 @@ before the teacher's last layer, and a memory of encoder `q(v | x)` and decoder 
                  + 1e-5 KL(q(v | x) || N(0, 1)),  v drawn from q(v | x),
                  on new and on replayed images x
 
-The student sees images of all past generators for the size of one small net.
+So the student sees images of all past generators, at the memory cost of one small net.
 
 Differs from the published recipe:
-- `D` has the shape of the generator and gets a label: the teachers' for an image that
-  is memorised, a drawn one for replay. So classes are balanced without optimising `v`
-  before each replay, as is published.
-- The memory learns from the batch of the generator's step (published: from the images
-  of the first four student steps); its encoder is one dense layer deep (published:
+- `D` has the architecture of the generator and gets a label: the teachers' prediction
+  for an image that is memorised, a random label for replay. So classes are balanced
+  without optimising `v` before each replay (published: `v` is optimised).
+- The memory is trained on the batch of the generator's step (published: on the images
+  of the first four student steps); its encoder has one hidden dense layer (published:
   three convolutions).
-- Adam for the student on a cosine (published: SGD, Adam on MNIST); batch and budget
-  are those of the config (published: 1024, 14,400 generator steps with ten student
-  steps each).
-- While the generator learns, the student is in inference mode (published: in training
-  mode, which makes a difference to nets with BatchNorm); its Adam has b1 = 0.5
-  (published: 0.9).
-- JS is that of Jensen and Shannon, from each of the two to their mean (the published
-  code has the divergences the other way round). It is not clamped, and its gradient
-  reaches the images through the teacher as well. The published code averages it over
-  classes too: weight 1 is 0.1 for ten classes.
-- The balance has the natural logarithm: the published weight 5 of log10 is 2.17 here.
+- The student is trained with Adam and a cosine schedule (published: SGD, Adam on
+  MNIST); batch size and budget are those of the config (published: 1024, 14,400
+  generator steps with ten student steps each).
+- While the generator is trained, the student is in inference mode (published: in
+  training mode, which makes a difference for nets with BatchNorm); the generator's Adam
+  has b1 = 0.5 (published: 0.9).
+- JS is the Jensen-Shannon divergence, from each of the two to their mean (the published
+  code has the divergences in the other direction). It is not clamped, and its gradient
+  also reaches the images through the teacher. The published code also averages it over
+  classes: weight 1 is 0.1 for ten classes.
+- The balance uses the natural logarithm: the published weight 5 for log10 is 2.17 here.
 """
 
 from collections.abc import Sequence
@@ -60,16 +60,16 @@ from ecogen_jax.relay.optimizer import descend
 from ecogen_jax.types import Key, Leaf, PyTree
 
 # From the published code, https://github.com/kuluhan/PRE-DFKD.
-TEMPERATURE = 3.0  # of the adversarial term
-REPLAY_SHARE = 8  # a batch of new images for each replayed one
-MEMORY_STEPS = 4  # of the memory, for each step of the generator
-MEMORY_SLOWER = 40  # its learning rate is that of the generator over this
+TEMPERATURE = 3.0  # temperature of the adversarial term
+REPLAY_SHARE = 8  # batches of new images per replayed batch
+MEMORY_STEPS = 4  # steps of the memory per generator step
+MEMORY_SLOWER = 40  # the memory's learning rate is the generator's divided by this
 DIVERGENCE_WEIGHT = 1e-5
 
 
 @struct.dataclass
 class Memory:
-    """The autoencoder that remembers what was generated.
+    """The autoencoder that memorises generated images.
 
     Attributes:
       encoder: see `nets.encoder`.
@@ -127,7 +127,7 @@ def pre_dfkd(
 def replayed(
     hop: engine.Hop, memory: Memory, received: Teachers, key: Key
 ) -> jax.Array:
-    """Images that the memory makes up, of the classes that some teacher knows."""
+    """Images that the memory generates, of the classes that some teacher knows."""
     count = max(1, hop.generation.batch_size // REPLAY_SHARE)
     key = keys.stream(key, "replay")
     labels = engine.draw_labels(keys.stream(key, "labels"), received.weights, count)
@@ -145,7 +145,7 @@ def memorise(
     made: engine.Made,
     key: Key,
 ) -> tuple[Memory, jax.Array]:
-    """The memory's steps, on halves of a new batch and on what it replays itself.
+    """The memory's steps, on halves of a new batch and on its own replayed images.
 
     Returns:
       The memory after them, and the mean of its loss.

@@ -1,4 +1,4 @@
-"""ZSKT: the generator seeks where student and teacher differ, the student follows.
+"""ZSKT: the generator makes images on which student and teacher differ.
 
 Micaelli and Storkey, "Zero-shot knowledge transfer via adversarial belief matching",
 NeurIPS 2019. Attention is that of Zagoruyko and Komodakis, ICLR 2017.
@@ -10,19 +10,19 @@ stage (see `losses.attention`):
     S minimises  T^2 KL(softmax(t / T) || softmax(s / T))
                  + b sum_l mean (A_l(t) / |A_l(t)| - A_l(s) / |A_l(s)|)^2
 
-One step of G, then several of S on the same noise, through the generator as it is
-after its step. Gradients of both are cut to one norm.
+One step of G, then several of S on the same noise, with the generator after its step.
+Gradients of both are clipped to the same norm.
 
 Differs from the published recipe:
 - The published code averages the KL over classes too. Here it is summed over them, so
-  `b` and the norm are larger by the number of classes: 250 is 2500 for ten.
-- The generator is ours: conditional, with a sigmoid at its end, and its learning rate
-  is constant (published: a cosine, and no sigmoid).
-- While the generator learns, the student is in inference mode (published: in training
-  mode, which makes a difference to nets with BatchNorm); Adam of the generator has
-  b1 = 0.5 (published: 0.9).
-- Budget from the config (published on CIFAR-10: 80,000 batches of 128).
-- Several teachers are possible where the weight of attention is 0.
+  `b` and the clipping norm are larger by the number of classes: 250 is 2500 for ten.
+- The generator is ours: conditional, with a sigmoid output, and its learning rate is
+  constant (published: a cosine schedule, and no sigmoid).
+- While the generator is trained, the student is in inference mode (published: in
+  training mode, which makes a difference for nets with BatchNorm); Adam of the
+  generator has b1 = 0.5 (published: 0.9).
+- The budget is that of the config (published on CIFAR-10: 80,000 batches of 128).
+- Several teachers are possible if the weight of attention is 0.
 """
 
 from collections.abc import Sequence

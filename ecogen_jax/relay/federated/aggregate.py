@@ -1,9 +1,9 @@
-"""Many updates as one, whoever of the devices took part.
+"""Aggregators: one update from the updates of the participating clients.
 
-Every aggregator gets updates with a leading client axis and one weight a client. A
-client of weight 0 has not taken part: its values may be NaN or infinite and do not
-matter. Those of the others have to be finite. Who takes part may be traced. If nobody
-does, the update is zero.
+Every aggregator gets updates with a leading client axis and one weight per client. A
+client with weight 0 has not taken part: its values are ignored, even NaN or infinity.
+The values of all other clients have to be finite. The weights may be traced. If no
+client takes part, the update is zero.
 """
 
 from collections.abc import Callable
@@ -40,8 +40,8 @@ def mean(updates: PyTree, weights: Weights) -> PyTree:
 
     def leaf(values: jax.Array) -> jax.Array:
         present = jnp.where(over(weights > 0, values), values, 0.0)
-        # At the highest precision, or accelerators would round its factors. A product
-        # and a sum over clients take a CPU 70 times as long.
+        # At the highest precision, or accelerators would round its factors. A CPU takes
+        # 70 times as long for an elementwise product and a sum over clients.
         highest = jax.lax.Precision.HIGHEST
         return jnp.tensordot(shares, present, axes=1, precision=highest)
 
@@ -97,12 +97,12 @@ def _mean_of_ranks(
 ) -> PyTree:
     """Plain mean of the values ranked `first` to `last`, from 0, in each coordinate."""
     ranks = jnp.arange(weights.shape[0])
-    # Of nobody, the middle two are the ranks -1 and 0.
+    # If no client takes part, the middle two are the ranks -1 and 0.
     kept = (ranks >= first) & (ranks <= last) & (ranks < _num_present(weights))
     count = jnp.maximum(jnp.sum(kept), 1).astype(jnp.float32)
 
     def leaf(values: jax.Array) -> jax.Array:
-        # Those who are absent come behind all who are present.
+        # Absent clients are sorted behind all present ones.
         present = jnp.where(over(weights > 0, values), values, jnp.inf)
         ordered = jnp.sort(present, axis=0)
         return jnp.sum(jnp.where(over(kept, ordered), ordered, 0.0), axis=0) / count

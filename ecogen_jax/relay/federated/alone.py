@@ -1,7 +1,7 @@
 """Local training alone: nothing is sent, every device keeps its net.
 
-One end of every comparison. The other, training on everybody's images in one place, is
-the same method with a single device that holds them all.
+The lower reference of every comparison. The upper one, training on all images in one
+place, is the same method with a single device that holds all images.
 """
 
 import jax

@@ -1,8 +1,8 @@
-"""What every federated method is: two pure functions, and what devices do between.
+"""The interface of federated methods: pure functions of the server and the devices.
 
-A method says how the server starts (`init`), what it sends, how a device trains, and
-how the server merges what came back. `engine.federation` makes the two functions of a
-protocol out of it, `init` and `round`, and adds what all methods share: sampling,
+A method defines how the server starts (`init`), what it sends, how a device trains, and
+how the server merges the messages. `engine.federation` turns a method into the two
+functions of a protocol, `init` and `round`, and adds what all methods share: sampling,
 faults, compression, privacy and the mapping over devices.
 """
 
@@ -25,12 +25,12 @@ class Local(NamedTuple):
 
     Attributes:
       steps: SGD steps.
-      batch_size: images in a step. A round goes through the device's images in random
-        order, and begins anew where it has fewer than the steps take.
+      batch_size: images per step. A round goes through the device's images in random
+        order, and starts again if it has fewer images than the steps need.
       learning_rate: of the first round.
       decay: what it is multiplied by after each round.
-      momentum: of SGD; the momentum starts from zero in each round.
-      stragglers: whether some devices do a share of the steps only.
+      momentum: of SGD; reset to zero in each round.
+      stragglers: whether some devices do only a share of the steps.
     """
 
     steps: int
@@ -48,8 +48,8 @@ class Member:
     Attributes:
       device: int32 scalar, its number among all devices.
       edge: int32 scalar, the edge that it belongs to.
-      data: its images, `learn.Data`. Where a round picks them out of everybody's, edge,
-        data and counts are () until it has, see `engine.Cohort`.
+      data: its images, `learn.Data`. If a round selects them from the images of all
+        devices, edge, data and counts are () until then, see `engine.Cohort`.
       counts: float32 `[classes]`, its images by class.
       share: float32 scalar, the share of the local steps that it does.
       number: int32 scalar, the round, from 0.
@@ -68,13 +68,13 @@ class Member:
 
 @struct.dataclass
 class Trained:
-    """What a device has after its local training.
+    """The result of a device's local training.
 
     Attributes:
-      update: what it changed of what it was sent: averaged by the server, so that it
-        may be compressed, clipped and noised.
-      facts: what else it sends: label counts, mean logits, statistics.
-      own: what it keeps for the next round that it takes part in.
+      update: the change of what it received. The server averages it, so it may be
+        compressed, clipped and noised.
+      facts: everything else that it sends: label counts, mean logits, statistics.
+      own: state that it keeps for the next round in which it takes part.
       metrics: `[steps]` each.
     """
 
@@ -86,19 +86,19 @@ class Trained:
 
 @struct.dataclass
 class Arrived:
-    """What the server has at the end of a round, `[active, ...]`.
+    """What the server has received at the end of a round, `[active, ...]`.
 
-    An entry for each sampled device; or, of a method with `pools`, one for each part of
-    them that was added up, which then stands for its weighted mean.
+    One entry for each sampled device; or, for a method with `pools`, one entry for each
+    pool of devices, with their weighted mean.
 
     Attributes:
-      device: int32 `[active]`, who sent it; of a part of them -1.
-      edge: int32 `[active]`, the edge that it came through; of a single pool 0.
-      updates: what devices changed.
-      facts: what else they sent.
-      weights: float32 `[active]`: images behind it, 0 where the message was refused.
-        Values with weight 0 may be anything.
-      pooled: whether the entries are such parts; of a pool for each edge, in order.
+      device: int32 `[active]`, the sender; -1 for a pool.
+      edge: int32 `[active]`, the edge that it came through; 0 for a single pool.
+      updates: the changes of the devices.
+      facts: everything else that they sent.
+      weights: float32 `[active]`: number of images behind it, 0 if the message was
+        refused. Values with weight 0 may be anything.
+      pooled: whether the entries are pools; with one pool per edge, in order.
     """
 
     device: Leaf
@@ -110,15 +110,15 @@ class Arrived:
 
 
 class Visits(NamedTuple):
-    """How the cloud meets edges that average for themselves.
+    """How the cloud exchanges nets with edges that do their own averaging.
 
     Attributes:
       down: `down(rounds)`, how many times an edge is sent what a device is sent, all
         edges together.
       up: `up(rounds)`, how many times an edge reports, likewise.
       report: `report(server) -> (update, facts)`, as one edge reports them.
-      meet: `meet(server) -> nets`, what the cloud works out when edges have reported;
-        all else that `merge` does is the edges' work.
+      meet: `meet(server) -> nets`, what the cloud computes after the edges' reports;
+        all other work of `merge` is done by the edges.
     """
 
     down: Callable[[int], int]
@@ -138,15 +138,16 @@ class Method(NamedTuple):
       merge: `merge(server, arrived, key) -> (server, metrics)`.
       cloud: `cloud(server) -> Variables`: the net that the cloud has.
       edge: `edge(server, index) -> Variables`: the net that an edge has.
-      device: `device(received, own) -> Variables`: the net that a device answers with.
-      lesson: what a device trains from, of what it is sent.
+      device: `device(received, own) -> Variables`: the net that a device uses for
+        inference.
+      lesson: the part of the received payload that a device trains from.
       begins: `begins(server, index) -> Variables`: the net from which devices below an
-        edge begin to train, as far as it is sent; None where it is that of the edge.
-      has_cloud_net: whether what `cloud` gives has been taught anything.
-      pools: of how many weighted means of updates and facts `merge` can be made: 1, of
-        all devices; or one for each edge; 0 if it needs every device's own.
-      visits: what crosses the link of cloud and edges; None where edges pass on what
-        devices and server send each other.
+        edge start their training, as far as it is sent; None if it is the edge's net.
+      has_cloud_net: whether the net that `cloud` gives has been trained.
+      pools: how many weighted means of updates and facts `merge` needs: 1, over all
+        devices; or one per edge; 0 if it needs the message of every single device.
+      visits: what crosses the link between cloud and edges; None if edges only pass on
+        the messages between devices and server.
     """
 
     init: Callable[[Key], PyTree]
@@ -186,8 +187,8 @@ class Distillation(NamedTuple):
     Attributes:
       distiller: built for as many teachers as devices are active, all of one kind.
       generation: how its images are made.
-      weigh: from the images of each class behind each device to the devices'
-        weights, both `[active, classes]`.
+      weigh: maps the label counts of the devices to their teacher weights, both
+        `[active, classes]`.
       steps: generator steps in a round.
       reads_logits: see `Kind`.
     """
@@ -200,7 +201,7 @@ class Distillation(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What methods are built from.
+    """The arguments from which methods are built.
 
     Attributes:
       net: of the server and of every device.
@@ -210,10 +211,10 @@ class Task(NamedTuple):
       active: devices sampled in a round.
       num_edges: edges between them and the cloud.
       local: local training.
-      share: `all` layers are shared, or the `head` alone: the last linear layer.
-      keeps_statistics: whether running statistics of BatchNorm stay on the device.
-        They go up all the same, for the cloud's own net, and never down.
-      aggregate: how updates become one.
+      share: `all` layers are shared, or only the `head`: the last linear layer.
+      keeps_statistics: whether running statistics of BatchNorm stay on the device. They
+        are still sent up, for the cloud's own net, but never down.
+      aggregate: the aggregator of the updates.
       options: fields of the method's own section in the config.
       proxy: unlabelled images of the server, uint8 `[size, ...]`; empty for methods
         that are data-free.

@@ -1,6 +1,6 @@
-"""What an update is compressed to before it crosses a link, and what is made of it.
+"""Compression of updates before they cross a link, and decompression.
 
-All is written for one client. The bytes of a payload are those of its arrays.
+All functions are for one client. The bytes of a payload are those of its arrays.
 """
 
 from collections.abc import Callable
@@ -22,8 +22,8 @@ class Compression(NamedTuple):
       encode: `encode(update) -> payload`, of float32 leaves.
       decode: `decode(payload) -> update`, float32 leaves of the shapes that were
         encoded. A value that is not finite leaves some value that is not.
-      feeds_back: whether what is lost is large enough to be carried to the next round,
-        see `carried`.
+      feeds_back: whether the error is large enough to be carried to the next round, see
+        `carried`.
     """
 
     encode: Callable[[PyTree], PyTree]
@@ -88,11 +88,11 @@ def compression(name: str, *, keep: float, like: PyTree) -> Compression:
 def carried(
     compression: Compression, update: PyTree, error: PyTree
 ) -> tuple[PyTree, PyTree]:
-    """Compresses an update together with what earlier rounds have lost.
+    """Compresses an update together with the error of earlier rounds.
 
         payload = C(x + e),  e' = x + e - decode(payload)
 
-    so that whatever is lost arrives later (error feedback: Seide et al., "1-bit
+    so that the error is sent later (error feedback: Seide et al., "1-bit
     stochastic gradient descent and its application to data-parallel distributed
     training of speech DNNs", Interspeech 2014; Karimireddy et al., "Error feedback
     fixes SignSGD and other gradient compression schemes", ICML 2019, algorithm 2).
@@ -100,11 +100,11 @@ def carried(
     Args:
       compression: how.
       update: of this round.
-      error: what is lost so far, as `update`; zeros in the first round.
+      error: the error so far, like `update`; zeros in the first round.
 
     Returns:
-      The payload, and what is lost now. If the payload does not arrive, the client has
-      to keep the error that it had.
+      The payload, and the new error. If the payload does not arrive, the client has to
+      keep its old error.
     """
     wanted = jax.tree.map(jnp.add, update, error)
     payload = compression.encode(wanted)

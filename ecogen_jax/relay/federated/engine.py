@@ -1,15 +1,15 @@
-"""A federated round as one program: what all methods share.
+"""A federated round as one program: the code that all methods share.
 
     sample -> send -> train on every device -> compress -> faults -> check -> merge
 
-The server takes a message only if it is of this round, of the expected size and finite;
-it goes on without the others, and a round in which it takes none leaves it as it was. A
-device whose message was refused keeps what it had before the round, so the federation
-is as if it had not been sampled. How many images a device has is known to the server
-from the start.
+The server accepts a message only if it belongs to this round, has the expected size and
+is finite. It continues without refused messages; a round without any accepted message
+leaves the server unchanged. A device whose message was refused keeps its state from
+before the round, as if it had not been sampled. The server knows from the start how
+many images each device has.
 
 Faults are simulated inside the program, by the codes of `schedule`: a message is not
-sent, or is spoilt on its way, and the server finds that out by itself.
+sent, or is corrupted on its way, and the server has to detect it.
 """
 
 import functools
@@ -46,14 +46,14 @@ class Federation:
 
     Attributes:
       server: of the method.
-      own: what each device keeps, `[devices, ...]`.
-      errors: what compression has lost so far, `[devices, ...]`, or ().
+      own: the state that each device keeps, `[devices, ...]`.
+      errors: compression errors so far, `[devices, ...]`, or ().
       number: int32 scalar, rounds done.
-      last_down: what one of the sampled devices, another in each round, was sent in the
-        last round: for audits.
-      last_up: what it sent.
-      verdicts: int32 `[active]`, of the sampled devices in the last round: 0 where the
-        message was taken, else the code of the fault that the server found, see
+      last_down: the message to one of the sampled devices in the last round, a random
+        one: for audits.
+      last_up: the message from this device.
+      verdicts: int32 `[active]`, of the sampled devices in the last round: 0 if the
+        message was accepted, else the code of the fault that the server found, see
         `schedule`.
     """
 
@@ -72,10 +72,9 @@ class Cohort:
 
     Attributes:
       members: who they are, and their data.
-      fault: int32 `[active]`, what goes wrong on the way to the server.
-      everybody: edge, data and counts of all devices in order, `[devices, ...]`, where
-        a round picks its members' out of them (see `Engine.picks`), who then bring
-        none; else ().
+      fault: int32 `[active]`, the fault of each message on the way to the server.
+      everybody: edge, data and counts of all devices in order, `[devices, ...]`, if a
+        round selects those of its members from them (see `Engine.picks`); else ().
     """
 
     members: Member
@@ -96,11 +95,11 @@ class Engine(NamedTuple):
       init: `init(key, cohort) -> Federation`; of the cohort only shapes matter.
       round: `round(federation, cohort, key) -> (federation, metrics)`.
       one: one device's part of a round, for counting its operations.
-      counted: the round as one device of the machine does it, one after another: its
-        operations are the same however the others are mapped.
-      picks: `picks(active)`, whether a round of so many devices picks their images out
-        of everybody's by itself: where all take part, and one device of the machine
-        does everything, they may lie there from round to round.
+      counted: the round on one JAX device, one end device after another, for counting:
+        the operations do not depend on the mapping.
+      picks: `picks(active)`, whether a round of that many devices selects their images
+        from the images of all devices: if all take part, and one JAX device does all
+        the work, the images may stay on it from round to round.
     """
 
     init: Callable[[Key, Cohort], Federation]
@@ -111,7 +110,7 @@ class Engine(NamedTuple):
 
 
 class _Setup(NamedTuple):
-    """What a federation is made of, see `federation`."""
+    """The parts of a federation, see `federation`."""
 
     method: Method
     num_devices: int
@@ -203,7 +202,7 @@ def _round(
         last_up=_message(state.number, *sums.last),
         verdicts=sums.verdicts.astype(jnp.int32),
     )
-    # A federation that has diverged as a whole has to be told: zero by zero is NaN.
+    # If every device diverged, 0 / 0 gives NaN, which reports the divergence.
     means = jax.tree.map(lambda total: total / sums.counted, sums.metrics)
     means |= jax.tree.map(jnp.mean, server_metrics)
     return following, {name: each.reshape(1, 1) for name, each in means.items()}
@@ -218,7 +217,7 @@ def _alone(
 def _one(
     setup: _Setup, server: PyTree, member: Member, own: PyTree, error: PyTree, key: Key
 ) -> tuple[ClientUpdate, PyTree, PyTree, Metrics]:
-    """A device's part of a round: its message, and what it keeps."""
+    """A round on one device: its message, and the state that it keeps."""
     method, compression = setup.method, setup.compression
     trained = method.train(method.send(server, member.edge), own, member, key)
     if compression.feeds_back:
@@ -237,8 +236,8 @@ def _message(number: Leaf, payload: PyTree, facts: PyTree) -> ClientUpdate:
 def _heard_from(
     setup: _Setup, state: Federation, cohort: Cohort, before: PyTree, key: Key
 ) -> tuple[PyTree, Sums, Arrived]:
-    """Every device's part of the round: what it keeps, and what the server gets."""
-    # A device's key depends on its number, not on who else was sampled.
+    """The round on every device: what it keeps, and what the server gets."""
+    # A device's key depends on its number, not on the other sampled devices.
     numbers = cohort.members.device
     each_key = jax.vmap(lambda i: keys.stream(key, "device", i))(numbers)
     members = jax.vmap(ordered)(cohort.members, each_key)
@@ -276,9 +275,9 @@ def _told(
     error: PyTree,
     key: Key,
 ) -> tuple[PyTree, Heard, Arrived]:
-    """A device's part of round `number`: what it keeps, says, and what arrives of it.
+    """Round `number` on one device: its new state, its message, the message on arrival.
 
-    It keeps what it had if its message was refused.
+    If its message was refused, it keeps its old state.
     """
     member = _with_images(member, images)
     message, *after, metrics = _one(setup, server, member, own, error, key)
@@ -300,7 +299,7 @@ def _told(
 
 
 def _with_their_own(cohort: Cohort) -> Member:
-    """The members with what is picked for them, but for images: see `_with_images`."""
+    """The members with their selected data, without images: see `_with_images`."""
     members, every = cohort.members, cohort.everybody
     if not isinstance(every, Member):
         return members
@@ -312,13 +311,13 @@ def _with_their_own(cohort: Cohort) -> Member:
 
 
 def _images(cohort: Cohort) -> Leaf:
-    """Those of everybody as they lie, or () where members bring theirs."""
+    """The images of all devices, or () if members have their own."""
     every = cohort.everybody
     return every.data.images if isinstance(every, Member) else ()
 
 
 def _with_images(member: Member, images: Leaf) -> Member:
-    """A device with its part of everybody's images, or with those that it brought."""
+    """A device with its part of the images of all devices, or with its own."""
     if isinstance(images, tuple):
         return member
     return replace(member, data=replace(member.data, images=images[member.device]))
@@ -327,9 +326,9 @@ def _with_images(member: Member, images: Leaf) -> Member:
 def _merged(
     setup: _Setup, server: PyTree, arrived: Arrived, key: Key
 ) -> tuple[PyTree, Metrics]:
-    """The server after the round; as it was, and metrics of 0, if nobody was taken."""
+    """The server after the round; unchanged, with metrics 0, if all were refused."""
     after, metrics = setup.method.merge(server, arrived, keys.stream(key, "server"))
-    # Noise has to come even if nobody did, and so do the edges when it is their time.
+    # Noise is added even without any message, and edges report at their fixed rounds.
     if setup.clip or setup.method.visits:
         return after, metrics
     nothing = jax.tree.map(jnp.zeros_like, metrics)
@@ -337,10 +336,10 @@ def _merged(
 
 
 def _spoilt(message: ClientUpdate, fault: jax.Array) -> ClientUpdate:
-    """A message as it arrives, with its fault.
+    """A message as it arrives, corrupted by its fault.
 
-    Of numbers that are no numbers it has one array, the smallest: the server has to
-    look at all of them anyway, and others need not be copied.
+    NaN is put into one array only, the smallest: the server has to check all arrays
+    anyway, and the others need not be copied.
     """
     leaves, structure = jax.tree.flatten((message.payload, message.facts))
     floats = [

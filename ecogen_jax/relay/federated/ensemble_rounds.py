@@ -1,22 +1,22 @@
 """Rounds of a one-shot method: the ensemble of the devices is distilled, data-free.
 
 Devices train as in FedAvg and send nets and label counts. The server starts from their
-average and takes a hop from their ensemble to it, with one of `relay.distillers`:
+average and distils their ensemble into it by a hop with one of `relay.distillers`:
 
 | protocol | distiller |
 |---|---|
 | `dense_rounds` | `dense`: Zhang et al., NeurIPS 2022, its multi-round form |
 | `co_boosting_rounds` | `co_boosting`: Dai et al., ICLR 2024, published for one shot |
 
-The relay of this project between federated rounds makes features instead: see
+The project's own method in federated rounds generates features instead of images: see
 `relay_rounds`.
 
 From round to round the server keeps the generator, its optimiser and the bank of
-images. What belongs to the teachers begins anew, as they are others each time: moments,
-learned weights (which stay near equal ones if they have few steps in a round), and the
-logits of the bank, about which the new teachers are asked. So do the student's Adam and
-its cosine. BatchNorm of the student keeps the statistics of the average, since those of
-generated images would be worse.
+images. Everything that belongs to the teachers is reset, as the teachers change in each
+round: moments, learned weights (which stay near equal weights if a round has few
+steps), and the logits in the bank, which are recomputed with the new teachers. The
+student's Adam and its cosine schedule are reset too. BatchNorm of the student keeps the
+statistics of the average, since statistics of generated images would be worse.
 """
 
 from dataclasses import replace
@@ -47,7 +47,7 @@ from ecogen_jax.types import Key, Leaf, PyTree
 
 @struct.dataclass
 class Memory:
-    """What the server keeps of its hop.
+    """The state of the hop that the server keeps.
 
     Attributes:
       generator: of images.
@@ -100,7 +100,7 @@ def ensemble_rounds(task: Task) -> Method:
             jax.random.split(keys.stream(key, "steps"), hop.steps),
         )
         taught = replace(after, variables=state.student, extra=_kept(state))
-        del found[COLLAPSE]  # its last value is what counts from round to round
+        del found[COLLAPSE]  # the last value is carried to the next round
         metrics = {f"server_{name}": each for name, each in found.items()}
         return taught, metrics | {COLLAPSE: state.one_class_steps.astype(jnp.float32)}
 
@@ -117,16 +117,16 @@ def _kept(state: HopState) -> Memory:
 
 
 def _blank(task: Task, variables: Variables) -> Teachers:
-    """As many copies of a net as devices are active: only their shapes matter."""
+    """One copy of a net per active device: only the shapes matter."""
     weights = jnp.ones((task.active, task.num_classes))
     return Teachers((copies(variables, task.active),), weights)
 
 
 def asked_anew(task: Task, bank: Bank, devices: Teachers) -> Bank:
-    """The bank with the logits of other teachers, asked chunk by chunk.
+    """The bank with the logits of new teachers, computed chunk by chunk.
 
-    Where a student's images are augmented, or its method asks by itself, stored logits
-    are not used, and stay.
+    If the student's images are augmented, or its method computes logits itself, the
+    stored logits are not used and not changed.
     """
     assert task.distillation is not None
     generation = task.distillation.generation

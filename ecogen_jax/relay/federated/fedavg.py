@@ -1,4 +1,4 @@
-"""FedAvg: devices train what they were sent, and the server averages what they changed.
+"""FedAvg: devices train the received net, and the server averages their changes.
 
     w <- w + sum_k n_k / n (w_k - w)
 
@@ -48,14 +48,14 @@ def fedavg(task: Task) -> Method:
 
 
 def averaging(task: Task, train: LocalTraining) -> Method:
-    """FedAvg with another local training, which gets the received net as its guide."""
+    """FedAvg with another local training, which also gets the received net."""
     part = sharing(task)
 
     def init(key: Key) -> Server:
         return Server(task.net.init(keys.stream(key, "net")))
 
     def own(key: Key) -> Kept:
-        # Everybody starts from the same net, so that averages mean something.
+        # All devices start from the same net, so that averages are meaningful.
         return part.kept(task.net.init(keys.stream(key, "net")))
 
     def send(server: Server, edge: jax.Array) -> Variables:
@@ -85,7 +85,7 @@ def averaging(task: Task, train: LocalTraining) -> Method:
         cloud=lambda server: server.variables,
         edge=lambda server, index: server.variables,
         device=part.joined,
-        # Of a head alone the cloud makes no net.
+        # From heads only, the cloud makes no net.
         has_cloud_net=not part.head_only,
         pools=1,
     )

@@ -1,15 +1,15 @@
 """FedDF: the server distils the devices into their average, on unlabelled real images.
 
 NOT DATA-FREE: the server has images of the task, here the public half without its
-labels. It is an upper reference for methods that have none.
+labels. It is meant as an upper reference for methods without images.
 
     w <- FedAvg(w)
     w minimises  KL(softmax(mean_k t_k(x)) || softmax(s_w(x)))    x of the proxy set
 
 with the nets `t_k` of the round's devices in inference mode and the student in training
 mode. Lin et al., "Ensemble distillation for robust model fusion in federated learning",
-NeurIPS 2020, algorithm 1 (AVGLOGITS): Adam on a cosine that starts anew in each round.
-They stop once a validation set sees no progress; here a round has a fixed number of
+NeurIPS 2020, algorithm 1 (AVGLOGITS): Adam with a cosine schedule that is reset in each
+round. The paper stops early on a validation set; here a round has a fixed number of
 steps.
 """
 

@@ -5,11 +5,11 @@
     L_k    = CE(x, y) + w KL(softmax(s(y)) || softmax(f_k(x)))
 
 Jeong et al., "Communication-efficient on-device machine learning: federated
-distillation and augmentation under non-IID private data", 2018; with the divergence
-that FedGen's comparison uses. The means are over the batches of local training, as the
-net changes, and a device's own are among those that it gets back. Every device keeps a
-net of its own, and the cloud has none: a message is one number for each pair of
-classes, and a count for each class. A class counts once somebody has told of it.
+distillation and augmentation under non-IID private data", 2018; with the divergence of
+FedGen's comparison. The means are taken over the batches of local training, while the
+net changes; a device's own means are part of the mean that it gets back. Every device
+keeps its own net, and the cloud has none: a message is one number for each pair of
+classes, and a count for each class. A class is used once some device has sent its mean.
 """
 
 from dataclasses import replace
@@ -48,7 +48,7 @@ class ByClass:
 
 @struct.dataclass
 class Server:
-    """What the server knows, and a net that nobody trains."""
+    """The server's mean logits, and an untrained net."""
 
     net: Variables
     known: ByClass
@@ -105,7 +105,7 @@ def feddistill(task: Task) -> Method:
 
 
 def _heard(known: ByClass, arrived: Arrived) -> ByClass:
-    """The mean of what arrived; a class that nobody told of this time is remembered."""
+    """The mean of the messages; a class without new values keeps its old mean."""
     taken = arrived.weights > 0
     told = jnp.where(taken[:, None], arrived.facts.counts, 0.0)
     rows = jnp.where(taken[:, None, None], arrived.facts.logits, 0.0)

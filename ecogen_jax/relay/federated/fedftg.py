@@ -1,7 +1,7 @@
-"""FedFTG: the average is fine-tuned on what a generator finds hard for it.
+"""FedFTG: the averaged net is fine-tuned on generated images that are hard for it.
 
-Devices k send nets and label counts n_k. The server, steps on labels y drawn as the
-devices' labels are distributed, noise z ~ N(0, 1) and images x = G(z, y):
+Devices k send nets and label counts n_k. The server takes steps on labels y from the
+devices' label distribution, noise z ~ N(0, 1) and images x = G(z, y):
 
     w_k(y) = n_k(y) / sum_k n_k(y),                 p(y) = sum_k n_k(y) / n
     G minimises  sum_k mean_i w_k(y_i) [-mean_c |s(x_i) - t_k(x_i)|_c
@@ -9,21 +9,22 @@ devices' labels are distributed, noise z ~ N(0, 1) and images x = G(z, y):
                  + b exp(-mean_ij |z_i - z_j|^2 |x_i - x_j|)
     S minimises  mean_i CE(sum_k w_k(y_i) softmax(t_k(x_i)), softmax(s(x_i)))
 
-The first term of G mines hard samples: images on which the average and its devices
+The first term of G mines hard samples: images on which the averaged net and the devices
 differ. Then S takes several steps on the same images. Zhang et al., "Fine-tuning global
 model via data-free knowledge distillation for non-IID federated learning", CVPR 2022,
 in the form of their code: no gradient of the first term through `t_k`, and distances
 that are means over their entries.
 
-Differs from it:
+Differs from their code:
 
-- One step of the generator for all devices, where theirs is one for each in turn.
-- `a` weights each image's own cross-entropy, where theirs weights the batch's mean.
-- Student: Adam on a cosine that starts anew in each round instead of SGD at 0.1 on a
-  loss that is a mean over classes too, a tenth of the one above; its BatchNorm keeps
-  the statistics of the average, which are those of real images.
-- Generator: the conditional one of this project, in training mode throughout, at a
-  rate that does not decay.
+- One step of the generator for all devices together (theirs: one for each in turn).
+- In the second term, each image's own cross-entropy is weighted (theirs: the mean over
+  the batch).
+- Student: Adam with a cosine schedule that is reset in each round, instead of SGD at
+  0.1 on a loss that is also a mean over classes, a tenth of the one above; its
+  BatchNorm keeps the statistics of the average, which come from real images.
+- Generator: the conditional one of this project, always in training mode, with a
+  constant learning rate.
 """
 
 from collections.abc import Callable
@@ -128,7 +129,7 @@ def _tuning(
 
 
 def asked(task: Task, histogram: jax.Array, key: Key) -> tuple[Labels, jax.Array]:
-    """What a batch of images is asked for: `p(y)` and `z` of the equations.
+    """The generator's input for a batch: labels from `p(y)` and noise `z`.
 
     Args:
       task: with the size of the batch and of the noise.
@@ -227,7 +228,7 @@ def hard_terms(
 def _study(
     task: Task, tx: optax.GradientTransformation
 ) -> Callable[[PyTree, jax.Array, jax.Array], tuple[PyTree, jax.Array]]:
-    """One step of the student on images with the probabilities it shall give them."""
+    """One step of the student on images with their target probabilities."""
 
     def objective(
         params: PyTree, stats: PyTree, images: jax.Array, target: jax.Array

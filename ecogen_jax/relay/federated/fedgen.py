@@ -1,30 +1,32 @@
-"""FedGen: the server distils the devices' heads into a generator of features.
+"""FedGen: the server distils the devices' heads into a feature generator.
 
-Server, Adam steps on labels y and noise u ~ U(0, 1), features g = G(u, y):
+On the server, Adam steps on labels y, noise u ~ U(0, 1) and features g = G(u, y):
 
     L_G = sum_k mean_i w_k(y_i) CE(head_k(g_i), y_i)
           + exp(-mean_ij |u_i - u_j|^2 |g_i - g_j|)
     w_k(y) = n_k(y) / sum_k n_k(y), over the devices of the round
 
-Device, on its images (x, y) and labels y' drawn uniformly:
+On a device, with its images (x, y) and labels y' drawn uniformly:
 
     L_k = CE(f(x), y) + a CE(head(G(u, y')), y')
           + a KL(stop softmax(head(G(u, y))) || softmax(f(x)))
 
-with `a` falling from round to round, and zero in the first, in which the server's
-generator has learnt from nobody. The generator is in inference mode on devices. Nets
-are averaged as in FedAvg.
+with `a` decreasing from round to round, and zero in the first round, in which the
+server's generator is still untrained. The generator is in inference mode on devices.
+Nets are averaged as in FedAvg.
 
 Zhu et al., "Data-free knowledge distillation for heterogeneous federated learning",
-ICML 2021, equations 4 to 6; from their code features instead of images, both distances
-means over their entries, an adversarial term of weight zero (left out). Otherwise than
-in their code
+ICML 2021, equations 4 to 6. As in their code, the generator makes features instead of
+images, both distances are means over their entries, and the adversarial term has weight
+zero (left out). Differs from their code:
 
-* `w_k` weighs each feature, as in the paper; they multiply the mean of `w_k` over the
-  batch by that of CE, so that a device also teaches labels that it has never seen,
-* `n_k` are all images of a device; they count those of its batches, and one more,
-* the labels of a server's batch are drawn from all; they draw from those that a device
-  of the round holds. A class that none holds has weight zero here.
+* `w_k` weights each feature, as in the paper. Their code multiplies the mean of `w_k`
+  over the batch by the mean of CE, so that a device also teaches labels that it has
+  never seen.
+* `n_k` counts all images of a device. Their code counts those of its batches, plus one.
+* The labels of a server's batch are drawn from all classes. Their code draws from the
+  classes that a device of the round holds. A class that no device holds has weight zero
+  here.
 """
 
 from collections.abc import Callable
@@ -65,7 +67,7 @@ class Sent:
 
 @struct.dataclass
 class Guide:
-    """What local training learns from besides: the generator and its weight."""
+    """The additional input of local training: the generator and its weight."""
 
     generator: Variables
     weight: Leaf
@@ -132,7 +134,7 @@ def fedgen(task: Task) -> Method:
 
 
 def feature_maker(task: Task) -> Net:
-    """The generator of what the last layer of the task's net takes in."""
+    """The generator of the inputs of the last layer of the task's net."""
     return latent_generator(
         features=num_features(task.net, task.shape),
         num_classes=task.num_classes,
@@ -141,7 +143,7 @@ def feature_maker(task: Task) -> Net:
 
 
 def heads_of(server: Server, arrived: Arrived) -> PyTree:
-    """The last layers of devices, `[active, ...]`; the server's own of the refused."""
+    """The last layers of devices, `[active, ...]`; the server's for refused ones."""
     changes = arrived.updates.params[HEAD]
     nothing = jax.tree.map(jnp.zeros_like, changes)
     changes = chosen(arrived.weights > 0, changes, nothing)
@@ -254,7 +256,7 @@ def shared_cross_entropy(
 
     Args:
       logits: of device `k` on input `i`, `[devices, batch, classes]`.
-      labels: int32 `[batch]`, what was asked for.
+      labels: int32 `[batch]`, the target labels.
       weights: of the devices for each input, such as `w_k(y_i)`, `[devices, batch]`.
     """
     every = jax.nn.log_softmax(logits)
@@ -263,7 +265,7 @@ def shared_cross_entropy(
 
 
 def diversity(noise: jax.Array, features: jax.Array) -> jax.Array:
-    """`exp(-mean_ij d2(u_i, u_j) d1(g_i, g_j))`: unlike noise gives unlike features.
+    """`exp(-mean_ij d2(u_i, u_j) d1(g_i, g_j))`: different noise, different features.
 
     `d2` is the mean squared and `d1` the mean absolute difference over the entries of
     noise `[batch, noise_size]` and features `[batch, features]`.

@@ -1,11 +1,11 @@
-"""FedAvgM and FedAdam: an optimiser on the server steps along the mean change.
+"""FedAvgM and FedAdam: a server optimiser uses the mean change as its gradient.
 
     g = -sum_k n_k / n (w_k - w),    w <- server optimiser(w, g)
 
 FedAvgM: Hsu et al., "Measuring the effects of non-identical data distribution for
 federated visual classification", 2019, section 4.3. FedAdam: Reddi et al., "Adaptive
-federated optimization", ICLR 2021, algorithm 2, with the correction of the moments'
-bias of Adam proper. Running statistics of BatchNorm are averaged, not optimised.
+federated optimization", ICLR 2021, algorithm 2, with the bias correction of Adam.
+Running statistics of BatchNorm are averaged, not optimised.
 """
 
 from dataclasses import replace

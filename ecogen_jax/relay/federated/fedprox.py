@@ -1,9 +1,9 @@
-"""FedProx: FedAvg whose devices are held near the net that they were sent.
+"""FedProx: FedAvg with a proximal term to the received net on devices.
 
     min over w of  F_k(w) + mu / 2 ||w - w_received||^2
 
 Li et al., "Federated optimization in heterogeneous networks", MLSys 2020, equation 2.
-A device that is short of time does a share of its steps, and counts all the same.
+A straggler does only a share of its steps; its update still counts.
 """
 
 import jax
@@ -19,7 +19,7 @@ def fedprox(task: Task) -> Method:
     weight = task.options["weight"]
 
     def correct(grads: PyTree, params: PyTree, received: PyTree) -> PyTree:
-        # The layers that are not shared have nothing to be near to.
+        # For layers that are not shared, there is no received net.
         held = {
             name: jax.tree.map(
                 lambda g, w, w0: g + weight * (w - w0), grads[name], params[name], near

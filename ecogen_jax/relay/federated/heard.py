@@ -1,8 +1,8 @@
-"""What is known of many devices after a round without keeping what each of them sent.
+"""Sums over the devices of a round, so that single messages need not be kept.
 
-The devices of the machine add it up, each over its share of the cohort, and then all
-together. They meet once for that: simulated ones wait for each other longer than a
-round of small nets takes.
+Each JAX device adds up its share of the cohort; then one all-reduce adds up the shares.
+There is only one such exchange, because simulated devices wait for each other longer
+than a round of small nets takes.
 """
 
 from dataclasses import replace
@@ -20,7 +20,7 @@ from ecogen_jax.types import Leaf, PyTree
 
 @struct.dataclass
 class Heard:
-    """What is heard of a device, beside what the server takes from it.
+    """What the round reports of a device, besides its part of the server's update.
 
     Attributes:
       place: int32, of the device in the cohort.
@@ -42,8 +42,8 @@ class Sums:
     Attributes:
       last: the message of the device in the last place.
       verdicts: float32 `[active]`, each device's at its place, and 0 elsewhere; floats,
-        as they travel with the sums.
-      metrics: sums of the means over steps, of the devices that count.
+        so that they can be part of the same sum.
+      metrics: sums of the means over steps, over the devices that count.
       counted: float32, how many count.
       pools: `pools.Pools`; () where the server keeps every message.
     """
@@ -60,7 +60,7 @@ def nobody(heard: Heard, one: Arrived, active: int, count: int) -> Sums:
 
     Args:
       heard: of a device, or its shapes.
-      one: what arrives from it, likewise.
+      one: the message of a device, or its shapes.
       active: devices in the cohort.
       count: of pools.
     """
@@ -74,14 +74,14 @@ def nobody(heard: Heard, one: Arrived, active: int, count: int) -> Sums:
 
 
 def added(sums: Sums, value: tuple[Heard, PyTree]) -> Sums:
-    """The sums with one device more.
+    """The sums with one more device.
 
-    Metrics of a device that diverged and was refused are left out, like any other
+    Metrics of a device that diverged and was refused are left out, as after any other
     fault.
 
     Args:
       sums: over those before it in the cohort.
-      value: what is heard of it, and what arrived, if there are pools.
+      value: its `Heard`, and its message, if there are pools.
     """
     heard, one = value
     finite = jnp.stack([jnp.isfinite(each).all() for each in heard.metrics.values()])
@@ -103,7 +103,7 @@ def of_all_shares(sums: Sums) -> Sums:
     """The sums over all devices, from those of the shares, `[shares, ...]`."""
 
     def of_the_last(leaf: jax.Array) -> jax.Array:
-        # An index would bring all to all.
+        # An index would gather all shares on all devices.
         last = jnp.arange(leaf.shape[0]) == leaf.shape[0] - 1
         return jnp.where(over(last, leaf), leaf, jnp.zeros_like(leaf))
 

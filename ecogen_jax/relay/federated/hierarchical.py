@@ -5,10 +5,11 @@
 
 Liu et al., "Client-edge-cloud hierarchical federated learning", ICC 2020, algorithm 1
 (HierFAVG): their kappa_1 is the number of local steps, their kappa_2 the option
-`period`. `n_e` are the images of the devices that took part since the last visit, a
-device once for each of its rounds. Edges report their whole nets, uncompressed, and the
-cloud takes their mean whatever the aggregator of the edges is. What is not shared with
-devices comes down to no edge either: it goes on with its own.
+`period`. `n_e` is the number of images of the devices that took part since the last
+average at the cloud; a device counts once for each of its rounds. Edges send their
+whole nets, uncompressed, and the cloud takes their mean, whatever the aggregator of the
+edges is. Layers that are not shared with devices are not sent down to edges either:
+each edge keeps its own.
 """
 
 import math
@@ -34,7 +35,7 @@ class Tiers:
     Attributes:
       cloud: of the cloud.
       edges: of the edges, `[edges, ...]`.
-      seen: float32 `[edges]`, images behind each edge since the cloud's last visit.
+      seen: float32 `[edges]`, images behind each edge since the last cloud average.
       number: int32 scalar, rounds done.
     """
 
@@ -102,17 +103,18 @@ def hierarchical(task: Task) -> Method:
 
 
 def _visited(part: Sharing, edges: Server, cloud: Server) -> Server:
-    """The edges with what the cloud shares, and the rest of their own."""
+    """The edges with the shared layers of the cloud, and their own other layers."""
     sent = part.shared(cloud.variables)
     own = jax.vmap(lambda edge: part.joined(sent, part.kept(edge)))(edges.variables)
     return replace(edges, variables=own)
 
 
 def _by_edge(arrived: Arrived, num_edges: int) -> tuple[Arrived, PyTree]:
-    """What arrived below each edge, and which of its leaves are `[edges, ...]`.
+    """The messages below each edge, and which of their leaves are `[edges, ...]`.
 
-    Of pools an edge gets its own entry alone. All entries, with weights of 0 for those
-    of others, made a round of 50 small nets below five edges take a CPU 7 % longer.
+    With pools, an edge gets only its own entry. All entries, with weight 0 for those of
+    other edges, would take a CPU 7 % longer in a round of 50 small nets below five
+    edges.
     """
     if arrived.pooled:
         return jax.tree.map(lambda leaf: leaf[:, None], arrived), 0
@@ -124,5 +126,5 @@ def _by_edge(arrived: Arrived, num_edges: int) -> tuple[Arrived, PyTree]:
 
 
 def _met(server: Tiers) -> Server:
-    """The cloud's net when it has met its edges."""
+    """The cloud's net after the average over its edges."""
     return mean(server.edges, server.seen)

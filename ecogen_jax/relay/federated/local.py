@@ -23,11 +23,11 @@ longer to compile; 20 of FedGen's net took 14 % more, and twice as long to compi
 
 
 class Loss(NamedTuple):
-    """What a step minimises.
+    """The loss of a step.
 
     Attributes:
       terms: by name; their sum is minimised.
-      seen: summed over the steps and given back, such as logits by class.
+      seen: values summed over the steps and returned, such as logits by class.
     """
 
     terms: Metrics
@@ -44,7 +44,7 @@ Correct = Callable[[PyTree, PyTree, PyTree], PyTree]
 
 
 class LocalResult(NamedTuple):
-    """What comes out of local training.
+    """The result of local training.
 
     Attributes:
       variables: of the net after the last step.
@@ -79,9 +79,9 @@ def local_training(
 ) -> LocalTraining:
     """Builds the local training of one device.
 
-    A step of round `r` draws a batch from the device's images and moves the net by
+    A step of round `r` draws a batch from the device's images and changes the net by
     `-learning_rate decay^r` times the momentum of the gradient. A straggler does its
-    share of the steps, rounded, and one at least.
+    share of the steps, rounded, and at least one.
 
     Args:
       net: of the device.
@@ -131,7 +131,7 @@ def local_training(
 
 
 def unrolled(steps: int) -> int:
-    """How many steps of a device are compiled in one piece, see `FEW_STEPS`."""
+    """How many steps of a device are unrolled in the program, see `FEW_STEPS`."""
     return steps if steps <= FEW_STEPS else 1
 
 
@@ -169,8 +169,8 @@ def _sgd_step(
 def ordered(member: Member, key: Key) -> Member:
     """A device whose images come in a random order, drawn with its key of the round.
 
-    Apart from `train`, as random numbers cost little where those of all devices are
-    drawn together, and more than a small net's step where each device draws its own.
+    Not part of `train`: drawing for all devices together is cheap, while one draw per
+    device costs more than a step of a small net.
     """
     length = member.data.labels.shape[0]
     drawn = jax.random.uniform(keys.stream(key, "order"), (length,))
@@ -182,7 +182,7 @@ def ordered(member: Member, key: Key) -> Member:
 def _batch(
     member: Member, local: Local, number: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The next images of the order, which begins anew at its end."""
+    """The next images of the order, which starts again at its end."""
     data, size = member.data, local.batch_size
     places = number * size + jnp.arange(size, dtype=jnp.int32)
     index = member.order[places % data.size]

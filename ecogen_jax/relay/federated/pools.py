@@ -1,10 +1,10 @@
-"""Arrivals added up one by one, so that nobody has to keep them all.
+"""Running sums of messages, so that they need not be kept.
 
     mean_p = sum_k w_k x_k / sum_k w_k        over the devices k of pool p
 
-A server that needs no more than such means takes a cohort of any size in the memory
-of one net for each pool. The means then stand for the devices: a mean of means,
-weighted by their sums of weights, is the mean of all.
+A server that needs only such means can process a cohort of any size with the memory of
+one net per pool. The means then replace the devices: the mean of the pool means,
+weighted by their sums of weights, is the mean over all devices.
 """
 
 import jax
@@ -30,10 +30,10 @@ class Pools:
 
 
 def empty(one: Arrived, count: int) -> Pools:
-    """Pools of nobody.
+    """Empty pools.
 
     Args:
-      one: what arrives from one device, or its shapes; float32 leaves.
+      one: the message of one device, or its shapes; float32 leaves.
       count: of pools.
     """
     values = jax.tree.map(
@@ -44,15 +44,15 @@ def empty(one: Arrived, count: int) -> Pools:
 
 
 def added(pools: Pools, one: Arrived) -> Pools:
-    """The pools with one device more: in that of its edge, if there is one for each."""
+    """The pools with one more device, in its edge's pool if there is one per edge."""
     taken = one.weights > 0
 
     def add(total: jax.Array, value: jax.Array) -> jax.Array:
-        # What has weight 0 may be NaN.
+        # Values with weight 0 may be NaN.
         weighted = one.weights * value
         if total.shape[0] > 1:
             return total.at[one.edge].add(jnp.where(taken, weighted, 0.0))
-        # To choose after adding, not before, spares a CPU a pass over the update.
+        # Choosing after the addition saves a CPU one pass over the update.
         return jnp.where(taken, total + weighted[None], total)
 
     values = jax.tree.map(add, pools.values, (one.updates, one.facts))
@@ -60,7 +60,7 @@ def added(pools: Pools, one: Arrived) -> Pools:
 
 
 def means(pools: Pools) -> Arrived:
-    """What is in the pools, as if a device for each had sent it.
+    """The means of the pools, as if one device per pool had sent them.
 
     Returns:
       Entries `[pools, ...]`; that of an empty pool is zero, with weight 0.

@@ -1,11 +1,11 @@
 """Client-level differential privacy of averaged updates, as in DP-FedAvg.
 
 McMahan et al., "Learning differentially private recurrent language models", ICLR 2018.
-What is hidden is whether a client took part at all. Three things have to hold: every
-update is clipped to a norm `C`; the server divides their plain sum by a fixed number
-`m`, so that nobody moves the mean by more than `C / m`; and it adds noise of standard
-deviation `z C / m` in every round, even in one that nobody took part in. Whatever a
-client sends beside the update (counts, statistics) is not hidden.
+The guarantee hides whether a client took part at all. It has three conditions: every
+update is clipped to a norm `C`; the server divides their unweighted sum by a fixed
+number `m`, so that one client changes the mean by at most `C / m`; and the server adds
+noise of standard deviation `z C / m` in every round, even if no client took part.
+Anything that a client sends besides the update (counts, statistics) is not hidden.
 """
 
 import dp_accounting
@@ -46,11 +46,11 @@ def noise(
     Args:
       key: of the round.
       mean_update: the sum of the clipped updates over `clients`, float32 leaves.
-      max_norm: `C`, what they were clipped to.
+      max_norm: `C`, their clipping norm.
       noise_multiplier: `z`.
-      clients: `m`, how many clients are expected to take part. The mean is over this
-        number, with equal weights, even if fewer came: a mean over those who came moves
-        by more than `C / m` when one of them leaves.
+      clients: `m`, how many clients are expected to take part. The sum is divided by
+        this number even if fewer took part: a mean over the actual participants would
+        change by more than `C / m` if one of them leaves.
 
     Returns:
       The noisy mean.
@@ -72,10 +72,10 @@ def epsilon(
 
     By the privacy loss distribution of the subsampled Gaussian mechanism (Koskela et
     al., "Computing tight differential privacy guarantees using FFT", AISTATS 2020),
-    rounded up, for two runs that differ in one client being there or not. It assumes
-    Poisson sampling: every client takes part in a round by its own coin. A sample of a
-    fixed size without replacement is something else, for which this is no guarantee:
-    see `epsilon_of_fixed_size`.
+    rounded up, for two runs that differ in the presence of one client. It assumes
+    Poisson sampling: every client takes part in a round independently. It is no
+    guarantee for samples of a fixed size without replacement: see
+    `epsilon_of_fixed_size`.
 
     Args:
       noise_multiplier: `z`; 0 is no privacy.
@@ -95,7 +95,7 @@ def epsilon(
     one = dp_accounting.PoissonSampledDpEvent(
         sampling_rate, dp_accounting.GaussianDpEvent(noise_multiplier)
     )
-    # Losses grow as 1 / z^2, and so does the grid's step, or it takes gigabytes.
+    # Losses grow as 1 / z^2. So does the grid's step, or the grid would take gigabytes.
     step = 1e-4 / min(1.0, noise_multiplier) ** 2
     accountant = pld.PLDAccountant(value_discretization_interval=step)
     accountant.compose(dp_accounting.SelfComposedDpEvent(one, rounds))
@@ -105,10 +105,10 @@ def epsilon(
 def epsilon_of_fixed_size(
     *, noise_multiplier: float, active: int, clients: int, rounds: int, delta: float
 ) -> float:
-    """A bound on the privacy loss where a fixed number of clients is drawn each round.
+    """A bound on the privacy loss if a fixed number of clients is sampled each round.
 
-    For two runs in which one client is another one: its place in a sum is taken, which
-    moves it by up to `2 C`. By Renyi differential privacy of samples without
+    For two runs in which one client is replaced by another, which changes the sum by up
+    to `2 C`. By Renyi differential privacy of samples without
     replacement (Wang, Balle and Kasiviswanathan, "Subsampled Renyi differential privacy
     and analytical moments accountant", AISTATS 2019): an upper bound, not tight.
 
@@ -141,7 +141,7 @@ def epsilon_of_fixed_size(
 def _without_accountant(
     noise_multiplier: float, sampling_rate: float, rounds: int, delta: float
 ) -> float | None:
-    """Epsilon where it is plain: 0 of no round, infinity without noise; else None."""
+    """Epsilon in trivial cases: 0 for no round, infinity without noise; else None."""
     _check(noise_multiplier, sampling_rate, rounds, delta)
     if rounds == 0:
         return 0.0

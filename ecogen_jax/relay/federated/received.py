@@ -1,9 +1,9 @@
-"""The nets that came back from devices, as teachers of the server's net.
+"""The received nets of devices, as teachers of the server's net.
 
-A device's net is what it was sent plus its update; where running statistics of
-BatchNorm stay on the device, those that it told of belong to it. A device whose message
-was refused keeps its place, with the server's own net and weight 0, so that what is
-compiled does not depend on who is heard.
+A device's net is the net that it received plus its update. If BatchNorm statistics stay
+on the device, the statistics that it reported are used. A device whose message was
+refused keeps its place, with the server's own net and weight 0, so that the compiled
+program does not depend on which messages were accepted.
 """
 
 from dataclasses import replace
@@ -25,7 +25,7 @@ Shares = Float[Array, "active classes"]
 
 @struct.dataclass
 class Facts:
-    """What goes up beside the change of the net.
+    """What is sent up besides the change of the net.
 
     Attributes:
       stats: running statistics for the cloud's net, or {}.
@@ -37,9 +37,9 @@ class Facts:
 
 
 def telling(method: Method) -> Method:
-    """The method with devices that tell their label counts too, as `Facts`.
+    """The method, with devices that also send their label counts, as `Facts`.
 
-    What merges has to take the statistics out of them, see `nets_alone`.
+    The merge has to take the statistics out of them, see `nets_alone`.
     """
 
     def train(received: PyTree, own: PyTree, member: Member, key: Key) -> Trained:
@@ -50,31 +50,31 @@ def telling(method: Method) -> Method:
 
 
 def nets_alone(arrived: Arrived) -> Arrived:
-    """What arrived, without the label counts."""
+    """The messages without the label counts."""
     return replace(arrived, facts=arrived.facts.stats)
 
 
 def told(arrived: Arrived) -> Shares:
-    """Label counts of the devices, zero for those who were refused."""
+    """Label counts of the devices, zero for refused ones."""
     taken = arrived.weights > 0
     return jnp.where(taken[:, None], arrived.facts.counts, 0.0)
 
 
 def shares(arrived: Arrived, said: Shares) -> Shares:
-    """Weights of the devices for each class, in proportion to what is said.
+    """Weights of the devices for each class, in proportion to `said`.
 
     Args:
-      arrived: who was heard; others get nothing.
-      said: at least 0.
+      arrived: the messages; refused devices get weight 0.
+      said: a value per device and class, at least 0.
 
     Returns:
-      Columns that sum to 1, or to 0 where nothing but 0 is said.
+      Columns that sum to 1, or to 0 where all of `said` is 0.
     """
     return normalised(jnp.where((arrived.weights > 0)[:, None], said, 0.0))
 
 
 def normalised(said: Shares) -> Shares:
-    """Columns scaled to sum to 1; those of nothing but 0 stay."""
+    """Columns scaled to sum to 1; columns of zeros stay."""
     total = jnp.sum(said, axis=0, keepdims=True)
     return said / jnp.where(total > 0, total, 1.0)
 

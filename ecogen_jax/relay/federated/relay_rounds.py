@@ -1,8 +1,8 @@
-"""Rounds of relay: knowledge goes both ways through a generator of features.
+"""Rounds of relay: a feature generator carries knowledge in both directions.
 
-Down, devices train with the server's generator beside their images, as in `fedgen`, and
-are sent a second net, `v`, to answer with. Up, they send what they send in `fedgen`.
-The server makes three things of what round `r` brings:
+Down, devices train on their images and with the server's generator, as in `fedgen`, and
+receive a second net, `v`, for inference. Up, they send the same as in `fedgen`. After
+round `r` the server does three updates:
 
     D    = (1 - a) sum_S n_k / n_S d_k + a sum_K n_k / n_K d_k       a = r / (r + 10)
     w    <- w + D
@@ -10,16 +10,18 @@ The server makes three things of what round `r` brings:
     p_i  = sum_S w_k(y_i) softmax(head_k(g_i)),    g_i = G(u_i, y_i)
     v    <- e a v + (1 - e a) w
 
-- Changes `d_k`: those of the sampled devices S, and the last known ones of all devices
-  K that have ever been heard, which takes out what is due to the sample alone (Gu et
+- Memory of changes `d_k`: those of the sampled devices S, and the last known changes of
+  all devices K that have ever sent one. This reduces the variance from sampling (Gu et
   al., "Fast federated learning in the presence of arbitrary device unavailability",
-  NeurIPS 2021). Old changes count little at first, when the net still moves far.
-- The hop: averaging mixes the last layers of devices whatever each of them knows. So
-  the net's own is taught by them on generated features, each asked about the classes
-  that it has, by the shares `w_k(y)` of `fedgen`.
-- What is served is a moving average `v`: the net itself leans towards its last devices.
+  NeurIPS 2021). Old changes have a small weight at first, when the net still changes
+  much.
+- Hop: averaging mixes the last layers of devices regardless of the classes that each of
+  them knows. So the server's last layer is distilled from them on generated features,
+  each device weighted for the classes that it has, by the shares `w_k(y)` of `fedgen`.
+- EMA: devices use an exponential moving average `v` for inference, since the net itself
+  is biased towards the last sampled devices.
 
-What was tried on validation (Fashion-MNIST, alpha 0.1, seed 0, 60 rounds) is in
+Trials on validation (Fashion-MNIST, alpha 0.1, seed 0, 60 rounds) are in
 `papers_repro/fedgen/README.md`.
 """
 
@@ -54,7 +56,7 @@ class Sent:
 
     Attributes:
       lesson: what it trains from.
-      served: the layers that it answers with.
+      served: the layers that it uses for inference.
     """
 
     lesson: Lesson
@@ -67,7 +69,7 @@ class Changes:
 
     Attributes:
       values: `[devices, ...]`, as they are sent.
-      weights: float32 `[devices]`, images of the device; 0 if it was never heard.
+      weights: float32 `[devices]`, images of the device; 0 before its first message.
     """
 
     values: PyTree
@@ -76,12 +78,12 @@ class Changes:
 
 @struct.dataclass
 class Memory:
-    """What the server keeps beside the net that it trains.
+    """The state of the server besides the net that it trains.
 
     Attributes:
       learner: the generator in training.
       changes: of all devices.
-      served: the moving average of its nets.
+      served: the EMA of its nets.
       number: int32 scalar, rounds done.
     """
 
@@ -148,7 +150,7 @@ def relay_rounds(task: Task) -> Method:
 
 
 def remembered(changes: Changes, arrived: Arrived) -> Changes:
-    """The last known changes after a round; who was refused keeps the one before."""
+    """The last known changes after a round; a refused device keeps its old one."""
     before = jax.tree.map(lambda leaf: leaf[arrived.device], changes)
     now = Changes(arrived.updates, arrived.weights)
     return jax.tree.map(
@@ -192,7 +194,7 @@ def last_layer_hop(task: Task) -> Callable[..., tuple[PyTree, jax.Array]]:
         features = maker.apply(generator, noise, labels, train=False).value
         answers = jax.nn.softmax(jax.vmap(lambda one: head(one, features))(heads))
         target = jnp.sum(share[:, labels, None] * answers, axis=0)
-        # Nobody is asked about a class that nobody has: its target is zero.
+        # A class that no device has gets a target of zero.
         known = jnp.maximum(jnp.sum(target), 1.0)
         return (
             -jnp.sum(target * jax.nn.log_softmax(head({HEAD: last}, features))) / known

@@ -1,4 +1,4 @@
-"""SCAFFOLD: control variates take the drift out of local steps.
+"""SCAFFOLD: control variates correct the client drift of local steps.
 
     y <- y - lr (g(y) - c_k + c)              K local steps from y = w
     c_k' = c_k - c + (w - y) / (K lr)         option II of the paper: the mean of g(y)
@@ -6,9 +6,9 @@
 
 Karimireddy et al., "SCAFFOLD: stochastic controlled averaging for federated learning",
 ICML 2020, algorithm 1, with a server step of 1. Means are over sampled devices with
-equal weights in the paper; the change of the net is weighted by images here, as in the
-other methods. Another `federated.aggregator` takes the place of both means. Twice the
-bytes of FedAvg go both ways. Only layers that are shared have a control variate.
+equal weights in the paper; here, the change of the net is weighted by images, as in the
+other methods. Another `federated.aggregator` replaces both means. In both directions it
+sends twice the bytes of FedAvg. Only shared layers have a control variate.
 """
 
 from dataclasses import replace

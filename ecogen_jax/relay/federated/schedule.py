@@ -1,7 +1,7 @@
-"""Who takes part in each round, and what goes wrong: drawn before the run.
+"""The devices of each round and the simulated faults, drawn before the run.
 
-Every round is drawn from a seed of its own, so that a longer run begins with the same
-rounds, and what is drawn for faults does not depend on how likely they are.
+Every round is drawn from its own seed, so that a longer run starts with the same
+rounds. The random numbers for faults do not depend on the fault probabilities.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ OK, DROP, NAN, STALE, SHAPE = range(len(FAULTS))
 
 
 class Faults(NamedTuple):
-    """How often something goes wrong.
+    """Probabilities of faults.
 
     Attributes:
       drop: probability, for each active device and round, that it sends nothing.
@@ -24,7 +24,7 @@ class Faults(NamedTuple):
       stale: likewise, that it sends the message of an earlier round.
       shape: likewise, that its message has a wrong shape. At most one of the four
         happens, so they sum to at most 1.
-      straggler: likewise, that it is slow, whatever else happens.
+      straggler: likewise, that it is slow, independent of the other faults.
       straggler_share: share of the local steps that a slow device does, in (0, 1].
       flip: share of all devices that train on flipped labels, `classes - 1 - y`, all
         through the run.
@@ -40,16 +40,16 @@ class Faults(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """What happens in each round of a run.
+    """The devices and faults of each round of a run.
 
     Attributes:
-      active: int32 `[rounds, active]`, the devices that take part, in random order:
-        whoever is the last shows what is sent.
+      active: int32 `[rounds, active]`, the devices that take part, in random order; the
+        messages of the last one are audited.
       edge: int32 `[rounds, active]`, the edge of each of them.
       fault: int8 `[rounds, active]`, codes of `FAULTS`.
       steps_share: float32 `[rounds, active]`, the share of the local steps that each
-        does: whole steps, and one at least.
-      flips: bool `[devices]`, who trains on flipped labels.
+        does: whole steps, and at least one.
+      flips: bool `[devices]`, which devices train on flipped labels.
     """
 
     active: np.ndarray
@@ -114,7 +114,7 @@ def _row(
     devices = rng.choice(num_devices, active, replace=False)
     drawn, slow = rng.random((2, active))
     bounds = np.cumsum([faults.drop, faults.nan, faults.stale, faults.shape])
-    # Below the first bound is the first fault, and beyond the last there is none.
+    # Below the first bound: the first fault; beyond the last bound: no fault.
     codes = (np.searchsorted(bounds, drawn, side="right") + 1) % len(FAULTS)
     shares = np.where(slow < faults.straggler, faults.straggler_share, 1.0)
     return devices, codes, shares

@@ -56,7 +56,7 @@ class Sharing(NamedTuple):
         return Variables({**kept.params, **shared.params}, kept.stats or shared.stats)
 
     def facts(self, variables: Variables) -> PyTree:
-        """Statistics that go up for the cloud's net alone, or {}."""
+        """Statistics that are sent up only for the cloud's net, or {}."""
         if self.keeps_statistics and not self.head_only:
             return variables.stats
         return {}
@@ -89,7 +89,7 @@ def difference(after: PyTree, before: PyTree) -> PyTree:
 
 
 def possible(stats: PyTree) -> PyTree:
-    """Statistics whose variances are 0 at least: noise and compression may not ask."""
+    """Statistics with variances clipped at 0: noise and compression may go below."""
 
     def leaf(path: tuple[Any, ...], value: jax.Array) -> jax.Array:
         return jnp.maximum(value, 0.0) if path[-1].key == "var" else value

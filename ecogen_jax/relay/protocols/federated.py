@@ -4,9 +4,9 @@
 |---|---|---|---|
 | federated | sampled devices, then the cloud | cloud | `ServerBroadcast` down, `ClientUpdate` up |
 
-Which method it is decides what is sent, how a device trains and how the cloud merges:
-see `ecogen_jax.relay.federated`. The edges pass messages on, unless the method gives
-them a net of their own.
+The method determines what is sent, how a device trains and how the cloud merges: see
+`ecogen_jax.relay.federated`. The edges pass messages on, unless the method gives them
+their own net.
 """  # noqa: E501
 
 import functools
@@ -56,7 +56,7 @@ class Shapes(NamedTuple):
 
     @property
     def silent(self) -> bool:
-        """Whether everybody learns alone."""
+        """Whether every device trains alone."""
         parts = (self.down.payload, self.up.payload, self.up.facts)
         return not jax.tree.leaves(parts)
 
@@ -119,7 +119,7 @@ def _nets(
 ) -> tuple[Callable[[Federation], Variables], ...]:
     """Programs for the nets of the cloud, the edges and the devices, `[parties, ...]`.
 
-    Each is compiled once, since a run asks whenever it is evaluated.
+    Each is compiled once, since every evaluation uses them.
     """
     method, edges_of = own.method, _edges_of(settings)
     edges = jnp.arange(own.num_edges, dtype=jnp.int32)
@@ -144,10 +144,10 @@ def _edges_of(settings: Settings) -> jax.Array:
 
 
 def _feed(settings: Settings, own: FederatedSettings) -> Feed:
-    """Makes `feed(number) -> Cohort`, which takes the sampled devices' data alone."""
+    """Makes `feed(number) -> Cohort`, with the data of the sampled devices only."""
     plan, evidence = own.plan, settings.evidence.private
     held, last = settings.images.private, evidence.shape[1] - 1
-    # Who lies about labels does so in every round.
+    # A device with flipped labels has them in every round.
     lies = np.append(np.repeat(plan.flips, np.diff(held.offsets)), False)
     held = held._replace(labels=np.where(lies, last - held.labels, held.labels))
     flips = plan.flips[:, None]
@@ -176,7 +176,7 @@ def _feed(settings: Settings, own: FederatedSettings) -> Feed:
 
 
 def _everybody(settings: Settings, held: Held, counts: np.ndarray) -> Member:
-    """What a round picks its members' own from, on the device once and for all."""
+    """The data of all devices, put onto the JAX device once; rounds select from it."""
     data = Data(*held.padded(np.arange(len(counts))))
     edge = _edges_of(settings)
     return jax.device_put(
@@ -269,7 +269,8 @@ def _counted(
 ) -> dict[str, float]:
     """FLOPs of one device's round, and of what the tiers above it do in a round.
 
-    The cloud's are those of a round in which it meets edges that average themselves.
+    For edges that do their own averaging, the cloud's part is that of a round in which
+    it averages the edges.
     """
     first = jax.eval_shape(lambda each: each.member(0), cohort)
     kept = one_party((state.own, state.errors))

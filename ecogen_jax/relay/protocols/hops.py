@@ -1,4 +1,4 @@
-"""A route of hops, once through: any tier to any other, beside its baselines.
+"""A route of hops, run once: from any tier to any other, with its baselines.
 
 | stage | trains | student | message |
 |---|---|---|---|
@@ -8,19 +8,21 @@
 | baseline/kd | cloud | the same | none: public images, the cloud's logits |
 | baseline/kd_noise | cloud | the same | none: uniform noise, the cloud's logits |
 | baseline/kd_usps, ... | cloud | the same | none: images of that dataset, likewise |
-| down/... | sender | receiver | a generator, and the student that it taught |
+| down/... | sender | receiver | a generator, and the student distilled with it |
 | up/... | receiver | receiver | the senders' weights and label counts |
 
-Downwards every sender trains one student for all that are below it. Upwards every
-receiver trains, with all senders below it as teachers. Students and generators start
-afresh in each hop, but for two cases. A receiver that knows something already when a
-hop comes up to it goes on with its own net, which is one of its teachers, as in a relay
-cycle. (Downwards it needs none of that: what it knew went up before, so the sender's
-net stands for it.) And who trains may go on from the generator that it holds, from a
-hop before or from a message (`Leg.generator`).
+Downwards every sender trains one student for all receivers below it. Upwards every
+receiver trains, with all senders below it as teachers. Students and generators are new
+in each hop, with two exceptions:
+
+- In an up hop, a receiver that already has a trained net continues with it, and this
+  net is also one of its teachers, as in a relay cycle. (Downwards this is not needed:
+  the receiver's knowledge went up before, and is part of the sender's net.)
+- The party that trains may continue with the generator that it holds, from an earlier
+  hop or from a message (`Leg.generator`).
 
 A direct hop, between cloud and end, crosses both links with each party's own message:
-the edge passes it on without looking into it.
+the edge passes it on unread.
 """
 
 from dataclasses import replace
@@ -53,12 +55,12 @@ from ecogen_jax.types import Key
 
 
 class Behind(NamedTuple):
-    """What the nets of a tier know their classes from.
+    """The training data behind the nets of a tier.
 
     Attributes:
       counts: images of each class behind every party's net, `[parties, classes]`.
-      taught: whether a hop taught them from nothing, on generated images. A net that
-        goes on from its own still has the statistics that it began with.
+      taught: whether a hop trained them from scratch, on generated images. A net that
+        continued from its own still has its old BatchNorm statistics.
     """
 
     counts: np.ndarray
@@ -102,14 +104,14 @@ def hops(settings: Settings) -> tuple[list[Stage], list[Stage]]:
 
 
 def _baseline(settings: Settings, name: str) -> Stage:
-    """A net like the first receivers', taught by the cloud without any hop."""
+    """A net like the first receivers', distilled from the cloud without any hop."""
     receiver = settings.route.legs[0].receiver
     (net, *_), teacher = settings.nets.of_tier(receiver), settings.nets.cloud
 
     given = settings.route.images.get(name, settings.images.public.images[0])
 
     def pictures(key: Key) -> jax.Array:
-        if name == "kd_noise":  # as many as the public ones
+        if name == "kd_noise":  # as many as public images
             return jax.random.bits(key, given.shape, jnp.uint8)
         return jnp.asarray(given)
 
@@ -138,7 +140,7 @@ def _baseline(settings: Settings, name: str) -> Stage:
         num_parties=1,
         settings=settings.learning["baseline"],
         start=start,
-        end=lambda parties, trained: parties,  # nobody keeps it
+        end=lambda parties, trained: parties,  # the net is discarded
         setup_flops=setup_flops,
     )
 
@@ -168,7 +170,7 @@ def _down(settings: Settings, leg: Leg, tiers: Tiers) -> tuple[Stage, np.ndarray
     def deliveries(parties: Parties) -> list[Delivery]:
         (taught,) = parties.of_tier(leg.receiver)
         generator = parties.relay_of(leg.sender).generator
-        if not hop.keeps_generator:  # there is none to send
+        if not hop.keeps_generator:  # no generator to send
             generator = Variables({}, {})
         messages = GeneratorAndStudent(generator, take(taught, first), as_counts(known))
         return [Delivery(link, "down", messages, receivers) for link in leg.links]
@@ -234,7 +236,7 @@ def _up(settings: Settings, leg: Leg, tiers: Tiers) -> tuple[Stage, np.ndarray]:
 
 
 def _generator(settings: Settings, leg: Leg, parties: Parties, key: Key) -> Variables:
-    """What those who train begin to make images with."""
+    """The first generators of the parties that train."""
     count = settings.topology.size(leg.trainer)
     if not leg.generator:
         return fresh(settings.nets.generator, keys.stream(key, "generator"), count)

@@ -16,7 +16,7 @@ def load_run(path: str | Path) -> "LoadedRun":
     Returns:
       See `ecogen_jax.run.results.LoadedRun`.
     """
-    # JAX starts its devices on first use, which an import must not force.
+    # JAX initialises its devices on first use, which an import must not force.
     from ecogen_jax.run import results
 
     return results.load_run(path)

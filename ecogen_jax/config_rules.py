@@ -24,7 +24,7 @@ class ConfigError(ValueError):
 
     Attributes:
       field: the dotted name, such as "data.alpha".
-      value: what was asked for.
+      value: the given value.
       allowed: what would be accepted, in words.
       nearest: the closest allowed name, or "".
     """

@@ -1,9 +1,9 @@
 """Several processes that act as one, here or on many machines: `jax.distributed`.
 
-All of them run the same script on the same config and hold the same host values; they
-differ in the devices that they have (`mesh` spreads the clients over those of all), and
-in that process 0 alone writes. Without `start` there is one process, which is the main
-one, and nothing below exchanges anything.
+All processes run the same script on the same config and hold the same host values. They
+differ in their JAX devices (`mesh` distributes the clients over the devices of all
+processes), and only process 0 writes. Without `start` there is one process, which is
+the main one, and the functions below exchange nothing.
 """
 
 import contextlib
@@ -41,17 +41,17 @@ def start(
     Args:
       coordinator_address: `host:port` at which process 0 is reached by all.
       num_processes: how many there are.
-      process_id: which one this is. What is None is asked of Slurm, Open MPI or
-        Kubernetes, whichever started the process.
+      process_id: index of this process. Arguments that are None come from Slurm, Open
+        MPI or Kubernetes, whichever started the process.
 
     Raises:
-      JoinError: the address has another form, nothing started the process that JAX
-        knows, or not all have come.
+      JoinError: the address has another form, JAX does not recognise what started the
+        process, or not all processes have joined.
     """
     if coordinator_address is not None:
         _check_address(coordinator_address)
-    # The service would catch SIGTERM and leave the process running. A run is saved
-    # as it goes, so it may simply be ended.
+    # The service would catch SIGTERM and leave the process running. A run saves
+    # checkpoints, so it may simply be ended.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
@@ -70,7 +70,7 @@ def start(
 
 
 def _check_address(address: str) -> None:
-    """Refuses what JAX would fail on without a word, or end the process for."""
+    """Refuses addresses on which JAX would fail silently or end the process."""
     host, _, port = address.rpartition(":")
     if not (host and port.isascii() and port.isdecimal() and int(port) in PORTS):
         raise JoinError(
@@ -81,7 +81,7 @@ def _check_address(address: str) -> None:
 
 
 def finish() -> None:
-    """Waits until all processes have come here, and parts them."""
+    """Waits until all processes have come here, and disconnects them."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("the end of the run")
         jax.distributed.shutdown()
@@ -93,7 +93,7 @@ def is_main() -> bool:
 
 
 def main_only(write: Callable[P, None]) -> Callable[P, None]:
-    """Makes a function that writes do so in process 0, and nothing in the others."""
+    """Makes a function that writes run in process 0 only."""
 
     @functools.wraps(write)
     def wrapped(*arguments: P.args, **options: P.kwargs) -> None:
@@ -111,7 +111,7 @@ def from_main(tree: PyTree) -> PyTree:
 
 
 def text_from_main(text: str) -> str:
-    """The text of process 0 in all processes; that of the others does not count."""
+    """The text of process 0 in all processes; the text of the others is ignored."""
     told = np.frombuffer(text.encode(), np.uint8)
     size = int(from_main(np.int32(told.size)))
     padded = np.resize(told, size)
@@ -119,10 +119,10 @@ def text_from_main(text: str) -> str:
 
 
 def check_everywhere(fits: bool, message: str) -> None:
-    """Stops all processes if something does not fit in one of them.
+    """Stops all processes if a condition does not hold in one of them.
 
     Args:
-      fits: whether it does in this process.
+      fits: whether it holds in this process.
       message: what is wrong and what to do.
 
     Raises:
@@ -138,11 +138,11 @@ def check_everywhere(fits: bool, message: str) -> None:
 def ending_at_once(*foreseen: type[Exception]) -> Iterator[None]:
     """Ends this process when an error stops it while others may be waiting for it.
 
-    An orderly end would wait for them, and they wait in an exchange of which this
-    process is no part any more. JAX ends them when they miss it.
+    An orderly end would wait for the other processes, which wait in an exchange that
+    this process has left. JAX ends them when they notice that it is missing.
 
     Args:
-      *foreseen: errors that come up in all processes alike and pass.
+      *foreseen: errors that all processes raise alike; they are passed on.
 
     Yields:
       Nothing.

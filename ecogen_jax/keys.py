@@ -1,8 +1,8 @@
 """Random streams: keys are derived by name and index, never threaded.
 
-A threaded key changes every later draw when one draw is added. A derived key depends
-only on the root, the name of its stream and its indices (round, client, ...), so adding
-a stream leaves all others as they were, and a resumed run needs no saved key.
+With a threaded key, an added draw changes every later draw. A derived key depends only
+on the root, the name of its stream and its indices (round, client, ...), so adding a
+stream does not change the others, and a resumed run needs no saved key.
 """
 
 import zlib

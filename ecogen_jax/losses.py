@@ -17,7 +17,7 @@ Scalar = Float[Array, ""]
 
 def cross_entropy(logits: Logits, labels: Labels) -> Scalar:
     """`-mean_i log softmax(logits_i)[labels_i]`."""
-    # No index, whose gradient is a scatter; and no product, as a logit may be -inf.
+    # No indexing, since its gradient is a scatter; no product, as a logit may be -inf.
     asked = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
     log_q = jnp.where(asked, jax.nn.log_softmax(logits), 0.0)
     return -jnp.mean(jnp.sum(log_q, axis=-1))
@@ -26,8 +26,9 @@ def cross_entropy(logits: Logits, labels: Labels) -> Scalar:
 def hard_cross_entropy(logits: Logits, labels: Labels) -> Scalar:
     """`-mean_i (1 - p_i) log p_i` with `p_i = softmax(logits_i)[labels_i]`.
 
-    The factor is held constant: what is found easily counts little. Co-Boosting (Dai et
-    al., ICLR 2024), after the focal loss of Lin et al. (ICCV 2017) with exponent 1.
+    The factor has no gradient; images that are classified easily get a small weight.
+    Co-Boosting (Dai et al., ICLR 2024), after the focal loss of Lin et al. (ICCV 2017)
+    with exponent 1.
     """
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return jnp.mean(jax.lax.stop_gradient(1 - jnp.exp(-losses)) * losses)
@@ -38,7 +39,7 @@ def kl_divergence(
 ) -> Float[Array, " batch"]:
     """Distillation loss per image, `T^2 KL(softmax(t / T) || softmax(s / T))`.
 
-    The factor `T^2` keeps gradients of one size when `T` changes (Hinton et al.,
+    The factor `T^2` keeps the scale of the gradients when `T` changes (Hinton et al.,
     "Distilling the knowledge in a neural network", 2015, section 2).
     """
     log_p = jax.nn.log_softmax(teacher / temperature)
@@ -69,7 +70,7 @@ def logit_distance(teacher: Logits, student: Logits) -> Float[Array, " batch"]:
 def one_hot(logits: Logits) -> Scalar:
     """Cross-entropy of the logits with their own largest class.
 
-    Least where the teacher is certain (DAFL, Chen et al., ICCV 2019, equation 4).
+    Lowest if the teacher is certain (DAFL, Chen et al., ICCV 2019, equation 4).
     """
     return cross_entropy(logits, jnp.argmax(logits, axis=-1).astype(jnp.int32))
 
@@ -139,7 +140,7 @@ def batchnorm_statistics(moments: PyTree, stats: PyTree) -> Scalar:
     Norms are not squared and variances are biased, on each layer's input, as in the
     code of the DeepInversion family (Yin et al., CVPR 2020, equation 4).
 
-    A net without BatchNorm has no statistics, and the loss is 0.
+    For a net without running feature statistics, the loss is 0.
 
     Args:
       moments: mean and variance of the generated batch at each layer.
@@ -150,7 +151,7 @@ def batchnorm_statistics(moments: PyTree, stats: PyTree) -> Scalar:
 
 
 def _norm(x: Float[Array, " size"]) -> Scalar:
-    # The floor keeps the gradient finite where the difference is zero.
+    # The floor keeps the gradient finite if the difference is zero.
     return jnp.sqrt(jnp.sum(jnp.square(x)) + 1e-12)
 
 
@@ -167,7 +168,7 @@ def normal_divergence(
 
 
 def class_balance(logits: Logits) -> Scalar:
-    """`sum_c m_c log m_c` with `m = mean_i softmax(logits_i)`: least when balanced.
+    """`sum_c m_c log m_c` with `m = mean_i softmax(logits_i)`: lowest if balanced.
 
     The information-entropy term of DAFL (Chen et al., ICCV 2019, equation 6), with
     the natural logarithm.
@@ -195,7 +196,7 @@ def info_nce(
       positives: `p`, unit vectors; those of other anchors are negatives.
       negatives: `n`, unit vectors.
       known: which of the negatives count.
-      temperature: the smaller, the more the nearest negatives count.
+      temperature: smaller values give more weight to the nearest negatives.
     """
     others = jnp.where(known[None], anchors @ negatives.T, -jnp.inf)
     scores = jnp.concatenate([anchors @ positives.T, others], axis=1) / temperature
@@ -212,7 +213,7 @@ def adversarial(
     """`-mean_i m_i d_i`: rewards images on which the student errs.
 
     Args:
-      divergence: `d`, how far the two are apart on each image, by `kl_divergence`
+      divergence: `d`, distance of the two outputs on each image, by `kl_divergence`
         (ZSKT, DFQ), `js_divergence` (DeepInversion) or `logit_distance` (DFAD).
       teacher: logits `t`.
       student: logits `s`.

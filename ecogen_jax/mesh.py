@@ -1,9 +1,10 @@
-"""Where client functions run: one function for one client, mapped over many.
+"""Maps one-client functions over many clients and the JAX devices.
 
-Everything below this file is written for a single party. `map_clients` runs it for
-all parties of a tier, whose arrays carry a leading `client` axis, and `place` puts
-those arrays where the mapped function wants them. The devices are those of all
-processes (see `distributed`): each brings to its own what they hold, and no more.
+All functions of lower layers are written for a single party. `map_clients` runs them
+for all parties of a tier, whose arrays have a leading `client` axis, and `place` puts
+those arrays onto the JAX devices that use them. In this file, a device is a JAX device,
+of any process (see `distributed`); each process puts only the data of its own devices
+on them.
 """
 
 import functools
@@ -36,10 +37,11 @@ def start(num_devices: int) -> None:
     """Sets JAX up for a run; call once, before JAX is used.
 
     A CPU is split into `num_devices` simulated devices of one core each, compiled
-    programs are kept on disk for the next start, and numbers are never promoted in
-    silence. Each of several processes makes all `num_devices`: XLA rounds by their
-    number, so the same config gives the same numbers in any number of processes.
-    Simulated devices wait for each other as long as a round takes.
+    programs are cached on disk for the next start, and dtypes and ranks are never
+    promoted implicitly. Each of several processes simulates all `num_devices`, because
+    rounding in XLA depends on their number: so the same config gives the same numbers
+    in any number of processes. Simulated devices wait for each other as long as a round
+    takes.
 
     Raises:
       RuntimeError: JAX has already started its devices.
@@ -57,9 +59,9 @@ def start(num_devices: int) -> None:
 def patient(flags: str) -> str:
     """XLA's flags, with hours for a simulated device that lags behind the others.
 
-    XLA takes it for a deadlock and aborts the process after 40 s: on cores that other
-    work keeps busy, a long round needs more. A limit that is set already stays, and so
-    does the name of a file with flags, which XLA takes in their place.
+    By default XLA assumes a deadlock and aborts the process after 40 s; on busy cores,
+    a long round takes longer. A limit that is already set stays, and so does the name
+    of a file with flags, which XLA reads instead.
     """
     limit = "--xla_cpu_collective_call_terminate_timeout_seconds"
     names_file = flags.strip() and not flags.lstrip().startswith("--")
@@ -69,11 +71,11 @@ def patient(flags: str) -> str:
 
 
 def resolve(backend: str) -> str:
-    """What `auto` means on the machine at hand.
+    """The meaning of `auto` on this machine.
 
-    On a CPU, devices of one core each with a scan over clients inside each beat a
-    `vmap`, which turns convolutions into slow grouped ones; an accelerator with one
-    device wants the `vmap`.
+    On a CPU, simulated devices of one core each with a scan over their clients are
+    faster than a `vmap`, which turns convolutions into slow grouped ones. For a single
+    accelerator, `auto` is the `vmap`.
     """
     if backend not in BACKENDS:
         raise ValueError(f"mesh.backend is {backend!r}; allowed: {', '.join(BACKENDS)}")
@@ -87,7 +89,7 @@ def resolve(backend: str) -> str:
 def num_shards(num_clients: int, num_devices: int) -> int:
     """Largest number of devices, at most `num_devices`, that divides the clients.
 
-    An uneven split would train padding, so fewer devices are used instead.
+    An uneven split would train on padding, so fewer devices are used instead.
     """
     limit = min(num_clients, num_devices, jax.device_count())
     return max(d for d in range(1, limit + 1) if num_clients % d == 0)
@@ -96,9 +98,9 @@ def num_shards(num_clients: int, num_devices: int) -> int:
 def client_mesh(num_clients: int, num_devices: int) -> Mesh:
     """A one-axis mesh, `client`, for that many clients.
 
-    It has devices of every process. Where the clients do not go round, each process
-    has a mesh of its own devices instead, on which it does the same as the others:
-    that costs no more time, and nothing has to be sent.
+    It has devices of every process. If there are too few shares of clients for all
+    processes, each process has a mesh of its own devices instead and does the same work
+    as the others: this takes no more time, and nothing has to be sent.
 
     Args:
       num_clients: how many there are.
@@ -109,8 +111,8 @@ def client_mesh(num_clients: int, num_devices: int) -> Mesh:
     if shards < processes:
         devices = jax.local_devices()
         shards = num_shards(num_clients, min(num_devices, len(devices)))
-    # In this order, and of any number: `jax.make_mesh` sorts devices by where they lie,
-    # and refuses a number of TPUs that do not make a cuboid, such as five of eight.
+    # Not `jax.make_mesh`, which sorts devices by their position and refuses a number of
+    # TPUs that do not form a cuboid, such as five of eight.
     return Mesh(np.array(devices[:shards]), ("client",), axis_types=(AxisType.Auto,))
 
 
@@ -136,7 +138,7 @@ def replicate(tree: PyTree, *, num_clients: int, num_devices: int) -> PyTree:
 
 
 def _put(tree: PyTree, sharding: NamedSharding) -> PyTree:
-    """Puts arrays that every process has whole; each brings its devices' part."""
+    """Puts arrays that every process has whole; each process puts its devices' part."""
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
     return jax.tree.map(
@@ -150,8 +152,8 @@ def _put(tree: PyTree, sharding: NamedSharding) -> PyTree:
 def to_host(tree: PyTree) -> PyTree:
     """Copies arrays to the host, so that stages on different devices can share them.
 
-    Where processes have parts of an array, all of them have to call this, and each
-    gets the whole.
+    If an array is distributed over processes, all of them have to call this, and each
+    gets the whole array.
     """
 
     def copied(leaf: Any) -> np.ndarray:
@@ -165,7 +167,7 @@ def to_host(tree: PyTree) -> PyTree:
 
 
 def everywhere(num_clients: int, num_devices: int) -> NamedSharding:
-    """Where `replicate` puts arrays; also for `out_shardings` of a jitted function."""
+    """The sharding of `replicate`; also for `out_shardings` of a jitted function."""
     return NamedSharding(client_mesh(num_clients, num_devices), PartitionSpec())
 
 
@@ -189,8 +191,8 @@ def map_clients(
       chunk: clients that a device takes side by side, by `vmap`, before it takes the
         next ones; it bounds the memory. 0 leaves it to the backend: all of them in
         `vmap` and on accelerators, one within the shards of a CPU.
-      shared: the first arguments of `fn`, where all clients have the same. A function
-        that closes over them instead may not index them: a `shard_map` refuses it.
+      shared: the first arguments of `fn`, the same for all clients. A function that
+        closes over them instead may not index them: `shard_map` refuses it.
 
     Returns:
       A function of the other arguments with a leading client axis `[clients, ...]`
@@ -212,7 +214,7 @@ def map_clients(
 
 
 class Fold(NamedTuple):
-    """How the values of many clients become one, while they are mapped.
+    """How the values of many clients are reduced to one while they are mapped.
 
     Attributes:
       start: the total before the first client: arrays or their shapes, taken as zeros.
@@ -232,10 +234,10 @@ def fold_clients(
     chunk: int = 0,
     shared: tuple[PyTree, ...] = (),
 ) -> Mapped:
-    """Maps as `map_clients` does, and folds what would be too much to keep.
+    """Maps like `map_clients`, and folds values that would take too much memory.
 
-    Where clients come one after another, the values of all of them are never in memory
-    together: it takes what one client and one total take, however many there are.
+    If clients come one after another, their values are never in memory together: the
+    memory is that of one client and one total, whatever the number of clients.
 
     Args:
       fn: for one client, `fn(*shared, *own) -> (kept, value)`.
@@ -246,13 +248,13 @@ def fold_clients(
       shared: likewise.
 
     Returns:
-      A function of the other arguments that gives what is kept, `[clients, ...]`, and
-      one total of each device's share of the clients, `[shares, ...]`.
+      A function of the other arguments that gives the `kept` values, `[clients, ...]`,
+      and one total for each device's share of the clients, `[shares, ...]`.
     """
     backend = resolve(backend)
     if backend == "loop":
         return _loop(functools.partial(fn, *shared), fold)
-    # By default side by side where that is fast: on accelerators.
+    # By default clients run in parallel on accelerators, where that is fast.
     sizes = {"scan": 1, "vmap": chunk}
     size = sizes.get(backend, chunk or int(jax.default_backend() == "cpu"))
 
@@ -268,8 +270,7 @@ def fold_clients(
         if backend == "pmap":
             return _pmap(share, shared, arguments, mesh)
         spec = PartitionSpec("client")
-        # Nothing is exchanged between clients here, so there is no replication of
-        # values across devices for JAX to check.
+        # Clients exchange nothing here, so JAX has no replication to check.
         sharded = jax.shard_map(
             share,
             mesh=mesh,
@@ -285,8 +286,9 @@ def fold_clients(
 def added_up(totals: PyTree) -> PyTree:
     """Adds up the totals of the shares, in one exchange for each dtype.
 
-    An array by itself would be an exchange by itself, for which all devices wait for
-    each other; 250 simulated ones on two cores take 20 ms for that, whatever its size.
+    One exchange per array would make all devices wait for each other once per array;
+    250 simulated devices on two cores take 20 ms for that, whatever the size of the
+    array.
 
     Args:
       totals: `[shares, ...]`, as `fold_clients` gives them.

@@ -1,7 +1,7 @@
-"""Accuracy from per-class hits, globally and on one party's own distribution.
+"""Accuracy from per-class hits, globally and on a party's own label distribution.
 
-Hits by class are all that has to leave the device: the accuracy on any label
-distribution is a weighted mean of them.
+Only hits by class have to leave the device: the accuracy on any label distribution is
+a weighted mean of them.
 """
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def class_hits(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Right answers by class.
+    """Number of correct predictions by class.
 
     Args:
       logits: `[batch, classes]`.
@@ -24,7 +24,7 @@ def class_hits(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def accuracy(hits: np.ndarray, totals: np.ndarray) -> np.ndarray:
-    """Share of right answers, `sum_c hits_c / sum_c totals_c`.
+    """Share of correct predictions, `sum_c hits_c / sum_c totals_c`.
 
     Args:
       hits: `[..., classes]`.
@@ -90,7 +90,7 @@ def unseen_accuracy(
     """Mean accuracy over the classes that a party never saw.
 
     Args:
-      hits: right answers by class, `[parties, classes]`.
+      hits: correct predictions by class, `[parties, classes]`.
       totals: images of each class in the split, `[classes]`.
       counts: each party's training images by class, `[parties, classes]`.
 

@@ -1,4 +1,4 @@
-"""Names for the arrays that cross function borders: aliases only, no logic."""
+"""Type aliases of arrays in function signatures; no logic."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
 """Reads the files in which image datasets were first published into numpy arrays.
 
-Truncation shows here where a format has a header; `ecogen_jax.data.sources` checks the
+Formats with a header reveal truncated files here; `ecogen_jax.data.sources` checks the
 decoded arrays against known counts and a SHA-256.
 """
 
@@ -57,7 +57,7 @@ def read_folder(name: str, folder: Path) -> Arrays:
         folder: the folder that holds the files, without subfolders.
 
     Returns:
-        The arrays, unchecked but for what the file formats say of themselves.
+        The arrays, checked only against the headers of the file formats.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -132,7 +132,7 @@ def read_cifar10_png(folder: Path) -> Arrays:
     def labels(file: str) -> np.ndarray:
         return np.array(json.loads((folder / file).read_text()), np.int32)
 
-    # "lables" is how the package spells its file names.
+    # The package spells its file names "lables".
     return Arrays(
         np.concatenate([images(f"data_batch_{i}.png") for i in range(1, 6)]),
         labels("train_lables.json"),

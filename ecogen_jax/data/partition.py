@@ -1,6 +1,6 @@
-"""Splits a training set into public and private halves, and holds what clients have.
+"""Splits a training set into public and private halves, and stores clients' data.
 
-How the private half is shared out over the clients stands in `partition_kinds.py`.
+`partition_kinds.py` splits the private half over the clients.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ class Split(NamedTuple):
     """Four disjoint sets of positions into the training labels, each sorted.
 
     Attributes:
-        public_train: int64 [a], what the cloud trains on.
-        public_validation: int64 [b], what the cloud's choices are judged on.
-        private_train: int64 [c], what the end devices share out.
-        private_validation: int64 [d], what the end devices' choices are judged on.
+        public_train: int64 [a], training images of the cloud.
+        public_validation: int64 [b], validation images of the cloud.
+        private_train: int64 [c], split over the end devices.
+        private_validation: int64 [d], validation images of the end devices.
     """
 
     public_train: np.ndarray
@@ -38,14 +38,14 @@ def split(
 ) -> Split:
     """Splits positions at random into public and private, train and validation.
 
-    Images of the missing classes are dropped from the public half and given to nobody,
-    so the private half is the same with and without missing classes.
+    Images of the missing classes are dropped from the public half and not used, so the
+    private half is the same with and without missing classes.
 
     Args:
         labels: class of each image [n].
         public_fraction: share of the images in the public half, in [0, 1].
         validation_fraction: share of each half kept for validation, in (0, 1).
-        public_missing_classes: classes that the public half shall lack.
+        public_missing_classes: classes to remove from the public half.
         rng: source of randomness; consumed alike whatever the missing classes.
 
     Returns:
@@ -115,10 +115,10 @@ def label_counts(
 
 
 class Held(NamedTuple):
-    """What the clients hold, one client's samples behind another's, without padding.
+    """The clients' samples, concatenated without padding.
 
     Attributes:
-        images: [n + 1, h, w, c]; the last is zeros, to pad with.
+        images: [n + 1, h, w, c]; the last one is zeros, for padding.
         labels: int32 [n + 1], likewise.
         offsets: int64 [clients + 1]; client i holds those from `offsets[i]` up to, and
             without, `offsets[i + 1]`.
@@ -135,15 +135,15 @@ class Held(NamedTuple):
         Int[np.ndarray, "some length"],
         Int[np.ndarray, " some"],
     ]:
-        """Stacks the samples of some clients, with zeros behind those of the smaller.
+        """Stacks the samples of some clients, padded with zeros.
 
         Args:
             clients: their numbers.
 
         Returns:
-            Images, int32 labels and the int32 number of true samples of each. The
-            length is that of the largest of all clients, whoever is asked for, so that
-            one program fits all of them.
+            Images, int32 labels and the int32 number of real samples of each. The
+            length is always that of the largest client, so that one compiled program
+            fits all clients.
         """
         sizes = np.diff(self.offsets)
         places = np.arange(sizes.max())

@@ -1,7 +1,8 @@
-"""How samples are shared out over clients: one function a kind of heterogeneity.
+"""How samples are split over clients: one function per kind of heterogeneity.
 
-Every kind is deterministic in a `numpy.random.Generator`, gives each sample to exactly
-one client, and ends: after a bounded number of draws it explains what to change.
+Every kind is deterministic given a `numpy.random.Generator` and assigns each sample to
+exactly one client. After a bounded number of draws it raises an error that says what to
+change.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ _MAX_DRAWS = 200
 def iid(
     num_samples: int, *, num_clients: int, min_size: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """Shares samples out at random, in sizes that differ by one at most.
+    """Splits samples at random, in sizes that differ by one at most.
 
     Args:
         num_samples: how many samples there are.
@@ -48,23 +49,23 @@ def dirichlet(
     rng: np.random.Generator,
     capped: bool = False,
 ) -> list[np.ndarray]:
-    """Shares samples out with label skew: class by class, in Dirichlet proportions.
+    """Splits samples with label skew: class by class, in Dirichlet proportions.
 
     For each class k, p_k ~ Dir(alpha, ..., alpha) over the clients, and client i gets
     the share p_k[i] of the class (Yurochkin et al. 2019, "Bayesian Nonparametric
     Federated Learning of Neural Networks"; Hsu et al. 2019, "Measuring the Effects of
     Non-Identical Data Distribution", draw over classes for each client instead).
-    The whole division is drawn anew until every client has `min_size` samples.
+    The whole split is drawn again until every client has `min_size` samples.
 
-    Capped, a client with twice an equal share gets no further class: classes come in
+    If capped, a client with twice an equal share gets no further class: classes come in
     random order, and the proportions of such clients are set to zero. The published
-    code of FedGen (Zhu et al., ICML 2021) shares MNIST out so: 1,500 images of each
-    class over 20 users, up to 1,500 a user before the last class that it gets.
+    code of FedGen (Zhu et al., ICML 2021) splits MNIST in this way: 1,500 images of
+    each class over 20 users, up to 1,500 per user before the last class that it gets.
 
     Args:
         labels: class of each sample [n].
         num_clients: how many clients share the samples.
-        alpha: concentration, > 0; small is skewed, large is uniform.
+        alpha: concentration, > 0; small is non-IID, large is uniform.
         min_size: fewest samples that a client may get.
         rng: source of randomness.
         capped: whether there is a cap.
@@ -100,16 +101,16 @@ def quantity(
     min_size: int,
     rng: np.random.Generator,
 ) -> list[np.ndarray]:
-    """Shares samples out with quantity skew: sizes by Dirichlet, labels at random.
+    """Splits samples with quantity skew: sizes by Dirichlet, labels at random.
 
     p ~ Dir(alpha, ..., alpha) over the clients, and client i gets a random share p[i]
     of all samples (Li et al. 2022, "Federated Learning on Non-IID Data Silos: An
-    Experimental Study", quantity skew). Drawn anew until every client has `min_size`.
+    Experimental Study", quantity skew). Drawn again until every client has `min_size`.
 
     Args:
         num_samples: how many samples there are.
         num_clients: how many clients share them.
-        alpha: concentration, > 0; small is skewed, large gives equal sizes.
+        alpha: concentration, > 0; small gives unequal sizes, large equal ones.
         min_size: fewest samples that a client may get.
         rng: source of randomness.
 
@@ -138,7 +139,7 @@ def shards(
     min_size: int,
     rng: np.random.Generator,
 ) -> list[np.ndarray]:
-    """Shares samples out in shards of like labels, so that a client has few classes.
+    """Splits samples into shards of similar labels, so that a client has few classes.
 
     The samples are sorted by label and cut into `num_clients * shards_per_client`
     shards, in sizes that differ by one at most; each client is dealt the same number
@@ -189,7 +190,7 @@ def by_domain(
     min_size: int,
     rng: np.random.Generator,
 ) -> list[np.ndarray]:
-    """Shares samples out with domain skew: an edge's clients hold one domain alone.
+    """Splits samples with domain skew: an edge's clients hold a single domain.
 
     A domain's samples are dealt at random and evenly to its edges (feature skew, Li et
     al. 2022, "Federated Learning on Non-IID Data Silos"), and within an edge to the
@@ -251,7 +252,7 @@ def _owners(
     """
     shares = rng.dirichlet(np.full(num_clients, alpha))
     if takes is not None:
-        # A draw may leave those who take nothing at all; then they share alike.
+        # All remaining proportions may be zero; then the takers get equal shares.
         shares = np.where(takes, np.maximum(shares, 1e-12), 0.0)
         shares /= shares.sum()
     bounds = np.round(np.cumsum(shares)[:-1] * num_samples).astype(np.int64)

@@ -1,7 +1,7 @@
 """Where the images come from: a local folder, the HuggingFace hub, or a package.
 
-Every provider ends in the same four arrays, read from the files that the dataset was
-first published in. Nothing here is trusted: `ecogen_jax.data.sources` checks counts and
+Every provider gives the same four arrays, read from the files in which the dataset was
+first published. Providers are not trusted: `ecogen_jax.data.sources` checks counts and
 a SHA-256 of the decoded arrays before anything is used.
 """
 
@@ -112,7 +112,7 @@ def _head(url: str) -> None:
     try:
         urllib.request.urlopen(request, timeout=PROBE_TIMEOUT_S).close()
     except urllib.error.HTTPError as error:
-        error.close()  # An HTTP status, whichever it is, is an answer.
+        error.close()  # Any HTTP status counts as an answer.
 
 
 def _within(timeout_s: float, function: Callable[[], Any]) -> Any:
@@ -164,7 +164,7 @@ def _apt_download(folder: Path) -> None:
     try:
         _run(download, folder)
     except RuntimeError:
-        # A fresh machine or container has no package lists yet.
+        # A new machine or container has no package lists yet.
         _run(["apt-get", "update"], folder)
         _run(download, folder)
     _run(["dpkg-deb", "-x", str(_only(folder, "*.deb")), "."], folder)
@@ -208,7 +208,7 @@ def _run(command: Sequence[str], folder: Path) -> None:
     if shutil.which(command[0]) is None:
         raise RuntimeError(f"{command[0]} is not installed")
     shown = " ".join([Path(command[0]).name, *command[1:]])
-    # A file, not a pipe: a grandchild that outlives a kill would hold a pipe open.
+    # A file, not a pipe: a grandchild that survives a kill would keep a pipe open.
     with (folder / "client.log").open("w+", errors="replace") as log:
         try:
             subprocess.run(
@@ -227,7 +227,7 @@ def _run(command: Sequence[str], folder: Path) -> None:
         except subprocess.CalledProcessError as error:
             log.seek(0)
             lines = log.read().strip().splitlines()
-            # npm says at first what is wrong, pip and apt at last.
+            # npm prints the cause first, pip and apt print it last.
             said = " | ".join(lines if len(lines) < 4 else [lines[0], *lines[-2:]])
             raise RuntimeError(
                 f"'{shown}' ended with {error.returncode}: {said}"
@@ -249,6 +249,6 @@ def _unpack(archive: Path, inside: str) -> None:
             directory, _, file = member.name.rpartition("/")
             if member.isfile() and f"{directory}/" == inside:
                 content = tar.extractfile(member)
-                assert content is not None  # isfile() says so
+                assert content is not None  # since isfile() is true
                 with content, (archive.parent / file).open("wb") as target:
                     shutil.copyfileobj(content, target)

@@ -1,4 +1,4 @@
-"""Rows of a host's arrays, picked so that they are in memory once."""
+"""Selects rows of host arrays such that they are in memory only once."""
 
 import gc
 import math
@@ -18,15 +18,16 @@ PATIENCE_S = 0.5
 
 
 def rows(array: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Copies rows of an array to where a CPU's devices use them as they lie.
+    """Copies rows of an array to memory that CPU devices use without another copy.
 
-    `mesh.place` copies once more what does not start at a multiple of 64 bytes: a
-    cohort's images would be in memory twice. Nobody may write to them afterwards.
+    `mesh.place` makes a second copy of an array that does not start at a multiple of 64
+    bytes: a cohort's images would be in memory twice. Do not write to the rows
+    afterwards.
 
-    JAX lets go of an array of the host some milliseconds after the last program that
-    read it, when it is called next. Where rows are `LARGE`, those before them are
-    waited for, or both would be in memory; what is still held after `PATIENCE_S` is
-    kept on purpose, and not waited for again.
+    JAX releases a host array some milliseconds after the last program that read it, at
+    the next call. If rows are `LARGE`, this function first waits for the release of the
+    earlier rows, or both would be in memory. Rows that are still held after
+    `PATIENCE_S` are assumed to be kept on purpose, and are not waited for again.
 
     Args:
       array: `[any, ...]`.
@@ -44,7 +45,7 @@ def rows(array: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         _large_rows.append(weakref.ref(memory))
     start = -memory.ctypes.data % ALIGNMENT
     taken = memory[start : start + size].view(array.dtype).reshape(shape)
-    # Any other mode of `take` would fill a buffer first.
+    # Other modes of `take` would fill a buffer first.
     return np.take(array, numbers, axis=0, out=taken, mode="clip")
 
 
@@ -52,10 +53,10 @@ _large_rows: list[weakref.ref[np.ndarray]] = []
 
 
 def _wait_for_release() -> None:
-    """Waits until JAX has let go of large rows; not for ever, as they may be kept."""
+    """Waits until JAX has released large rows; not for ever, as they may be kept."""
     until = time.monotonic() + PATIENCE_S
     while _large_rows and time.monotonic() < until:
-        gc.collect(0)  # which has JAX drop what it no longer reads
+        gc.collect(0)  # makes JAX release arrays that it no longer reads
         _large_rows[:] = [each for each in _large_rows if each() is not None]
         if _large_rows:
             time.sleep(0.001)

@@ -1,7 +1,7 @@
 """Named image datasets as checked numpy arrays: `load("mnist")`.
 
-The same name gives the same arrays everywhere: whichever provider answers, the decoded
-images and labels must have the counts and the SHA-256 of the table below. Sources:
+The same name gives the same arrays everywhere: for every provider, the decoded images
+and labels must have the counts and the SHA-256 of the table below. Sources:
 MNIST, LeCun et al. 1998; Fashion-MNIST, Xiao et al. 2017; CIFAR-10, Krizhevsky 2009;
 USPS, Hull 1994, in the resampled halves of Rasmussen and Williams 2006; digits,
 Alpaydin and Kaynak 1998, as scikit-learn ships them.
@@ -143,7 +143,7 @@ def outline(name: str) -> Dataset:
     Returns:
         Arrays of the true shapes and types; the images take no memory.
     """
-    if name == "fake":  # generated anyway, and as fast
+    if name == "fake":  # generated anyway, in the same time
         return load(name)
     spec = _SPECS[name]
     halves = [_blank(spec.shape, counts) for counts in spec[1:3]]
@@ -241,13 +241,13 @@ def _read_cache(name: str, target: Path) -> Dataset | None:
         halves = (_from_arrow(splits[half], _SPECS[name]) for half in ("train", "test"))
         arrays = Arrays(*(array for half in halves for array in half))
         return _checked(name, arrays, provider)
-    except Exception as error:  # whatever damage looks like, the answer is to refetch
+    except Exception as error:  # any damage leads to a new download
         _LOGGER.warning("cached copy %s refused: %s", target, _reason(error))
         return None
 
 
 def _write_cache(dataset: Dataset, target: Path) -> None:
-    """Writes under another name and renames: a half-written copy is never seen."""
+    """Writes under another name and renames: no process sees a half-written copy."""
     partial = target.with_name(f".{dataset.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # left by a writer that was killed
     datasets.disable_progress_bars()
@@ -289,7 +289,7 @@ def _fetch(name: str, folder: str) -> Dataset:
     for provider in providers(name, folder):
         try:
             return _checked(name, provider.fetch(), provider.label)
-        except Exception as error:  # clients raise anything; each reason is reported
+        except Exception as error:  # clients raise any error; each reason is reported
             reasons.append(f"{provider.label}: {_reason(error)}")
             _LOGGER.info("%s refused: %s", name, reasons[-1])
     tried = "\n".join(f"  - {reason}" for reason in reasons)

@@ -1,6 +1,6 @@
-"""What a run costs: sourced constants, a FLOP meter and the ledger of joules and grams.
+"""The cost of a run: sourced constants, a FLOP meter, the ledger of joules and grams.
 
-Only what counts FLOPs or draws samples needs JAX, so reports can read constants and
+Only counting FLOPs and drawing samples needs JAX, so reports can read constants and
 ledgers without it.
 """
 

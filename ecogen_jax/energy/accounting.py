@@ -4,15 +4,15 @@
     g    = kWh x grid intensity in g/kWh
 
 (Strubell et al. 2019, arXiv 1906.02243; Patterson et al. 2021, arXiv 2104.10350.)
-Every argument has its unit in its name and is checked at the door; `convert` is the
-only place where one unit becomes another.
+Every argument has its unit in its name and is checked on entry; `convert` is the only
+place that converts units.
 """
 
 import math
 
 from ecogen_jax.energy.constants import JOULES_PER_KWH
 
-# A call with 400 is as good as one with 400.0, also where shapes and types are checked.
+# Accepts 400 as well as 400.0, also if shapes and types are checked at run time.
 Number = float | int
 
 # Unit -> factor to the first unit of its dimension. The pound is exact by definition
@@ -26,8 +26,8 @@ UNITS = {
     },
     "mass": {"g": 1.0, "kg": 1e3, "t": 1e6, "lb": 453.59237},
 }
-# Geometric middle of 1 and 1000: beyond it, a power that was given in kW (or mW) is
-# the likelier reading.
+# Geometric mean of 1 and 1000: beyond it, the power was more likely given in kW (or
+# mW).
 UNIT_SLIP = 1000**0.5
 # Regions of hydropower reach 2 g/kWh, plants that burn the worst coal about 1200.
 INTENSITY_G_PER_KWH = (1.0, 2000.0)
@@ -69,7 +69,7 @@ def energy_kwh(
         chip_hours: chips times hours, in h.
         power_w: mean power of one chip, in W; with its host if that was measured.
         pue: facility energy over device energy, at least 1.
-        full_power_w: full power of the chip, in W, to catch kilowatts given as watts.
+        full_power_w: full power of the chip, in W, to detect kilowatts given as watts.
 
     Returns:
         Energy at the meter of the facility, in kWh.
@@ -106,7 +106,7 @@ def check_power(power_w: Number, full_power_w: Number) -> None:
 
 
 def carbon_g(energy_kwh: Number, intensity_g_per_kwh: Number) -> float:
-    """Carbon of electricity, location-based or net of what was contracted.
+    """Carbon of electricity, location-based or net of contracts.
 
     Args:
         energy_kwh: energy at the meter, in kWh.
@@ -209,7 +209,7 @@ def sci_g(operational_g: Number, embodied_g: Number, functional_units: Number) -
     Args:
         operational_g: location-based carbon of the energy, idle included, in g.
         embodied_g: share of the embodied carbon, in g.
-        functional_units: how many of what is served, such as inferences; above 0.
+        functional_units: number of served units, such as inferences; above 0.
 
     Returns:
         Grams of CO2 equivalent per functional unit.
@@ -243,7 +243,7 @@ def water_l(device_energy_kwh: Number, wue_l_per_kwh: Number) -> float:
 
 
 def check(field: str, value: Number, low: Number, high: Number, remedy: str) -> None:
-    """Refuses a number outside its range, and what is not a finite number.
+    """Refuses a number outside its range, and anything that is not a finite number.
 
     Args:
         field: name of the argument.

@@ -1,7 +1,8 @@
 """Does a table of hours, watts, PUE and intensity agree with its own energy and carbon?
 
-The same recomputation that the published tables pass, on any table: a claim that its
-own inputs do not give is a finding, with the slip that would explain it.
+The recomputation of the published tables (`papers_repro/energy`) for any table: a claim
+that does not follow from its own inputs is a finding, with the error that would explain
+it.
 """
 
 import math
@@ -30,7 +31,7 @@ NUMBERS = (
     "carbon_kg",
 )
 WORDS = ("name", "device", "region")
-# Two per cent: what published tables deviate by rounding their inputs.
+# Two per cent: the deviation of published tables from rounding their inputs.
 TOLERANCE = 0.02
 
 
@@ -42,7 +43,7 @@ class Finding(NamedTuple):
         field: the column at fault.
         printed: what the table says; None where an input was refused.
         expected: what its inputs give; None where an input was refused.
-        reason: what is wrong, and the slip that would explain it.
+        reason: what is wrong, and the error that would explain it.
     """
 
     name: str
@@ -60,7 +61,7 @@ def audit(table: pd.DataFrame, tolerance: float = TOLERANCE) -> list[Finding]:
 
     Args:
         table: one job a row; the columns are some of `NUMBERS` and `WORDS`.
-        tolerance: deviation of a claim that is still put down to rounding.
+        tolerance: deviation of a claim that may be due to rounding.
 
     Returns:
         The findings, in the order of the rows.
@@ -136,7 +137,7 @@ def _carbon_kg(row: Mapping[str, Any], energy: float | None) -> float | None:
 
 
 def _reason(printed: float, expected: float, pue: float) -> str:
-    """Says how far off a claim is, and which slip gives just this factor."""
+    """Says how far off a claim is, and which error gives exactly this factor."""
     if expected == 0:
         return "the inputs give zero"
     ratio = printed / expected

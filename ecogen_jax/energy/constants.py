@@ -2,9 +2,9 @@
 
 The numbers live in ``tables/*.csv``, one a row, in the unit of their source; this
 module converts them to SI, and `devices` puts devices and links together from them.
-Three kinds are kept apart: ``measured`` (a meter read it), ``modelled`` (somebody
-computed it) and ``assumed`` (a choice, with the reason in the source column). ``low``
-and ``high`` bound what a careful reader would accept.
+There are three kinds: ``measured`` (read from a meter), ``modelled`` (computed) and
+``assumed`` (a choice, with the reason in the source column). ``low`` and ``high`` bound
+the plausible values.
 """
 
 import difflib
@@ -100,9 +100,9 @@ def names(stem: str, having: Sequence[str] = ()) -> tuple[str, ...]:
 def grid(name: str) -> Constant:
     """Looks up the location-based carbon intensity of a country or region.
 
-    The interval is plus-minus 20 %, or 50 % for grids below 100 g/kWh, widened to
-    the values that other published data sets give for the same country: between
-    them the choice of data set alone moves a clean grid by half.
+    The interval is plus-minus 20 %, or 50 % for grids below 100 g/kWh, widened to the
+    values of other published data sets for the same country: for a clean grid, the
+    choice of data set alone changes the value by half.
 
     Args:
         name: one of ``names("grid")``.

@@ -1,4 +1,4 @@
-"""What a program costs before any hardware is chosen: plain numbers, without JAX."""
+"""The cost of a program, independent of hardware: plain numbers, without JAX."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ class Cost(NamedTuple):
         by_class_and_dtype: parts of ``flops``, keyed by (class, dtype).
         bytes: operands read and results written by every operation on its own, in B:
             an upper bound, since a compiler fuses operations and keeps data on chip.
-        bytes_low: what is left after perfect fusion, in B; see `memory.fused_bytes`.
+        bytes_low: bytes after perfect fusion, in B; see `memory.fused_bytes`.
         peak_bytes: most memory that is alive at once, in B: an upper bound; see
             `memory.peak_bytes`.
         wire_bytes: what collectives send between shards, in B.

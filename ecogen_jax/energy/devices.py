@@ -1,8 +1,8 @@
-"""Devices and links of the ledger: speed, power, memory and making of each.
+"""Devices and links of the ledger: speed, power, memory and embodied carbon.
 
 The cells are ``tables/devices.csv`` and ``tables/links.csv``, each with its interval,
-source, date and kind. A device has the cells that a source gives and no others; what is
-missing is an error that names the devices that have it.
+source, date and kind. A device has only the cells that a source gives; a missing cell
+raises an error that names the devices that have it.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ class Device(NamedTuple):
         name: key in ``tables/devices.csv``.
         achieved_flops: FLOP/s that a training program reaches, not the peak.
         power_w: power drawn meanwhile, in W; the boundary is stated in its source.
-        embodied: emissions of its making, in kg; None where no source gives them.
+        embodied: emissions of its manufacturing, in kg; None if no source gives them.
     """
 
     name: str

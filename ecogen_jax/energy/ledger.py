@@ -15,17 +15,17 @@ measured power x PUE x intensity. A transfer on a link (modelled):
 
 Joules have three parts, named as in Luccioni et al. 2022 (arXiv 2211.02001): dynamic
 (all power while computing, or carrying), idle (power while waiting for another tier,
-where the run includes it) and overhead, (PUE - 1) times both. Beside the grams of
-operation stands a share of those of making the device,
+if the run includes it) and overhead, (PUE - 1) times both. Besides the operational
+carbon there is a share of the embodied carbon of the device,
 
     grams = embodied kg x 1000 x seconds in use / lifetime in seconds
 
-(ISO/IEC 21031:2024, the M of SCI) and, where asked for, the water that evaporates on
-the cloud's site: litres = kWh of IT energy x WUE.
+(ISO/IEC 21031:2024, the M of SCI) and, if configured, the water that evaporates on the
+cloud's site: litres = kWh of IT energy x WUE.
 
-Links count as uncontracted. The interval of each product comes from the corners of
-the intervals of its factors. Left out: storage, and what networks are made of. The
-seconds of the machine that simulates the network are reported and never enter.
+Links have no contracts. The interval of each product comes from the corners of the
+intervals of its factors. Left out: storage, and the embodied carbon of networks. The
+seconds of the simulating machine are reported but enter no total.
 """
 
 import math
@@ -74,7 +74,7 @@ class Entry(NamedTuple):
         flops: operations; 0 on a link.
         up_bytes: bytes towards the cloud; 0 on a tier.
         down_bytes: bytes away from the cloud; 0 on a tier.
-        host_s: wall seconds of the simulating machine; enters nothing.
+        host_s: wall seconds of the simulating machine; enters no total.
         device_s: modelled busy seconds of the simulated device or link, the parties
             of the tier one after the other; of a link with one latency a crossing.
         energy_j: joules, with PUE; and the ends of the interval.
@@ -82,16 +82,16 @@ class Entry(NamedTuple):
         energy_high_j: see ``energy_j``.
         dynamic_j: the part of ``energy_j`` drawn while computing or carrying.
         idle_j: the part drawn while waiting.
-        overhead_j: the part of the building: cooling and power supply.
+        overhead_j: the part for cooling and power supply of the building.
         carbon_location_g: gCO2e by the grid's mean; and the ends of the interval.
         carbon_location_low_g: see ``carbon_location_g``.
         carbon_location_high_g: see ``carbon_location_g``.
         carbon_market_g: gCO2e after contracts for carbon-free energy.
-        embodied_g: gCO2e of making the device, its share for the seconds in use; None
-            where no source gives the device's, 0 on a link.
+        embodied_g: embodied gCO2e of the device, its share for the seconds in use; None
+            if no source gives it, 0 on a link.
         water_l: litres that evaporated on the cloud's site.
         kind: ``measured``, ``modelled`` or ``assumed``.
-        waits_for: the tier that is waited for; "" where nobody waits, or where an older
+        waits_for: the tier that is waited for; "" if no party waits, or if an older
             checkpoint does not say.
     """
 
@@ -179,8 +179,8 @@ def idle_entry(
 ) -> Entry:
     """Accounts for the parties of one tier that wait for another.
 
-    They wait the longer, the slower the devices waited for: the interval has the
-    corners of that speed too.
+    Slower devices are waited for longer: the interval also has the corners of that
+    speed.
 
     Args:
         rates: from `rates.rates`, with ``include_idle``.
@@ -240,7 +240,7 @@ def transfer_entry(
         link: ``cloud_edge`` or ``edge_end``.
         up_bytes: bytes towards the cloud, all parties together.
         down_bytes: bytes away from the cloud, all parties together.
-        crossings: how often something was sent and arrived, one after another.
+        crossings: number of sequential transfers.
 
     Returns:
         A modelled entry.
@@ -311,7 +311,7 @@ def _tier_entry(
     used_s: float,
     **counts: Any,
 ) -> Entry:
-    """Adds what the building, the making of the device and the water come to."""
+    """Adds overhead, embodied carbon and water."""
     pue, wue = rates.pue[tier], rates.wue.get(tier)
     it_kwh = it_energy.value / constants.JOULES_PER_KWH
     return _entry(
@@ -343,7 +343,7 @@ def _embodied_g(rates: Rates, tier: str, used_s: float) -> float | None:
 def _entry(
     rates: Rates, *, energy: Interval, contracted_share: float, **values: Any
 ) -> Entry:
-    """Adds joules and grams to what was counted; what is not named is nothing."""
+    """Adds joules and grams to the counts; everything not given is 0."""
     carbon = _interval(1 / constants.JOULES_PER_KWH, energy, rates.intensity)
     return Entry(
         **_BLANK | values,

@@ -9,7 +9,7 @@ from jax.extend import core
 
 from ecogen_jax.energy import primitives
 
-# What the walks have a rule for; every other body is a call.
+# Primitives with a rule in the walks; every other body is a call.
 CONTROL = frozenset({"scan", "while", "cond", "shard_map"})
 
 WhileTrips = int | Mapping[str, int] | None
@@ -85,7 +85,7 @@ def _static_bounds(eqn: core.JaxprEqn) -> tuple[int, int] | None:
     if [e.primitive.name for e in test.eqns] != ["lt"]:
         return None
     if test.outvars[0] is not test.eqns[0].outvars[0]:
-        return None  # the comparison is not what ends the loop
+        return None  # the comparison does not end the loop
     counter, limit = test.eqns[0].invars
     if id(counter) not in carry or not _is_integer(counter):
         return None

@@ -1,6 +1,6 @@
 """Bytes that a program must move after fusion, and bytes that are alive at once.
 
-Both read the jaxpr in its order, with plain calls put in place of their call.
+Both read the jaxpr in order, with plain calls inlined.
 """
 
 from collections import Counter
@@ -40,10 +40,11 @@ def fused_bytes(jaxpr: core.Jaxpr, while_trips: loops.WhileTrips = None) -> int:
     """Bytes that cross the memory bus if everything between two loops is one kernel.
 
     A program, and each trip of a loop, reads each of its inputs once and writes each
-    of its results once; all that lies between stays on chip. Of an array that is only
-    sliced or gathered from, the slices are read; of one that is updated in place, the
-    updates are written, and not read again. The carry of a loop goes through memory
-    once a trip, which is what makes this no bound for a loop whose state fits on chip.
+    of its results once; everything in between stays on chip. For an array that is only
+    sliced or gathered from, only the slices are read; for an array that is updated in
+    place, only the updates are written, and not read again. The carry of a loop goes
+    through memory once per trip, so this is no lower bound for a loop whose state fits
+    on chip.
     ``cond`` takes the cheapest branch, a ``while`` with a stated bound no trip.
 
     Args:
@@ -164,7 +165,7 @@ def _fewest(eqn: core.JaxprEqn, while_trips: loops.WhileTrips) -> int:
 def _read(program: _Program, ops: list[_Op]) -> int:
     """Bytes of the program's inputs that operations read."""
     sizes, whole, parts = program.sizes, Counter[int](), Counter[int]()
-    # An array that was updated in place -> what it was before, and the bytes updated.
+    # An array that was updated in place -> the array before, and the bytes updated.
     updated: dict[int, tuple[int, int]] = {}
     for op in ops:
         name = op.eqn.primitive.name
@@ -176,7 +177,8 @@ def _read(program: _Program, ops: list[_Op]) -> int:
                 update = op.eqn.invars[primitives.PUTS[name]]
                 updated[op.outs[0]] = i, fresh + primitives.num_bytes(update)
                 continue
-            # What was just made is on chip, and so is what was read before.
+            # Results of this program are on chip, and so are arrays that were read
+            # before.
             if place == 0 and name in primitives.PICKS:
                 parts[i] += max(sizes[op.outs[0]] - fresh, 0)
             else:

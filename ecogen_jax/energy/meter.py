@@ -1,9 +1,9 @@
-"""Counts what a JAX program costs from its jaxpr, before it runs.
+"""Counts the cost of a JAX program from its jaxpr, before it runs.
 
 XLA's ``cost_analysis`` counts the body of a loop once, leaves recomputation out and
 reports one device's share of a sharded program. This walk multiplies loop bodies by
 their trip counts, counts what ``jax.checkpoint`` recomputes and adds up all shards.
-Like a compiler it drops work that no output needs.
+Like a compiler it ignores work that no output needs.
 
 * primitive operations: see `primitives`; calls, derivatives: their bodies.
 * ``scan``: body x length; ``fori_loop``: (condition + body) x trips; any other
@@ -64,7 +64,7 @@ def cost(
     Raises:
         ValueError: a ``while`` loop has neither a static trip count nor a bound.
     """
-    # What a convolution is, not how a CPU is made fast at it: the same on any machine.
+    # Counts the plain convolution, not its CPU rewrite: the same on any machine.
     with textbook(True):
         traced = jax.make_jaxpr(fn)(*args, **kwargs).jaxpr
     # A compiler drops what no output needs, such as the primal value under grad.
@@ -101,7 +101,7 @@ def _equation(eqn: core.JaxprEqn, scope: _Scope) -> _Tally:
         sizes = {**scope.axis_sizes, **{axis: mesh.shape[axis] for axis in axes}}
         one = _walk(params["jaxpr"], scope._replace(axis_sizes=sizes))
         return _repeat(one, loops.shards(eqn))
-    if eqn.primitive.name == "custom_linear_solve":  # its other bodies are gradients'
+    if eqn.primitive.name == "custom_linear_solve":  # others: for gradients
         return _walk(eqn.params["jaxprs"].solve.jaxpr, scope)
     bodies = loops.call_bodies(eqn)
     if bodies:

@@ -8,7 +8,7 @@ systems overlap them little), power from a constant fraction of the full power:
 
 with n devices, L layers, h seconds for one step of a tree of messages between the
 devices, and the fractions e of `Efficiency`. `DATASHEET` sets every fraction to 1:
-the two errors of that choice, too fast and too hungry, partly cancel.
+the two errors of that choice, too little time and too much power, partly cancel.
 """
 
 import math
@@ -35,11 +35,11 @@ class Accelerator(NamedTuple):
 
 
 class Transformer(NamedTuple):
-    """What decoding needs to know of a language model.
+    """The properties of a language model that decoding depends on.
 
     Attributes:
         params: all parameters.
-        active_params: parameters that one token meets; equal to ``params`` if dense.
+        active_params: parameters that one token uses; equal to ``params`` if dense.
         bytes_per_param: 2 at 16 bits, 1 at 8 bits.
         num_layers: blocks.
         cache_bytes_per_token: keys and values of one token in all layers, B.
@@ -57,7 +57,7 @@ class Transformer(NamedTuple):
 
 
 class Load(NamedTuple):
-    """How a served model is used.
+    """The load of a served model.
 
     Attributes:
         batch: requests decoded together.
@@ -71,7 +71,7 @@ class Load(NamedTuple):
 
 
 class Efficiency(NamedTuple):
-    """What a program reaches of a datasheet.
+    """The fractions of the datasheet values that a program reaches.
 
     Attributes:
         bandwidth: fraction of the peak bandwidth.

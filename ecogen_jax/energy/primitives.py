@@ -1,4 +1,4 @@
-"""What one primitive operation costs: FLOPs, dtype, bytes, and bytes on the wire.
+"""The cost of one primitive operation: FLOPs, dtype, bytes, and bytes on the wire.
 
 Rules, in FLOPs:
 
@@ -15,8 +15,8 @@ Left out: the cost of sorting and of dense linear algebra (``sort``, ``fft``,
 what leaves JAX (``ffi_call``, ``pure_callback``), which fall back to one per output
 element; the grid of a ``pallas_call``, whose body counts once.
 
-Bytes on the wire are those of the ring algorithms, which are the least that a
-bandwidth-optimal network sends (Patarasuk and Yuan 2009, J. Parallel Distrib. Comput.
+Bytes on the wire are those of the ring algorithms, the minimum of a bandwidth-optimal
+network (Patarasuk and Yuan 2009, J. Parallel Distrib. Comput.
 69). A shard that holds b bytes, in a group of n:
 
 * all-reduce (``psum``, ``pmax``, ``pmin``): 2 (n - 1) / n x b
@@ -56,9 +56,9 @@ _MOVEMENT = _names(
     "all_gather all_gather_invariant all_to_all ppermute "
     "random_seed random_wrap random_unwrap random_split random_fold_in"
 )
-# Their jaxpr, where they carry one, is the scalar operation that they apply.
+# Their jaxpr, if any, is the scalar operation that they apply.
 OWN_RULE = _REDUCTIONS | _WINDOWED | _SCATTERS | _MOVEMENT
-# Operations on the type or the name alone, which touch no memory.
+# Operations on the type or name only, without memory access.
 ALIASES = _names("pvary name")
 # Operations that read a part of their first operand, as large as their result.
 PICKS = _names("slice dynamic_slice gather")
@@ -90,7 +90,7 @@ def flops(eqn: core.JaxprEqn) -> tuple[str, int]:
         _, _, updates = eqn.invars
         return "reduction", _size(updates)
     if name in _WINDOWED:
-        # Pooling has a window for each output, its gradient one for each cotangent.
+        # Pooling has one window per output, its gradient one per cotangent.
         windows = min(_size(eqn.outvars[0]), _size(eqn.invars[0]))
         return "reduction", windows * math.prod(eqn.params["window_dimensions"])
     return "elementwise", sum(_size(var) for var in eqn.outvars)
@@ -109,7 +109,7 @@ def dtype(eqn: core.JaxprEqn) -> str:
     name, operands = eqn.primitive.name, [_dtype(var) for var in eqn.invars]
     result = _dtype(eqn.outvars[0])
     if name == "ragged_dot_general":
-        operands = operands[:2]  # the third are the sizes of the groups
+        operands = operands[:2]  # the third operand is the sizes of the groups
     if name in ("dot_general", "ragged_dot_general", "conv_general_dilated"):
         return max(operands, key=lambda one: one.itemsize).name
     if operands and (result.name == "bool" or name in ("argmax", "argmin")):
@@ -138,7 +138,7 @@ def wire_bytes(eqn: core.JaxprEqn, axis_sizes: Mapping[str, int]) -> float:
     name, params = eqn.primitive.name, eqn.params
     if name not in ALL_REDUCES | _GATHERS | _EXCHANGES | {"ppermute"}:
         return 0.0
-    # An axis of `vmap` is added up at home, before anything is sent.
+    # An axis of `vmap` is reduced locally, before anything is sent.
     held = sum(map(num_bytes, eqn.outvars if name in ALL_REDUCES else eqn.invars))
     group = _group_size(params, axis_sizes)
     if name == "ppermute":
@@ -159,7 +159,7 @@ def _group_size(params: Mapping[str, Any], axis_sizes: Mapping[str, int]) -> int
         return len(groups[0])
     axes = params["axes"] if "axes" in params else params["axis_name"]
     every = axes if isinstance(axes, tuple | list) else (axes,)
-    # Numbers stand for axes of the array itself, which `vmap` has named.
+    # Integers are axes of the array itself, which `vmap` has named.
     return math.prod(axis_sizes[axis] for axis in every if not isinstance(axis, int))
 
 

@@ -1,6 +1,6 @@
-"""All that turns the FLOPs, bytes and seconds of a run into joules, grams and litres.
+"""The constants that turn FLOPs, bytes and seconds into joules, grams and litres.
 
-Looked up once for a run, and checked: the ledger itself only multiplies.
+They are looked up and checked once per run; the ledger itself only multiplies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ class Rates(NamedTuple):
     Attributes:
         devices: device of each tier.
         links: profile of each link.
-        link_energy: J/B of each link, in the view that was asked for.
+        link_energy: J/B of each link, in the chosen view.
         link_view: ``average`` (all network energy over all traffic) or ``marginal``
             (what one more byte adds).
         pue: power usage effectiveness of each tier.

@@ -1,7 +1,7 @@
 """Software Carbon Intensity of a run (ISO/IEC 21031:2024): SCI = (O + M) / R.
 
-O is the location-based carbon of operation, M the share of making the devices, R the
-functional unit. Contracts for carbon-free energy do not enter.
+O is the location-based operational carbon, M the share of the embodied carbon of the
+devices, R the functional unit. Contracts for carbon-free energy are not included.
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,9 @@ def sci(
             standard asks for.
 
     Returns:
-        O and M in grams, the two kinds of R, and SCI for each in grams. Devices whose
-        making no source gives are left out of M and named in ``embodied_unknown``.
+        O and M in grams, the two kinds of R, and SCI for each in grams. Devices
+        without a source for embodied carbon are left out of M and named in
+        ``embodied_unknown``.
     """
     operational_g = sum(entry.carbon_location_g for entry in entries)
     embodied_g = sum(entry.embodied_g or 0.0 for entry in entries)

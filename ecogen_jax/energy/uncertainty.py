@@ -1,15 +1,15 @@
-"""How sure the totals of a run are: Monte Carlo over every constant, and a tornado.
+"""Uncertainty of the totals: Monte Carlo over all constants, and a tornado analysis.
 
 Each constant of the ledger is one uncertain input. A constant that two tiers share (the
 same device at edge and end, say) is drawn once, so its error does not average out.
 Distributions, by the width of the interval [low, high] around the value:
 
 * high <= 10 low: triangular, with its peak at the value;
-* wider: log-uniform, since then the interval says no more than the order of magnitude;
+* wider: log-uniform, since the interval only gives the order of magnitude;
 * low = high: the value itself.
 
-Counts (FLOPs, bytes) are taken as exact. Who waits does so for as long as the tier that
-works takes, so that those seconds move with the speed of its device.
+Counts (FLOPs, bytes) are taken as exact. A party waits for as long as the working tier
+takes, so its seconds depend on the speed of that tier's device.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -31,7 +31,7 @@ Totals = Callable[[Inputs], tuple[jax.Array, jax.Array]]
 
 
 class Counts(NamedTuple):
-    """What a ledger counted, before any constant.
+    """The counts of a ledger, before any constant.
 
     Attributes:
         flops: operations by tier.
@@ -46,7 +46,7 @@ class Counts(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """What one input does to the totals, all others at their value.
+    """The effect of one input on the totals, with all others at their value.
 
     Attributes:
         name: the input, such as ``t4 power_w``.

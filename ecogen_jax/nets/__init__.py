@@ -1,1 +1,1 @@
-"""Nets as pure functions; the only folder that knows flax nnx."""
+"""Nets as pure functions; the only folder that uses flax nnx."""

@@ -4,7 +4,7 @@
 |---|---|---|
 | `cnn_*` | two strided 3x3 convolutions with BatchNorm, one hidden layer | the shape of the MNIST net of FedGen (Zhu et al., ICML 2021), at growing widths |
 | `cnn_fedgen` | the same with 6 and 16 channels; the hidden layer is linear, without BatchNorm | the MNIST net of FedGen |
-| `lenet5*` | two 5x5 convolutions, max pooling, two hidden layers, no BatchNorm but a record of its moments | LeNet-5 (LeCun et al., 1998) with ReLU, as data-free distillation uses it (Chen et al., ICCV 2019); `_half` and `_quarter` have a half and a quarter of its units |
+| `lenet5*` | two 5x5 convolutions, max pooling, two hidden layers, no BatchNorm but running feature statistics | LeNet-5 (LeCun et al., 1998) with ReLU, as data-free distillation uses it (Chen et al., ICCV 2019); `_half` and `_quarter` have a half and a quarter of its units |
 | `mlp` | two hidden layers, no convolution, no BatchNorm | McMahan et al., AISTATS 2017 ("2NN", 200 units) |
 | `resnet8`, `wrn_*` | see `ecogen_jax.nets.residual` | |
 """  # noqa: E501
@@ -50,7 +50,7 @@ CLASSIFIERS = (*STRIDED, *LENETS, "mlp", *RESIDUAL_NAMES)
 class StridedCNN(nnx.Module):
     """Two strided convolutions, one hidden dense layer, one linear classifier.
 
-    The hidden layer is normalised and cut at zero, unless it is a linear bottleneck.
+    The hidden layer has BatchNorm and ReLU, unless it is a linear bottleneck.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class StridedCNN(nnx.Module):
 class LeNet(nnx.Module):
     """LeNet-5 with ReLU and max pooling, at any width.
 
-    It has no BatchNorm, and records the moments that one would have remembered.
+    It has no BatchNorm, but keeps the running feature statistics of one.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class LeNet(nnx.Module):
 class ConvPool(nnx.Module):
     """5x5 convolution, 2x2 max pooling, and the convolution's bias; He-normal kernel.
 
-    Bias and ReLU keep the order of values, and cost a quarter behind the pooling.
+    Bias and ReLU keep the order of values, so after the pooling they cost a quarter.
     """
 
     def __init__(self, inputs: int, outputs: int, *, padding: str, rngs: nnx.Rngs):

@@ -1,16 +1,16 @@
 """Convolutions that stay fast on a CPU inside a compiled loop and under `vmap`.
 
-On a CPU, XLA is fast at one form of convolution: forward, between many channels.
-The gradients that JAX derives leave it, and inside a loop body they are tens of times
-slower than outside (https://github.com/jax-ml/jax/issues/12868); so are the grouped
-convolutions that `vmap` makes of a kernel for each client. Here the value and both
-gradients are written as what is fast, forward convolutions between many channels and
-matrix products, and what `vmap` maps runs one after another. Each of the three is
-linear in both arguments and the other two are its gradients, so gradients of any order
-are exact and fast. On GPU and TPU all three are plain `lax` convolutions.
+On a CPU, XLA is fast for one form of convolution: forward, between many channels. The
+gradients that JAX derives have other forms, and inside a loop body they are tens of
+times slower than outside (https://github.com/jax-ml/jax/issues/12868). The grouped
+convolutions that `vmap` makes of one kernel per client are as slow. Here the value and
+both gradients are written with fast operations only, forward convolutions between many
+channels and matrix products, and `vmap` becomes a loop over clients. Each of the three
+functions is linear in both arguments, and the other two are its gradients, so gradients
+of any order are exact and fast. On GPU and TPU all three are plain `lax` convolutions.
 
-Either way operands have the dtype of the net's precision, and results are float32 (see
-`precision` for what a GPU or TPU makes of float32 by default).
+In both cases operands have the dtype of the net's precision, and results are float32
+(see `precision` for the meaning of float32 on a GPU or TPU).
 """
 
 import functools
@@ -42,7 +42,7 @@ matrix products that replace them on a CPU multiply by zeros as well."""
 
 
 def is_plain() -> bool:
-    """Whether convolutions are traced as `lax` has them."""
+    """Whether convolutions are traced as plain `lax` convolutions."""
     return jax.default_backend() != "cpu" or textbook.value
 
 
@@ -170,7 +170,7 @@ def _kernel_gradient(
     """That of `plain_conv`, its axes moved to where XLA is fast."""
     batch, channels = x.shape[0], x.shape[3]
     if channels >= 128 and batch > CHUNK and batch % CHUNK == 0:
-        # A whole batch does not fit into the caches: 1.3 to 1.7 times slower, measured.
+        # A whole batch does not fit into the caches: measured 1.3 to 1.7 times slower.
         chunks = [a.reshape(-1, CHUNK, *a.shape[1:]) for a in (x, cotangent)]
         return jnp.sum(lax.map(lambda c: _kernel_gradient(geometry, *c), chunks), 0)
     gradient = lax.conv_general_dilated(
@@ -206,8 +206,8 @@ def _tiled(x: jax.Array, kernel: jax.Array, geometry: Geometry, side: int) -> ja
     ]
     tiles = [-(-length // side) for length in lengths]
     reach = (side - 1) * geometry.stride
-    # The last tiles may reach beyond the padded image (what they add is cut off below)
-    # or leave pixels over.
+    # The last tiles may extend beyond the padded image (the excess is cut off below)
+    # or leave pixels uncovered.
     ends = [
         (count - 1) * step + reach + length - size - low
         for count, (size, length, (low, _)) in zip(tiles, axes, strict=True)
@@ -263,7 +263,7 @@ def _by_block(geometry: Geometry, cotangent: jax.Array, kernel: jax.Array) -> ja
         for j in range(reach[1])
     ]
     flat = jnp.concatenate(windows, -1).reshape(-1, reach[0] * reach[1] * outputs)
-    # Backwards, so that taps rise with outputs; then an input's place in its block.
+    # Reversed, so that taps increase with outputs; then an input's place in its block.
     lows = [stride - 1 - (length - 1 - low) % stride for length, (low, _) in axes]
     highs = [
         count * stride - low - length

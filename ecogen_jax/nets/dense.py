@@ -1,9 +1,10 @@
-"""The matrix product of a linear layer, fast on a CPU where its outputs are few.
+"""The matrix product of a linear layer, fast on a CPU also with few outputs.
 
-XLA's product on a CPU makes a wide matrix well and a tall one badly: the gradient of a
-kernel `[784, 10]` takes it 2.4 times as long as its transpose does. So the gradients of
-kernels with few outputs, such as those of every classifier's last layer, are made
-transposed. They are exact, of any order. On GPU and TPU the product is the plain one.
+On a CPU, XLA is fast if the result is a wide matrix and slow if it is a tall one: the
+gradient of a kernel `[784, 10]` takes 2.4 times as long as its transpose. So the
+gradients of kernels with few outputs, such as every classifier's last layer, are
+computed transposed. Gradients of any order are exact. On GPU and TPU this is the plain
+product.
 """
 
 import jax
@@ -44,7 +45,7 @@ def _backward(
     saved: tuple[jax.Array, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-    # Without the barriers XLA turns both into the product that is slow.
+    # Without the barriers, XLA would turn both into the slow product.
     rows = lax.optimization_barrier(cotangent.T)
     return cotangent @ kernel.T, lax.optimization_barrier(rows @ x).T
 

@@ -23,7 +23,7 @@ class DenseEncoder(nnx.Module):
         self, images: jax.Array, *, train: bool
     ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         """Means, then logarithms of variances, `[batch, 2 latent]`; no activations."""
-        del train  # no layer behaves differently
+        del train  # no layer depends on it
         x = (2 * images - 1).reshape(images.shape[0], -1)
         return self.code(jax.nn.relu(self.dense(x))), ()
 

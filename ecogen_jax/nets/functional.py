@@ -1,8 +1,7 @@
 """The bridge from flax nnx modules to pure functions.
 
-nnx is used to write nets down; everything above this file sees a `Net`, two pure
-functions over plain dictionaries of arrays. This is the only place that splits
-and merges modules.
+Nets are defined with nnx; all other code uses a `Net`, two pure functions over plain
+dictionaries of arrays. Only this file splits and merges modules.
 """
 
 import contextlib
@@ -19,7 +18,7 @@ from ecogen_jax.types import Key, PyTree
 
 @struct.dataclass
 class Variables:
-    """What a party knows: the arrays of one net.
+    """The arrays of one net.
 
     Attributes:
       params: trained arrays, a nested dictionary.
@@ -32,16 +31,16 @@ class Variables:
 
 
 class Output(NamedTuple):
-    """What one call of a net returns.
+    """The result of one call of a net.
 
     Attributes:
       value: logits `[batch, classes]`, or images for a generator.
       stats: running statistics after the call (unchanged unless `train`).
       moments: mean and biased variance of this batch at every BatchNorm input,
         a tree of the same structure as `stats`; see `weighing`.
-      activations: what the hidden layers gave: the map of each spatial stage,
-        `[batch, height, width, channels]`, and last the features before the linear
-        classifier, `[batch, features]`. Empty for a generator.
+      activations: outputs of the hidden layers: the map of each spatial stage, `[batch,
+        height, width, channels]`, then the features before the linear classifier,
+        `[batch, features]`. Empty for a generator.
     """
 
     value: jax.Array
@@ -51,7 +50,7 @@ class Output(NamedTuple):
 
 
 class Apply(Protocol):
-    """Calls a net on its inputs; `train` normalises by the batch, not the history."""
+    """Calls a net on its inputs; `train` normalises by the batch statistics."""
 
     def __call__(self, variables: Variables, *inputs: jax.Array, train: bool) -> Output:
         """Returns the value, the statistics after the call and the moments."""
@@ -70,10 +69,10 @@ class Moments(nnx.Variable[Any]):
 
 
 class BatchNorm(nnx.Module):
-    """Batch normalisation that also keeps the moments of its input.
+    """Batch normalisation that also returns the moments of its input.
 
     Ioffe and Szegedy 2015; the biased batch variance is used both to normalise and
-    in the running average, so that generator losses compare like with like.
+    in the running average, so that the loss on statistics compares like with like.
     """
 
     momentum = 0.9
@@ -104,12 +103,12 @@ class BatchNorm(nnx.Module):
 
 
 class Recorder(nnx.Module):
-    """Remembers the moments of what passes through it, and changes nothing.
+    """Keeps running statistics of its input, and returns the input unchanged.
 
-    It gives a net without BatchNorm what BatchNorm would remember, for the loss on
-    statistics (`losses.batchnorm_statistics`). Activations that nothing normalises
-    have no common scale, so the moments of a batch are reported in units of the
-    recorded spread: `m + (m(x) - m) / s` for the recorded mean `m` and deviation `s`,
+    It gives a net without BatchNorm the statistics for the loss on statistics
+    (`losses.batchnorm_statistics`). Activations without normalisation have no common
+    scale, so the moments of a batch are reported in units of the recorded standard
+    deviation: `m + (m(x) - m) / s` for the recorded mean `m` and deviation `s`,
     and `s^2 + (v(x) - s^2) / s^2` for the variance.
     """
 
@@ -141,10 +140,10 @@ _shares: ContextVar[jax.Array | None] = ContextVar("shares", default=None)
 
 @contextlib.contextmanager
 def weighing(shares: jax.Array) -> Iterator[None]:
-    """While it is open, moments weigh the images of a batch, where a net is traced.
+    """Context in which moments are weighted over the images of a batch, during tracing.
 
     Args:
-      shares: of the images, `[batch]`, which sum to 1.
+      shares: weights of the images, `[batch]`, which sum to 1.
     """
     token = _shares.set(shares)
     try:
@@ -165,7 +164,7 @@ def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     mean = mean_of(x)
     var = mean_of(jnp.square(x)) - jnp.square(mean)
-    # Rounding can leave a constant input a variance below zero, then NaN.
+    # Rounding can give a constant input a variance below zero, and then NaN.
     return mean, jnp.maximum(var, 0.0)
 
 
@@ -204,7 +203,7 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Net:
         value, activations = module(*inputs, train=train)
         _, _, *states = _split(module)
         after, seen = map(nnx.to_pure_dict, states)
-        # Leaves are sorted by name, batch_mean before batch_var as mean before var.
+        # Leaves are sorted by name: batch_mean before batch_var, and mean before var.
         return Output(
             value,
             after,

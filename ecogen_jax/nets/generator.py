@@ -1,6 +1,6 @@
 """A conditional image generator: noise and a label in, an image in [0, 1] out.
 
-The trunk is the one that the data-free distillation field shares (a linear layer
+The trunk is the usual one of data-free distillation (a linear layer
 to a quarter-size map, then upsampling, 3x3 convolutions, BatchNorm and leaky
 ReLU: Fang et al., "Contrastive model inversion", IJCAI 2021), with the label
 appended to the noise as a one-hot code. The last upsampling is a depth-to-space

@@ -1,4 +1,4 @@
-"""A generator of features: noise and a label in, what a classifier's head takes out.
+"""A feature generator: noise and a label in, inputs of a classifier's head out.
 
 FedGen (Zhu et al., ICML 2021): `[u; one_hot(y)]` with `u ~ U(0, 1)`, one hidden layer
 of 256 units with BatchNorm and ReLU, and a linear layer to the features that the last
@@ -57,10 +57,10 @@ def latent_generator(*, features: int, num_classes: int, noise_size: int) -> Net
 
 
 def head(params: PyTree, features: jax.Array) -> jax.Array:
-    """What a classifier's last layer makes of features, `[batch, classes]`.
+    """The output of a classifier's last layer on features, `[batch, classes]`.
 
     Args:
-      params: of any classifier, or of its last layer alone.
+      params: of any classifier, or of its last layer only.
       features: `[batch, features]`.
     """
     last = params[HEAD]

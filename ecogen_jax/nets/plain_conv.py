@@ -1,8 +1,8 @@
 """A convolution and its gradients as three plain `lax` convolutions.
 
 Each of the three is linear in both arguments, and the other two are its gradients. They
-are written out here, since JAX's own gradient of a convolution with a result wider than
-its operands multiplies in the wider dtype.
+are written explicitly, since JAX's own gradient of a convolution with a result wider
+than its operands multiplies in the wider dtype.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
 class Geometry(NamedTuple):
-    """What a convolution is besides its two arrays.
+    """The parameters of a convolution besides its two arrays.
 
     Attributes:
       stride: step of the window along both axes.

@@ -11,7 +11,7 @@ from ecogen_jax.nets.upsample import upsample
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
-    """Largest value of each `size` x `size` block; what is left at the end is cut off.
+    """Largest value of each `size` x `size` block; a remainder at the end is cut off.
 
     Args:
       x: `[batch, height, width, channels]`.
@@ -34,9 +34,9 @@ def _to_largest(
 ) -> tuple[jax.Array]:
     """The gradient, written by pixel.
 
-    That of the slices is a sum of arrays with gaps, into which XLA draws whatever makes
-    the cotangent, and does it anew for each of them: S2.small of the benchmarks makes
-    8.4 steps a second with it, and 13.0 with this.
+    The gradient of the slices is a sum of arrays with gaps, into which XLA fuses the
+    computation of the cotangent, once for each of them: S2.small of the benchmarks
+    makes 8.4 steps a second with it, and 13.0 with this.
     """
     x, y = saved
     equal = [(corner == y).astype(y.dtype) for corner in _corners(x, size)]

@@ -1,20 +1,20 @@
-"""The precision of a net: what its products are computed in.
+"""The precision of a net: the dtype of its products.
 
 | name | operands of products | everything else |
 |---|---|---|
 | `f32` | float32 | float32 |
 | `bf16` | bfloat16 | float32 |
 
-A product is a matrix product or a convolution, and each is one of three: the value and
-the two gradients. In `bf16` each of the three rounds both of its operands to bfloat16;
-products of such numbers are exact in float32, and are added up there. So parameters,
-optimiser states, statistics of BatchNorm, activations, logits and losses stay float32,
-and as bfloat16 has the range of float32, no loss has to be scaled (Kalamkar et al., "A
-study of BFLOAT16 for deep learning training", arXiv 1905.12322, 2019).
+Products are matrix products and convolutions, in the value and in both gradients. In
+`bf16` each of these rounds both operands to bfloat16; the products of such numbers are
+exact in float32, and are accumulated in float32. So parameters, optimiser states,
+BatchNorm statistics, activations, logits and losses stay float32. As bfloat16 has the
+range of float32, no loss scaling is needed (Kalamkar et al., "A study of BFLOAT16 for
+deep learning training", arXiv 1905.12322, 2019).
 
-How exact a product of float32 is, JAX says: on a CPU it is float32, and by default on a
-GPU TensorFloat-32, where there is any, and on a TPU one pass of bfloat16. In full it
-comes with `JAX_DEFAULT_MATMUL_PRECISION=float32` in the environment.
+The precision of a float32 product depends on JAX: float32 on a CPU, by default
+TensorFloat-32 on a GPU that has it, and one bfloat16 pass on a TPU.
+`JAX_DEFAULT_MATMUL_PRECISION=float32` in the environment gives full float32.
 """
 
 from typing import Any

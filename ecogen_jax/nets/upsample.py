@@ -1,14 +1,15 @@
-"""Nearest-neighbour upsampling, and the convolution of what was upsampled.
+"""Nearest-neighbour upsampling, and the convolution of upsampled images.
 
-Of a window of three rows over rows that are there twice, two always lie over the same
-one. By rows, and likewise by columns, with `k` the kernel and `x` before upsampling:
+Upsampling doubles each row, so two of the three rows in a window are always equal.
+Along rows, and likewise along columns, with kernel `k` and input `x` before upsampling:
 
     y[2 i]     = k[0] x[i - 1] + (k[1] + k[2]) x[i]
     y[2 i + 1] = (k[0] + k[1]) x[i] + k[2] x[i + 1]
 
-So four convolutions with windows of 2x2 at the smaller size, one for each parity of row
-and column, give what one of 3x3 gives at the larger: 4/9 of the work, and the upsampled
-images are never written. On GPU and TPU it is the one convolution, see `conv`.
+So four 2x2 convolutions at the smaller size, one for each parity of row and column,
+give the same result as one 3x3 convolution at the larger size, with 4/9 of the work and
+without writing the upsampled images. On GPU and TPU the one convolution is used, see
+`conv`.
 """
 
 import jax

@@ -1,4 +1,4 @@
-"""Tables and the plot of what an eavesdropper gains, from `attacks/attacks.csv`."""
+"""Tables and the plot of the attack results, from `attacks/attacks.csv`."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -6,12 +6,12 @@ from matplotlib.figure import Figure
 
 from ecogen_jax.report.tables import TextTable
 
-FOUND, CHANCE = "#0072B2", "#D55E00"  # of plots.COLORS: told apart without colours
+FOUND, CHANCE = "#0072B2", "#D55E00"  # of plots.COLORS: distinguishable without colours
 WIDTH_IN, ROW_IN = 6.4, 0.3
 
 
 def membership(rows: pd.DataFrame) -> TextTable:
-    """How well images of a device are told from others, by type of message.
+    """How well images of a device are distinguished from others, by type of message.
 
     Args:
         rows: of `run.attacks.attack`, of one run.

@@ -1,9 +1,8 @@
-"""Files of bars, and the tables in which `verdicts` fills in what runs gave.
+"""Files of bars, and the tables of results that `verdicts` fills in.
 
-A file of bars has one bar a row: which runs it is about (`experiment`, `dataset`), an
-`expression` over a run's summary, and the `bar` that its mean, worst or spread over
-seeds has to reach. A row may set the value against that of another experiment, seed by
-seed.
+A file of bars has one bar per row: its runs (`experiment`, `dataset`), an `expression`
+over a run's summary, and the `bar` that its mean, worst or spread over seeds has to
+reach. A row may compare the value with that of another experiment, paired by seed.
 """
 
 import math
@@ -48,7 +47,7 @@ mean of a difference or ratio, and of the spread where that is judged."""
 
 ALLOWED = {"direction": (">=", "<=", "="), "judged": ("mean", "worst", "std")}
 
-# What a bar asks; a printed row stands as long as it is the same.
+# The question of a bar; a printed row stays valid as long as it is the same.
 _ASKED = (
     *("experiment", "dataset", "expression", "scale", "quantity", "unit"),
     *("direction", "bar", "judged", "against"),
@@ -124,15 +123,15 @@ def _check_cells(bars: pd.DataFrame, path: str | Path) -> None:
 
 
 def kept(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Puts back what was printed before of runs that are not at hand.
+    """Keeps the printed values of runs that are not available.
 
     Args:
         table: from `verdicts.judge`.
         path: the CSV to which `write` has put it before, or not yet.
 
     Returns:
-        The table, whose rows without runs have the numbers, command and commit of the
-        table there; not those that are asked otherwise since.
+        The table; rows without runs keep the numbers, command and commit of the earlier
+        table, unless the bar has changed since.
     """
     if not path.exists():
         return table

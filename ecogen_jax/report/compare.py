@@ -1,4 +1,4 @@
-"""Groups of runs against each other: means, worst seeds, paired differences."""
+"""Comparison of groups of runs: means, worst seeds, paired differences."""
 
 import itertools
 import math

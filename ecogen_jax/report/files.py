@@ -1,4 +1,4 @@
-"""Files that a command names: read, or checked before the work that fills them."""
+"""Files named on the command line: read, or checked before the work starts."""
 
 import warnings
 from pathlib import Path
@@ -25,7 +25,7 @@ def read_csv(path: str | Path, rows: str) -> pd.DataFrame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            # Else the first fields of longer rows name these, and all others move.
+            # Else pandas would take the first fields of longer rows as an index.
             return pd.read_csv(path, index_col=False)
     except pd.errors.ParserWarning as error:
         raise ValueError(

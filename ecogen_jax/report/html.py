@@ -1,4 +1,4 @@
-"""The page of a run: one file that needs nothing else and reads well on a phone."""
+"""The page of a run: one self-contained file that is readable on a phone."""
 
 import base64
 import json
@@ -10,7 +10,7 @@ import jinja2
 from ecogen_jax.report import energy, tables
 from ecogen_jax.report.runs import Run
 
-# What stands below each plot; a plot without a line here has none.
+# The caption of each plot; a plot without an entry has none.
 CAPTIONS = {
     "accuracy": "Test accuracy after each phase; dashed: local training alone.",
     "hops": "Students, on up to 5,000 validation images, against the mean of their "
@@ -88,7 +88,7 @@ def _student_headline(hop: dict[str, Any]) -> str:
 
 
 def _plots(run: Run) -> list[tuple[str, str]]:
-    """The plots that were written, with what stands below them."""
+    """The plots that were written, with their captions."""
     folder = run.path / "plots"
     return [
         (name, text)

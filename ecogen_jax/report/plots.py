@@ -30,15 +30,15 @@ COLORS = {
 MARKERS = {"cloud": "s", "edge": "D", "end": "o", "end_own": "^", "end_unseen": "v"}
 # By cycle; cycle 0 is what comes before the first one.
 STYLES = ("-.", "-", "--", ":")
-# A page on a phone is about 4.8 inches of this font wide.
+# A page on a phone is about 4.8 inches wide at this font size.
 WIDTH_IN = 4.8
 IMAGES_PER_ROW = 10
-# Above this ratio of largest to smallest, the small ones vanish on a linear axis.
+# Above this ratio of largest to smallest, small values vanish on a linear axis.
 LOG_RATIO = 30
 MAX_NUMBERED_DEVICES = 20
 MAX_BARS = 10
 MAX_NUMBERED_CLASSES = 10
-# Light to dark, but no shade so light that it could be taken for blank.
+# Light to dark, without shades that look blank.
 SHADES = ListedColormap(colormaps["Blues"](np.linspace(0.25, 1, 256)))
 # The foot of a log axis, in percent: one image in ten thousand.
 SMALLEST_ERROR = 0.01
@@ -174,7 +174,7 @@ def tornado(run: Run) -> Figure | None:
     axes.axvline(best["value"], color="k")
     label = "90 % interval of the total"
     axes.axvspan(best["low"], best["high"], color="#DDDDDD", zorder=0, label=label)
-    axes.use_sticky_edges = False  # else the widest bar ends in the frame
+    axes.use_sticky_edges = False  # else the widest bar touches the frame
     axes.margins(x=0.05)
     axes.set_yticks(range(len(bars)), [bar["name"] for bar in bars], fontsize="small")
     axes.invert_yaxis()
@@ -197,7 +197,7 @@ def partition(run: Run) -> Figure | None:
     height_in = min(9.0, 1.8 + 0.28 * num_devices)
     title = f"Private images by device and class\n{_partition_kind(run.config['data'])}"
     figure, axes = _figure(run, title, height_in)
-    # Logarithmic, with nothing drawn for none: skewed counts differ by orders.
+    # Logarithmic, zeros not drawn: non-IID counts differ by orders of magnitude.
     scale = LogNorm(1, max(2, counts.max()))
     shown = axes.imshow(
         np.ma.masked_equal(counts, 0), cmap=SHADES, aspect="auto", norm=scale
@@ -320,7 +320,7 @@ def _energy_row(axes: Axes, number: int, cost: dict[str, Any]) -> None:
 
 def _partition_kind(data: dict[str, Any]) -> str:
     """Says how the images were shared out, with what the kind depends on."""
-    kind = data.get("partition", "dirichlet")  # all that an older run could have
+    kind = data.get("partition", "dirichlet")  # the only kind of older runs
     if kind == "iid":
         return kind
     if kind == "shards":
@@ -331,7 +331,7 @@ def _partition_kind(data: dict[str, Any]) -> str:
 
 
 def _number_cells(axes: Axes, counts: np.ndarray) -> None:
-    middle = counts.max() ** 0.5  # of a logarithmic scale
+    middle = counts.max() ** 0.5  # on a logarithmic scale
     for (device, label), count in np.ndenumerate(counts):
         color = "white" if count > middle else "black"
         axes.text(

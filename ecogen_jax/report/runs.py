@@ -1,4 +1,4 @@
-"""Run folders, read back."""
+"""Reads run folders."""
 
 import json
 from collections.abc import Callable, Iterable

@@ -68,7 +68,7 @@ def phases(summary: Mapping[str, Any]) -> TextTable:
         if any(scores.get(column) is not None for _, scores, _ in named)
     ]
     rows = [_accuracy_row(*row, columns) for row in named]
-    # "end" goes before its own columns, and is not said again: the row is full.
+    # "end" is the prefix of its columns and is not repeated: the row is full.
     names = (COLUMNS[column].removeprefix("end, ") for column in columns)
     header = ("phase", *names, "gain of end")
     return TextTable("Test accuracy (%), mean over parties", header, rows)
@@ -76,7 +76,7 @@ def phases(summary: Mapping[str, Any]) -> TextTable:
 
 def by_column(baseline: Mapping[str, Any]) -> dict[str, Any]:
     """Test accuracies of a baseline, named as those of a phase are."""
-    if "tier" in baseline:  # a single net, or several that answer together
+    if "tier" in baseline:  # a single net, or an ensemble
         return {baseline["tier"]: baseline["test"]}
     return dict(baseline)
 
@@ -186,7 +186,7 @@ def to_rich(table: TextTable, gap: int = 1) -> Table:
     for number, name in enumerate(table.header):
         shown.add_column(name, justify="left" if number == 0 else "right")
     for row in table.rows:
-        shown.add_row(*map(escape, row))  # brackets in a name are no markup
+        shown.add_row(*map(escape, row))  # brackets in a name are not markup
     return shown
 
 

@@ -1,4 +1,4 @@
-"""Holds runs against bars: means, spreads and worst seeds, and whether they suffice."""
+"""Compares runs with bars: means, spreads and worst seeds, and the verdicts."""
 
 import functools
 import math
@@ -15,11 +15,11 @@ from ecogen_jax.report.runs import Run
 
 _OPERATORS = {"+": operator.add, "-": operator.sub, "/": operator.truediv}
 _VERDICTS = {">=": operator.ge, "<=": operator.le, "=": operator.eq}
-_EXACT = 12  # decimals: what is left of binary fractions decides no verdict
+_EXACT = 12  # decimals: rounding errors of binary fractions must not decide a verdict
 
 
 def judge(frame: pd.DataFrame, found: Sequence[Run]) -> pd.DataFrame:
-    """Fills in what the runs gave, and whether it meets each bar.
+    """Fills in the results of the runs, and whether they meet each bar.
 
     Args:
         frame: from `bars.read`.
@@ -124,7 +124,7 @@ def _values(
                 f"bar {bar['id']} divides by {other}, which is 0 in seed {zero[0]}; "
                 "divide by what is not 0 in any run, or subtract"
             )
-        # Seeds that only one of the two has become NaN.
+        # Seeds that only one of the two has give NaN.
         values = _OPERATORS[sign](values, others).dropna()
         runs = [run for run in runs + other_runs if run.summary["seed"] in values.index]
     scale = bar.get("scale", math.nan)
@@ -193,7 +193,7 @@ def _command(run: Run) -> str:
     _, script, *words = shlex.split(run.manifest["command"])
     own = tuple(f"--config.{field}=" for field in compare.OWN_TO_A_SEED)
     kept = [word for word in words if not word.startswith(own)]
-    # The path of the script depends on the folder that it was called from.
+    # The path of the script depends on the working directory.
     return shlex.join(["python", f"scripts/{Path(script).name}", *kept])
 
 

@@ -1,4 +1,4 @@
-"""What a run's relay is compared with: the `baselines` of its summary."""
+"""The baselines of a run: the `baselines` of its summary."""
 
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.parties import Parties
@@ -16,14 +16,14 @@ def add_local_only(
     variables: Variables,
     energy_j: float,
 ) -> None:
-    """Adds end devices that learnt alone, one kind of net after the other.
+    """Adds end devices that trained alone, one kind of net after the other.
 
     Args:
       journal: gets the baseline `local_only`, and the rows of the devices.
       evaluator: of the experiment.
       stage: that trained them.
       variables: of the devices of the stage's kind, `[devices, ...]`.
-      energy_j: what the training cost.
+      energy_j: energy of the training.
     """
     for split in SPLITS:
         scores = evaluator.ends(variables, split, stage.kind)
@@ -52,6 +52,6 @@ def add_trained(
 def add_ensemble(
     journal: Journal, evaluator: Evaluator, parties: Parties, tier: str
 ) -> None:
-    """Adds what a tier's parties answer together, as `ensemble_<tier>`."""
+    """Adds the ensemble of a tier's parties, as `ensemble_<tier>`."""
     scores = {split: evaluator.ensemble(parties, tier, split) for split in SPLITS}
     journal.baselines[f"ensemble_{tier}"] = {"tier": tier, **scores}

@@ -58,10 +58,10 @@ class Experiment(NamedTuple):
 
     Attributes:
       dataset: the images, test split included.
-      validation: images and labels that choices are made on.
+      validation: validation images and labels.
       topology: how many parties there are.
       nets: the classifier of each tier.
-      parties: everybody, untrained; shapes alone in an outline.
+      parties: all parties, untrained; only shapes in an outline.
       plan: the stages in order.
       cycles: number of cycles.
       mapping: how parties are mapped to devices.
@@ -104,10 +104,10 @@ def build(config: ConfigDict) -> Experiment:
 
 
 def outline(config: ConfigDict) -> Experiment:
-    """Builds what a forecast needs of an experiment: no data fetched, nothing drawn.
+    """Builds the parts that a forecast needs: no data is fetched, nothing is drawn.
 
-    Images are blank and labels have the counts of the true ones; so shapes, sizes and
-    the number of parties are those that `build` gives, and values are not.
+    Images are blank and labels have the true counts; so shapes, sizes and the number of
+    parties are as in `build`, but values are not.
 
     Raises:
       ConfigError: as `build`.
@@ -179,7 +179,7 @@ def _assemble(
 
 
 def _check_shifts(config: ConfigDict, shape: Shape) -> None:
-    """Refuses to move images by so much that nothing of them may be left."""
+    """Refuses shifts that may move an image out of its frame."""
     side = min(shape[:2])
     for name in (*LEARNING, *HOPS):
         shift = config[name].shift

@@ -1,4 +1,4 @@
-"""From a config and a dataset to who has which images."""
+"""From a config and a dataset to the images of each party."""
 
 from collections.abc import Callable, Mapping
 from operator import attrgetter
@@ -25,14 +25,14 @@ LABEL_SPACES = (("fake",), ("mnist", "usps", "digits"), ("fashion_mnist",))
 
 
 class Shares(NamedTuple):
-    """Who has which images.
+    """The images of each party.
 
     Attributes:
       images: for training.
-      evidence: how many of them are of each class.
-      validation: images and labels that choices are made on.
-      arrays: the split, for the run folder. Where edges differ in dataset, it says
-        which of `data.domains` a device holds and an image is from: `device_domains`
+      evidence: their counts by class.
+      validation: validation images and labels.
+      arrays: the split, for the run folder. If edges differ in dataset, it gives the
+        domain (of `data.domains`) of each device and image: `device_domains`
         `[devices]`, `test_domains` and `validation_domains` `[images]`.
     """
 
@@ -45,8 +45,8 @@ class Shares(NamedTuple):
 def load(config: ConfigDict) -> sources.Dataset:
     """The images of a run: those of `data.name`, or of all `data.domains` in its shape.
 
-    Domains stand one after the other. Those with the same classes share their labels;
-    the labels of others come after them, see `LABEL_SPACES`.
+    Domains are concatenated. Domains with the same classes share their labels; the
+    labels of others follow, see `LABEL_SPACES`.
 
     Args:
       config: of the run.
@@ -237,7 +237,7 @@ def _check_missing(config: ConfigDict, labels: np.ndarray) -> None:
 
 
 def fewest(config: ConfigDict) -> tuple[str, int]:
-    """How many images a device has at least: the field that says so, and the number."""
+    """The fewest images of a device: the field that sets it, and the number."""
     field = f"{'federated' if is_federated(config) else 'local'}.batch_size"
     return field, attrgetter(field)(config) if devices_train(config) else 1
 
@@ -249,7 +249,7 @@ def _private_parts(
     topology: Topology,
     rng: Any,
 ) -> list[np.ndarray]:
-    """Positions of each device's images; where none train, they are for judging."""
+    """Positions of each device's images; if no device trains, for evaluation only."""
     if not len(labels):
         return [np.zeros(0, np.int64)] * topology.num_devices
     field, least = fewest(config)

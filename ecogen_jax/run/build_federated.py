@@ -1,4 +1,4 @@
-"""From a config to a federation: its method, its engine, and who takes part when."""
+"""From a config to a federation: its method, its engine, and its schedule."""
 
 import jax
 import jax.numpy as jnp
@@ -39,14 +39,14 @@ def federated(
     public: np.ndarray,
     num_classes: int,
 ) -> FederatedSettings | None:
-    """The federation of a config, or None where its protocol is none.
+    """The federation of a config, or None if its protocol is not federated.
 
     Args:
       config: of the run.
       nets: of the cloud and of every device, which are the same, and the generator.
       topology: how many devices there are.
       public: images of the cloud, uint8 `[size, height, width, channels]`: the proxy
-        of FedDF, and of no use to other methods.
+        images of FedDF, not used by other methods.
       num_classes: number of labels.
 
     Raises:
@@ -88,7 +88,7 @@ def _task(
     public: np.ndarray,
     num_classes: int,
 ) -> Task:
-    """What the method is built from; see `federated` for the arguments."""
+    """The task of the method; see `federated` for the arguments."""
     section, name, shape = config.federated, config.protocol.name, public.shape[1:]
     return Task(
         net=nets.end[0],
@@ -152,8 +152,8 @@ def _aggregate(config: ConfigDict) -> Aggregate:
         mean = chosen(updates, weights)
         if not private.clip:
             return mean
-        # The sum over those who were taken, over the number that was asked: so one
-        # device moves it by `clip / active` at most, however many were refused.
+        # The sum of the accepted updates over the number of sampled devices, so one
+        # device changes it by at most `clip / active`, even if others were refused.
         share = jnp.sum(weights) / section.active
         return privacy.noise(
             key,

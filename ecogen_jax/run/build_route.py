@@ -33,7 +33,7 @@ WEIGHINGS = {
 
 
 def route(config: ConfigDict, pictures: Callable[[str], np.ndarray]) -> Route:
-    """The hops of a config, and what comes before them.
+    """The hops of a config, and the stages before them.
 
     Args:
       config: of the run.
@@ -63,17 +63,17 @@ def route(config: ConfigDict, pictures: Callable[[str], np.ndarray]) -> Route:
 
 def _legs(config: ConfigDict) -> tuple[Leg, ...]:
     legs, trained = [], {first_tier(config)}
-    makers: dict[str, str] = {}  # by tier: who made the generator that it holds
+    makers: dict[str, str] = {}  # by tier: the maker of the generator that it holds
     for entry in config.protocol.route:
         sender, receiver = entry.split(">")
         leg = Leg(sender, receiver, returns=False)
         returns = leg.direction == "up" and receiver in trained
         distiller = DISTILLERS[config[_section(leg)].distiller]
-        goes_on = distiller.one_generator  # others begin with new ones
+        goes_on = distiller.one_generator  # others start with new ones
         maker = makers.get(leg.trainer, "") if goes_on else ""
         legs.append(leg._replace(returns=returns, generator=maker))
         trained.add(receiver)
-        # Who trains has another generator after it, which nobody was sent yet.
+        # The party that trained has a new generator, which was not sent yet.
         makers = {tier: made for tier, made in makers.items() if made != leg.trainer}
         if config.protocol.hand_on_generators and distiller.keeps_generator:
             makers[leg.trainer] = makers[receiver] = leg.trainer
@@ -141,9 +141,9 @@ def _learning(
 
 
 def _baseline(config: ConfigDict, nets: Nets, leg: Leg) -> LearnSettings:
-    """As many student steps as the hop has, on its batches and at its rates.
+    """The student steps, batch size and learning rate of the hop.
 
-    Images are as they are, whatever the hop's augmentation.
+    Images are not augmented, whatever the hop's augmentation.
     """
     hop = config[_section(leg)]
     steps = hop.steps * hop.student_steps
@@ -175,7 +175,7 @@ def hops(
       num_classes: number of labels.
 
     Raises:
-      ConfigError: a distiller does not fit the protocol, or not its weights.
+      ConfigError: a distiller does not fit the protocol or its weights.
     """
 
     def hop(leg: Leg) -> HopSettings:
@@ -233,10 +233,10 @@ def generation(
 
 
 def kind_of(config: ConfigDict, leg: Leg) -> Kind:
-    """The distiller of a hop, if it has a use for the weights that are set.
+    """The distiller of a hop, if it uses the weights that are set.
 
     Raises:
-      ConfigError: it has not, none that its images are made by is set, or it does not
+      ConfigError: it does not use them, no weight for its images is set, or it does not
         fit the protocol.
     """
     name = _section(leg)
@@ -266,7 +266,7 @@ def kind_of(config: ConfigDict, leg: Leg) -> Kind:
 
 
 def _check_weights(name: str, section: ConfigDict, kind: Kind) -> None:
-    """Refuses terms that a distiller has not, and a hop without any for its images."""
+    """Refuses terms that a distiller lacks, and hops without any term for images."""
     for term, weight in section.weights.items():
         if weight and term not in kind.terms:
             example = "a1" if section.distiller == "relay" else section.distiller
@@ -277,7 +277,7 @@ def _check_weights(name: str, section: ConfigDict, kind: Kind) -> None:
                 f"{', '.join(sorted(kind.terms))}; weights that fit it are in "
                 f"configs/hops/{example}.py",
             )
-    makes = sorted(kind.terms - {"attention"})  # that one teaches the student alone
+    makes = sorted(kind.terms - {"attention"})  # this term trains only the student
     if not any(section.weights[term] for term in makes):
         raise ConfigError(
             f"{name}.weights.{makes[0]}",
@@ -290,7 +290,7 @@ def _check_weights(name: str, section: ConfigDict, kind: Kind) -> None:
 def _check_attention(
     config: ConfigDict, leg: Leg, nets: Nets, shape: tuple[int, int, int]
 ) -> None:
-    """Refuses the attention loss where it is not that of two maps of equal size.
+    """Refuses the attention loss unless it compares two maps of equal size.
 
     Raises:
       ConfigError: there are several teachers, or the maps differ.

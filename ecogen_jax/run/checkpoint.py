@@ -1,8 +1,9 @@
-"""Checkpoints of a whole run: the only file that knows orbax.
+"""Checkpoints of a whole run: the only file that uses orbax.
 
 A checkpoint is one pytree of arrays and one JSON value, committed together by a rename:
-a kill during a save leaves the checkpoint before it. Of arrays that lie on the devices
-of several processes each process writes its part; any number of them can read it back.
+a kill during a save leaves the previous checkpoint. If arrays are distributed over
+several processes, each process writes its part; any number of processes can read it
+back.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from ecogen_jax.types import PyTree
 
 
 class Checkpoint(NamedTuple):
-    """Where a run stood.
+    """A checkpoint of a run.
 
     Attributes:
       step: number of the checkpoint.
@@ -86,7 +87,7 @@ class Checkpoints:
           host: JSON value, not empty.
         """
         copied = jax.tree.map(_copied, arrays)
-        # Without `force` a save is dropped while the one before it is under way.
+        # Without `force`, a save is dropped while another one is in progress.
         self.wait()
         with self._room():
             self._manager.save_async(step, copied, force=True, custom_metadata=host)
@@ -102,7 +103,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _room(self) -> Iterator[None]:
-        """Tells a full disk, for which orbax has several errors, in one line."""
+        """Reports a full disk, for which orbax has several errors, in one line."""
         try:
             yield
         except (OSError, ValueError) as error:
@@ -130,7 +131,7 @@ class Checkpoints:
         template = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), abstract)
         try:
             return self._manager.load(step, template)
-        except Exception as error:  # orbax raises many kinds
+        except Exception as error:  # orbax raises many kinds of errors
             raise self._unreadable(step, f"{error!r:.200}") from error
 
     def _unreadable(self, step: int, reason: str) -> CheckpointError:

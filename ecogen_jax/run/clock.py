@@ -29,9 +29,9 @@ jax.monitoring.register_event_duration_secs_listener(_listen)
 class Clock:
     """Seconds that the host spent; `Clock(**state)` goes on where a run stopped.
 
-    JAX reports what it spends on tracing and compiling; a timed block's share of that
-    goes to `compile` and the rest to the block's name. JAX also returns before a result
-    is ready, so a block that is timed has to wait for its result.
+    JAX reports its time for tracing and compiling; the part within a timed block goes
+    to `compile` and the rest to the block's name. JAX returns before a result is ready,
+    so a timed block has to wait for its result.
 
     Attributes:
         compile: seconds of tracing and compiling.

@@ -1,4 +1,4 @@
-"""The command line that scripts over one config share."""
+"""The command line of scripts that run one config."""
 
 import argparse
 import json
@@ -23,7 +23,8 @@ STOPPED, STOPPED_STATUS = "stopped; the same command goes on where it was", 130
 def read_config(description: str | None) -> ConfigDict:
     """Reads `--config FILE[:ARG]` and its overrides, and sets JAX up for the config.
 
-    An override without effect, such as a setting of another method, is named on stderr.
+    A warning on stderr names each override without effect, such as a setting of another
+    method.
 
     Args:
       description: what `--help` prints, the script's docstring.

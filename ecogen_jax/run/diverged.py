@@ -1,4 +1,4 @@
-"""Stops a run whose training has gone wrong, and says where and what to do."""
+"""Stops a run that diverged or collapsed, and says where and what to do."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ class DivergedError(RuntimeError):
 
 
 class CollapsedError(DivergedError):
-    """A generator makes one class alone; the last checkpoint is from before."""
+    """A generator makes a single class only; the last checkpoint is from before."""
 
 
 def check_round(
@@ -39,7 +39,7 @@ def check_round(
 
     Raises:
       DivergedError: a loss is not finite.
-      CollapsedError: a generator has made one class alone for `COLLAPSE_STEPS` steps.
+      CollapsedError: a generator has made only one class for `COLLAPSE_STEPS` steps.
     """
     finite = np.logical_and.reduce([np.isfinite(each) for each in metrics.values()])
     bad = _first(~finite)
@@ -54,7 +54,7 @@ def check_round(
     collapsed = COLLAPSE in metrics and _first(metrics[COLLAPSE] >= COLLAPSE_STEPS)
     if collapsed:
         place, kept = _told(cycle, stage, number, checkpoints)
-        # A federation whose server takes a hop has that hop's settings there.
+        # For a federation whose server takes a hop, the settings of the hop are there.
         section = stage.name.replace("/", "_") if stage.is_hop else "up_end_cloud"
         raise CollapsedError(
             f"the generator made one class alone for {COLLAPSE_STEPS} steps on end, "
@@ -65,7 +65,7 @@ def check_round(
 
 
 def _told(cycle: int, stage: Stage, number: int, checkpoints: Path) -> tuple[str, str]:
-    """Where it went wrong, and what is left."""
+    """Where it went wrong, and the last checkpoint."""
     return (
         f"cycle {cycle}, stage {stage.name}, round {number}",
         f"The last good state is the newest checkpoint in {checkpoints}; the same "

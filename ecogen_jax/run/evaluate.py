@@ -1,4 +1,4 @@
-"""Accuracy of every tier: on validation while training, on test for the record."""
+"""Accuracy of every tier: on validation during training, on test for reporting."""
 
 import operator
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ WORST = 10
 class EndScores(NamedTuple):
     """Accuracy of end devices.
 
-    Where edges differ in dataset, a class of another dataset is another class.
+    If edges differ in dataset, classes of different datasets are different classes.
 
     Attributes:
       device: their numbers, `[devices]`.
@@ -168,7 +168,7 @@ class Evaluator:
         dataset, split = experiment.dataset, experiment.partition
         images, labels = experiment.validation
         some = np.random.default_rng(0).permutation(len(labels))[:PROGRESS_IMAGES]
-        # By domain, since hits are by class and a class may be in several domains.
+        # By domain, since hits are by class, and a class may be in several domains.
         self._splits: dict[str, list[Labelled]] = {
             "test": _by_domain(
                 dataset.test_images, dataset.test_labels, split.get("test_domains")
@@ -224,12 +224,12 @@ class Evaluator:
     def _ask(
         self, hits: Callable[..., np.ndarray], nets: Any, split: str
     ) -> np.ndarray:
-        """Right answers by domain and class, `[..., domains * classes]`."""
+        """Correct predictions by domain and class, `[..., domains * classes]`."""
         each = [hits(nets, *images) for images in self._splits[split]]
         return np.concatenate(each, axis=-1)
 
     def _tier_hits(self, parties: Parties, tier: str, split: str) -> np.ndarray:
-        """As `_ask`, by party; asked again for the same nets, the same answer."""
+        """Like `_ask`, by party; results for the same nets are cached."""
         groups = parties.of_tier(tier)
         leaves = jax.tree.leaves(groups)
         known, hits = self._answered.get((tier, split), ([], np.zeros(0)))

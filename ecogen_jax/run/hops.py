@@ -1,4 +1,4 @@
-"""What a finished hop came to: an entry of the `hops` of `summary.json`."""
+"""The results of a finished hop: an entry of the `hops` of `summary.json`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,11 +30,11 @@ def hop_entry(
       parties: after the stage.
       curve: see `training_curve`.
       seconds: of the stage on this host, by what the host did.
-      messages: the ledger's entries of what was sent.
+      messages: the ledger's entries of the messages.
 
     Returns:
-      Accuracies of the teachers (mean) and of the receivers (mean and worst), what
-      the curve was like, `train` and `compile` seconds, and bytes by link.
+      Accuracies of the teachers (mean) and of the receivers (mean and worst),
+      properties of the curve, `train` and `compile` seconds, and bytes by link.
     """
     teacher, student = (
         {

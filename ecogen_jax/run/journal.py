@@ -1,4 +1,4 @@
-"""What the host remembers of a run, saved as JSON with every checkpoint."""
+"""The host's state of a run, saved as JSON with every checkpoint."""
 
 import dataclasses
 import functools
@@ -16,23 +16,23 @@ from ecogen_jax.serve.inference import flops_per_image
 
 @dataclasses.dataclass
 class Journal:
-    """What the host remembers of a run: JSON values, saved with every checkpoint.
+    """The host's state of a run: JSON values, saved with every checkpoint.
 
     Attributes:
-      index: position in the plan of the stage that comes next or is under way.
+      index: position in the plan of the current or next stage.
       round: rounds of that stage that are done.
       saves: checkpoints written so far.
       lines: lines of `metrics.jsonl` that belong to the run so far.
-      resumed: how often the run was taken up again.
+      resumed: how often the run was resumed.
       raw_samples: raw samples found on links.
-      stage_clock: state of the `Clock` of the stage under way.
-      curve: validation accuracy in the stage under way, whenever it was evaluated.
-      flops: FLOPs of the stage under way, by tier.
+      stage_clock: state of the `Clock` of the current stage.
+      curve: validation accuracy in the current stage, at each evaluation.
+      flops: FLOPs of the current stage, by tier.
       clock: state of the `Clock`.
       phases: the `phases` of `summary.json`.
       hops: the `hops` of `summary.json`.
       baselines: the `baselines` of `summary.json`.
-      alone: by split, the rows of end devices that learnt alone.
+      alone: by split, the rows of end devices that trained alone.
       parties: rows of `parties.csv`.
       ledger: entries as JSON.
     """
@@ -64,7 +64,7 @@ def work_entry(
     flops: float,
     host_s: float,
 ) -> ledger.Entry:
-    """The ledger's entry for what a tier computed in a stage."""
+    """The ledger's entry for the work of a tier in a stage."""
     return ledger.compute_entry(
         experiment.rates,
         cycle=cycle,
@@ -79,8 +79,8 @@ def work_entry(
 def joules(rates: Rates) -> Callable[[str, float], float]:
     """Makes `joules(tier, flops)`: the energy of `work_entry`, J.
 
-    Results are kept, since rounds repeat the same FLOPs, and a small round takes less
-    time than working out its entry.
+    Results are cached, since rounds repeat the same FLOPs, and a small round takes less
+    time than computing its entry.
     """
 
     @functools.lru_cache(maxsize=256)
@@ -101,18 +101,18 @@ def stage_entries(
     flops: Mapping[str, float],
     host_s: float,
 ) -> list[ledger.Entry]:
-    """The ledger's entries for what a stage computed, and for who waited meanwhile.
+    """The ledger's entries for the work of a stage, and for waiting parties.
 
-    Parties of a tier work side by side, one tier after another, and those of the others
-    wait for them. Nobody is reserved before the first cycle, and transfers are waited
-    for by none.
+    Parties of a tier work in parallel, one tier after another, and parties of the other
+    tiers wait for them. Before the first cycle no party waits, and no party waits for
+    transfers.
 
     Args:
       experiment: of the run.
       cycle: number of the cycle.
       stage: that was run.
       flops: by tier; that of the stage comes first.
-      host_s: wall seconds of the simulating machine, put down to the first.
+      host_s: wall seconds of the simulating machine, assigned to the first tier.
     """
     works = [
         work_entry(
@@ -148,9 +148,9 @@ def stage_entries(
 
 
 def _num_parties(experiment: Experiment, stage: Stage, tier: str) -> int:
-    """Parties of a tier that are there for a stage, at work or waiting.
+    """Parties of a tier that work or wait during a stage.
 
-    Of the stage's own tier those that take part: nobody else is reserved.
+    For the stage's own tier, only the parties that take part.
     """
     if tier == stage.tier:
         return stage.num_parties
@@ -160,7 +160,7 @@ def _num_parties(experiment: Experiment, stage: Stage, tier: str) -> int:
 def message_entries(
     experiment: Experiment, cycle: int, stage: Stage, deliveries: list[Delivery]
 ) -> list[ledger.Entry]:
-    """The ledger's entries for what a stage sent, one a link."""
+    """The ledger's entries for the messages of a stage, one per link."""
     crossings = crossings_by_link(deliveries)
     return [
         ledger.transfer_entry(
@@ -178,16 +178,16 @@ def message_entries(
 
 
 def ends_cycle(experiment: Experiment, number: int) -> bool:
-    """Whether the task follows a stage of the plan: it is the last of its cycle.
+    """Whether task inference follows a stage of the plan: it is the last of its cycle.
 
-    A plan that trains and does nothing more has its task at its end.
+    A plan that only trains has its task inference at its end.
     """
     following = experiment.plan[number + 1 :][:1]
     return not following or 0 < experiment.plan[number].cycle < following[0].cycle
 
 
 def inference_entries(experiment: Experiment, cycle: int) -> list[ledger.Entry]:
-    """The task of a cycle: every party answers the whole test split once."""
+    """Task inference of a cycle: every party classifies the whole test split once."""
     return [
         ledger.compute_entry(
             experiment.rates,
@@ -203,7 +203,7 @@ def inference_entries(experiment: Experiment, cycle: int) -> list[ledger.Entry]:
 
 
 def _answer_flops(experiment: Experiment, tier: str) -> float:
-    """FLOPs of one answer to every test image by every party of a tier."""
+    """FLOPs of classifying every test image once by every party of a tier."""
     dataset, nets = experiment.dataset, experiment.nets.of_tier(tier)
     sizes = [experiment.topology.size(tier)]
     if tier == "end":
@@ -215,6 +215,6 @@ def _answer_flops(experiment: Experiment, tier: str) -> float:
 
 
 def inferences(experiment: Experiment) -> int:
-    """Images that all parties answer in all cycles, see `inference_entries`."""
+    """Images that all parties classify in all cycles, see `inference_entries`."""
     parties = sum(experiment.topology.size(tier) for tier in TIERS)
     return experiment.cycles * parties * len(experiment.dataset.test_labels)

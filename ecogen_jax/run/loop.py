@@ -1,8 +1,8 @@
-"""The loop: runs the plan round by round, and owns every side effect.
+"""The loop: runs the plan round by round, and has all side effects.
 
-The order within a round must not change, because a resumed run has to see what a
-straight one saw: train, evaluate, log, and where the round is a stage's last, end the
-stage; then the checkpoint. So no checkpoint stands between a stage and its end.
+The order within a round must not change, so that a resumed run equals an uninterrupted
+one: train, evaluate, log; after the last round of a stage, end the stage; then the
+checkpoint. So there is no checkpoint between the last round of a stage and its end.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ from ecogen_jax.types import PyTree
 
 
 def run(config: ConfigDict) -> Path:
-    """Runs an experiment to its end, or takes up where the same config stopped.
+    """Runs an experiment to its end, or resumes where the same config stopped.
 
     Args:
       config: as `config.load` gives it.
@@ -47,14 +47,14 @@ def run(config: ConfigDict) -> Path:
         or no folder can be made in `run.workdir`.
       DataUnavailableError: no provider has the dataset.
       DivergedError: a loss is not finite, or a generator has collapsed.
-      CheckpointError: a checkpoint cannot be written, or be taken up.
+      CheckpointError: a checkpoint cannot be written or read.
       OSError: a file of the run cannot be written.
       JoinError: the processes of the run do not see the same folder.
     """
     experiment = build(config)
     where = (config.run.workdir, config.experiment, config.seed, to_dict(config))
     if next(writer.find_runs(*where, finished=False), None) is None:
-        start(config, experiment.parties)  # refuses a wrong run before a folder is made
+        start(config, experiment.parties)  # refuses a wrong run before making a folder
     with (
         writer.open_run(*where) as folder,
         Checkpoints(folder.path / "checkpoints") as checkpoints,
@@ -73,8 +73,8 @@ class _Run:
     """One process's work on one run: the state between rounds, alike in all processes.
 
     Attributes:
-      parties: what everybody knows, on the host.
-      state: that of a stage taken up in its middle, else None.
+      parties: the state of all parties, on the host.
+      state: of a stage that was resumed in its middle, else None.
       journal: everything else that a checkpoint holds.
     """
 
@@ -116,7 +116,7 @@ class _Run:
                 flops = self._flops(stage, state, inputs)
                 state, metrics = self._round(cycle, stage, state, inputs)
                 if stage.together:
-                    inputs = ()  # or two cohorts' images would be in memory
+                    inputs = ()  # else two cohorts' images would be in memory
                 journal.round += 1
                 last = journal.round == stage.rounds
                 scored = last or journal.round % stage.evaluate_every == 0
@@ -128,7 +128,7 @@ class _Run:
                 more = self._lines_together(stage, state, scored=scored)
                 self._append(cycle, stage, line, *more)
                 if last:
-                    # What each process did by itself may differ in the last digit.
+                    # Results of separate processes may differ in the last digit.
                     whole = distributed.from_main(mesh.to_host(state))
                     self._end(cycle, stage, whole)
                     self._save(None)
@@ -145,10 +145,10 @@ class _Run:
         )
 
     def _before(self, cycle: int, stage: Stage) -> None:
-        """Evaluates what has to be known before a stage's first round."""
+        """Evaluates what is needed before a stage's first round."""
         if self.journal.round:
             return
-        if cycle > 0 and not self.journal.phases:  # no stage came before the cycle
+        if cycle > 0 and not self.journal.phases:  # no stage before the cycle
             self._score(cycle, "start")
         if stage.ensemble:
             with self.clock("evaluate"):
@@ -160,21 +160,21 @@ class _Run:
         with self.clock("train"), self.stage_clock("train"):
             key = self._stage_key(cycle, stage)
             state, inputs = stage.begin(self.parties, key)
-            if self.state is not None:  # taken up in the middle of the stage
+            if self.state is not None:  # resumed in the middle of the stage
                 state, self.state = self.state, None
             if stage.together:
                 return together.placed(stage, state, self._num_devices), inputs
             return self._placed(state), self._placed(inputs)
 
     def _inputs(self, stage: Stage, inputs: PyTree) -> PyTree:
-        """What the next round needs besides the state."""
+        """The inputs of the next round besides the state."""
         if not stage.together:
             return inputs
         with self.clock("train"), self.stage_clock("train"):
             return together.inputs(stage, self.journal.round, self._num_devices)
 
     def _flops(self, stage: Stage, state: PyTree, inputs: PyTree) -> dict[str, float]:
-        """FLOPs of the next round by tier, which are added to those of the stage."""
+        """FLOPs of the next round by tier, also added to those of the stage."""
         number, journal = self.journal.round, self.journal
         if stage.together:
             flops = stage.together.flops(number, state, inputs)
@@ -217,7 +217,7 @@ class _Run:
         accuracy: float | None,
         flops: dict[str, float],
     ) -> dict[str, Any]:
-        """What is told of a round."""
+        """The log line of a round."""
         line: dict[str, Any] = {"round": self.journal.round, "rounds": stage.rounds}
         if accuracy is not None:
             line[f"{stage.student}/validation_accuracy"] = accuracy
@@ -234,7 +234,7 @@ class _Run:
     def _lines_together(
         self, stage: Stage, state: PyTree, *, scored: bool
     ) -> list[dict[str, Any]]:
-        """What is told besides of one that is one program for many parties."""
+        """Further log lines of a round that is one program for many parties."""
         if not stage.together:
             return []
         number = self.journal.round
@@ -306,7 +306,7 @@ class _Run:
         return entries
 
     def _compare(self, stage: Stage, state: PyTree, work: ledger.Entry) -> None:
-        """Scores a stage that the relay is compared with."""
+        """Evaluates a baseline stage."""
         journal, trained = self.journal, stage.trained(state)
         if stage.phase == "local_only":
             baselines.add_local_only(
@@ -316,7 +316,7 @@ class _Run:
             baselines.add_trained(journal, self.evaluator, stage, trained)
 
     def _end_of_phase(self, cycle: int, stage: Stage) -> None:
-        """Evaluates everybody where a phase ends, and before the next cycle."""
+        """Evaluates all parties at the end of a phase, and before the next cycle."""
         journal, experiment = self.journal, self.experiment
         following = experiment.plan[journal.index :][:1]
         if following and following[0].stage.phase == stage.phase:
@@ -328,7 +328,7 @@ class _Run:
             journal.ledger += ledger.to_json(entries)
         if following and following[0].cycle > cycle:
             self._score(following[0].cycle, "start")
-        if not following and cycle == 0:  # nothing but training
+        if not following and cycle == 0:  # only training
             self._score(1, "start")
 
     def _score(self, cycle: int, phase: str) -> None:
@@ -336,7 +336,7 @@ class _Run:
             scores = self.evaluator.everybody(self.parties, "test")
             chosen = self.evaluator.everybody(self.parties, "validation")
         known = [p["phase"] for p in self.journal.phases if p["cycle"] == cycle]
-        # A route that turns twice has two phases of one direction.
+        # A route with two turns has two phases of one direction.
         times = 1 + sum(name.partition("-")[0] == phase for name in known)
         phase = phase if times == 1 else f"{phase}-{times}"
         self.journal.phases.append(

@@ -1,8 +1,8 @@
-"""Joules that the counters of the simulating machine saw, where it has any.
+"""Measured joules of the simulating machine, if it has energy counters.
 
-Only counters count: a tool that has none and prints an estimate would print another
-model. They are read through zeus (the extra `measure`), which knows RAPL of CPUs and
-NVML of GPUs.
+Only counters are accepted: an estimate by a tool without counters would be another
+model. The counters are read through zeus (the extra `measure`), which supports RAPL for
+CPUs and NVML for GPUs.
 """
 
 import contextlib
@@ -34,12 +34,12 @@ SERVER_THREADS = 64
 """Hardware threads of the table's `server_cpu`."""
 
 
-Monitor = Any  # zeus.monitor.ZeusMonitor, which the extra alone installs
+Monitor = Any  # zeus.monitor.ZeusMonitor, which only the extra installs
 
 
 @dataclasses.dataclass
 class HostEnergy:
-    """What the host used while a block ran.
+    """The energy of the host while a block ran.
 
     Attributes:
       seconds: wall time of the block.
@@ -54,9 +54,9 @@ class HostEnergy:
     def summary(self) -> dict[str, Any]:
         """The `host_energy` of `summary.json`; the model is seconds x power.
 
-        It is that of all accelerators of this process; what a host with accelerators
-        draws besides is not in the model, but among the counters, if RAPL is read.
-        Counters are those of the whole machine, so several processes have no ratio.
+        The model covers all accelerators of this process. The rest of a host with
+        accelerators is not in the model, but in the counters, if RAPL is read. Counters
+        are those of the whole machine, so several processes have no ratio.
         """
         name = profile(jax.devices()[0].device_kind)
         modelled_j = name and self.seconds * _power_w(name)
@@ -89,7 +89,7 @@ def host(
       Filled in when the block ends.
     """
     energy, found = HostEnergy(), None
-    # A run of hours must not end for a counter, whatever its driver raises.
+    # No error of a counter's driver may end a run of hours.
     try:
         found, energy.reason = (start or monitor)()
         if found is not None:
@@ -145,7 +145,7 @@ def counters(root: Path = Path("/")) -> list[str]:
 
 
 def _power_w(name: str) -> float:
-    """Power of a host under load: of a CPU, the share of the table's server."""
+    """Power of a host under load; for a CPU, its share of the table's server."""
     power_w = devices.device(name).power_w.value
     if name != "server_cpu":
         return power_w * jax.local_device_count()

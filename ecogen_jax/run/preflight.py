@@ -1,7 +1,7 @@
-"""What a run would cost, from its config alone: no data, no training, in seconds.
+"""Forecast of a run's cost from its config: no data, no training, in seconds.
 
-The stages are those of the run, traced on shapes; their entries are made by the same
-functions that a run's are. So FLOPs and bytes are the run's own.
+The stages of the run are traced on shapes, and the same functions as in a run make the
+ledger entries. So FLOPs and bytes are exactly those of the run.
 """
 
 import jax
@@ -32,7 +32,7 @@ def forecast(config: ConfigDict) -> tuple[Experiment, list[Entry]]:
     flops: dict[str, dict[str, float]] = {}
     entries: list[Entry] = []
     for number, (cycle, stage) in enumerate(experiment.plan):
-        if stage.is_baseline:  # no part of the relay's cost
+        if stage.is_baseline:  # not part of the relay's cost
             continue
         if stage.name not in flops:
             flops[stage.name] = _stage_flops(experiment, stage)
@@ -52,7 +52,7 @@ def _stage_flops(experiment: Experiment, stage: Stage) -> dict[str, float]:
     state, inputs = jax.eval_shape(stage.begin, parties, jax.random.key(0))
     if stage.together:
         total: dict[str, float] = {}
-        fed = stage.together.feed(0)  # its shapes are those of every round
+        fed = stage.together.feed(0)  # all rounds have the same shapes
         for number in range(stage.rounds):
             for tier, done in stage.together.flops(number, state, fed).items():
                 total[tier] = total.get(tier, 0.0) + done

@@ -1,4 +1,4 @@
-"""Progress bars: one a stage, with its validation accuracy so far."""
+"""Progress bars: one per stage, with its latest validation accuracy."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

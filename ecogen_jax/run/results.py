@@ -33,7 +33,7 @@ class LoadedRun(NamedTuple):
     Attributes:
       config: the resolved config.
       nets: the classifier of each tier.
-      parties: what everybody knew at the end, every leaf `[parties, ...]`.
+      parties: the state of all parties at the end, every leaf `[parties, ...]`.
       summary: the content of `summary.json`.
     """
 
@@ -51,7 +51,7 @@ def first_files(
     command: Sequence[str],
     start_from: Mapping[str, str] | None,
 ) -> None:
-    """Writes what is known before the first round: manifest and partition."""
+    """Writes the files that exist before the first round: manifest and partition."""
     synthetic = experiment.dataset.synthetic
     manifest = writer.manifest(config.seed, list(command), synthetic)
     if start_from is not None:
@@ -68,7 +68,7 @@ def taken_up(
     folder: writer.RunFolder,
     command: Sequence[str],
 ) -> None:
-    """Writes down in the manifest with what a run is taken up: code and versions.
+    """Writes the code and package versions of a resume into the manifest.
 
     Warns where they are not those that it was started with.
 
@@ -105,7 +105,7 @@ def last_files(
       experiment: built from it.
       folder: of the run.
       journal: all that happened.
-      host: what the simulating machine used, in the last process of a resumed run.
+      host: energy of the simulating machine, in the last process of a resumed run.
     """
     entries = ledger.from_json(journal.ledger)
     rows = journal.alone.get("test", []) + journal.parties
@@ -143,16 +143,15 @@ def last_files(
 
 
 def privacy_of(config: ConfigDict) -> dict[str, Any] | None:
-    """What a federation with client-level differential privacy guarantees.
+    """The guarantee of a federation with client-level differential privacy.
 
     Args:
       config: of the run.
 
     Returns:
-      Epsilon and delta of all rounds, what they were reached with, and the sampling:
-      the rate, how devices were drawn, and how the accountant of `epsilon` takes them
-      to be drawn; that of `epsilon_fixed_size` takes them as they were. None for a run
-      without privacy.
+      Epsilon and delta over all rounds, their settings, and the sampling: the rate, how
+      devices were drawn, and which sampling `epsilon` assumes; `epsilon_fixed_size`
+      uses the real one. None for a run without privacy.
     """
     section = config.federated
     if not is_federated(config) or not section.privacy.clip:
@@ -232,7 +231,7 @@ def _read_config(path: Path) -> ConfigDict:
         config = configs.from_dict(tree)
         configs.check(config, CHOICES)
         return config
-    except configs.ConfigError as error:  # which speaks of the user's own config
+    except configs.ConfigError as error:  # the error is about the user's own config
         raise ValueError(
             f"{path} has {error.field} = {error.value!r}, which this version refuses; "
             "read it with the version that manifest.json names, or train the run again"

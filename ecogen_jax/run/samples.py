@@ -16,7 +16,7 @@ PER_CLASS = 4
 def add_samples(folder: Path, cycle: int, name: str, state: PyTree) -> None:
     """Adds the newest images of a hop's first party to `samples.npz`.
 
-    Of a bank that keeps any of its images, and does not know their age, it adds some.
+    For a reservoir bank, which does not know the age of images, it adds any of them.
 
     Args:
       folder: the run folder.

@@ -40,7 +40,7 @@ class Start(NamedTuple):
 
     Attributes:
       parties: everybody; the first senders are trained.
-      baselines: those that came with them.
+      baselines: those that the other run has for them.
       manifest: for `manifest.json`: `path` of the other run and `sha256` of its nets;
         None where no run was named.
     """
@@ -53,8 +53,8 @@ class Start(NamedTuple):
 def start(config: ConfigDict, parties: Parties) -> Start:
     """Takes the first senders from the run that `protocol.start_from` names, if any.
 
-    They are taken as they were at its end. Of a relay cycle these are nets that learnt
-    from others since, so that `local_only` is not about them.
+    They are taken from its end. After a relay cycle these nets have also learnt from
+    other parties, so `local_only` is not about them.
 
     Args:
       config: of the run that starts.

@@ -1,4 +1,4 @@
-"""A grid of runs, cell by cell: each one a process of its own."""
+"""A grid of runs, cell by cell; each run is its own process."""
 
 import hashlib
 import itertools
@@ -31,7 +31,7 @@ class Cell(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of a cell.
+    """The outcome of a cell.
 
     Attributes:
         cell: the cell.
@@ -121,7 +121,7 @@ def run(
         started: called with each cell before it runs.
 
     Yields:
-        What became of each cell.
+        The outcome of each cell.
 
     Raises:
         ConfigError: a config is wrong, or no folder for logs can be made in its
@@ -168,6 +168,6 @@ def _axis(text: str) -> list[str]:
             f"grid axis {text!r} is not of the form field=value,value; "
             "an example is data.alpha=0.1,0.3"
         )
-    # A comma that meets a closing bracket before an opening one is inside brackets.
+    # A comma followed by a closing bracket before any opening one is inside brackets.
     chosen = re.split(r",(?![^(\[]*[)\]])", listed)
     return [f"{field}={value}" for value in chosen]

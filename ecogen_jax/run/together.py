@@ -1,4 +1,4 @@
-"""What the loop does more for a stage whose round is one program for many parties."""
+"""The loop's extra work for a stage whose round is one program for many parties."""
 
 import functools
 from collections.abc import Sequence
@@ -43,8 +43,8 @@ def placed(stage: Stage, state: PyTree, num_devices: int) -> PyTree:
 def inputs(stage: Stage, number: int, num_devices: int) -> PyTree:
     """The parties of round `number`, from 0, and their data, for its program.
 
-    A program on one device takes arrays of the host as they are, in a fraction of the
-    time that it takes to place them first.
+    A program on one JAX device takes host arrays directly, in a fraction of the time of
+    placing them first.
     """
     assert stage.together is not None
     fed = stage.together.feed(number)
@@ -54,7 +54,7 @@ def inputs(stage: Stage, number: int, num_devices: int) -> PyTree:
 
 
 def lines(stage: Stage, state: PyTree, number: int) -> list[dict[str, Any]]:
-    """What `metrics.jsonl` gets after a round: its bytes, and what went wrong.
+    """The lines of `metrics.jsonl` after a round: its bytes, and its faults.
 
     Args:
       stage: whose `together` is set.

@@ -1,7 +1,7 @@
-"""The run folder: opened or taken up again, and written so that a kill is harmless.
+"""The run folder: opened or resumed, and written such that a kill is harmless.
 
 A run lies in `<workdir>/<experiment>/<YYYYmmdd-HHMMSS>-seed<k>/` (UTC). It is
-finished once it holds `summary.json`, which is therefore the last file to write.
+finished once it holds `summary.json`, which is therefore written last.
 """
 
 import contextlib
@@ -62,7 +62,7 @@ class RunFolder(NamedTuple):
 
     def __exit__(self, *error: object) -> None:
         """Lets the folder go."""
-        with contextlib.ExitStack() as files:  # the last to go is the lock
+        with contextlib.ExitStack() as files:  # the lock is released last
             if self.lock:
                 files.callback(self.lock.close)
             if self.metrics:
@@ -72,7 +72,7 @@ class RunFolder(NamedTuple):
 def open_run(
     workdir: str | Path, experiment: str, seed: int, config: Mapping[str, Any]
 ) -> RunFolder:
-    """Takes up the newest unfinished run of this config, or starts a new one.
+    """Resumes the newest unfinished run of this config, or starts a new one.
 
     Args:
         workdir: the folder of all runs.
@@ -93,7 +93,7 @@ def open_run(
         try:
             run = _open(workdir, experiment, seed, config)
             own = {"found": [str(run.path), run.resumed]}
-        except ConfigError as error:  # the others are waiting to be told
+        except ConfigError as error:  # the other processes wait for the result
             own = {"refused": [error.field, error.value, error.allowed]}
     told = json.loads(distributed.text_from_main(json.dumps(own)))
     if "refused" in told:
@@ -117,7 +117,7 @@ def _open(
         lock = _lock(path)
         if lock is None:
             continue
-        # The other process may have finished the run before it let the lock go.
+        # The other process may have finished the run before it released the lock.
         if not is_finished(path):
             return _held(path, True, lock)
         lock.close()
@@ -125,7 +125,7 @@ def _open(
     lock = _lock(path)
     if lock is None:
         raise RuntimeError(f"{path} was locked by another process; run again")
-    # Written after the lock is held: without it nobody takes the folder up.
+    # Written once the lock is held: without this file, the folder is not resumed.
     write_json(path / "config.json", config)
     return _held(path, False, lock)
 
@@ -172,7 +172,7 @@ def find_runs(
             continue
         try:
             same = completed(json.loads(saved.read_text())) == wanted
-        except ValueError:  # cut short when it was written or copied
+        except ValueError:  # truncated when it was written or copied
             _LOGGER.warning("%s is damaged, so its run is passed over", saved)
             continue
         if same:
@@ -214,9 +214,9 @@ def write_json(path: Path, obj: Any) -> None:
 
 @distributed.main_only
 def append_metrics(run: RunFolder, records: Sequence[Mapping[str, Any]]) -> None:
-    """Adds lines to `metrics.jsonl`; the end of this process does not lose them.
+    """Adds lines to `metrics.jsonl`; they survive the end of this process.
 
-    The end of the machine may, until `sync_metrics`.
+    They survive a crash of the machine only after `sync_metrics`.
 
     Args:
         run: the run folder.
@@ -228,7 +228,7 @@ def append_metrics(run: RunFolder, records: Sequence[Mapping[str, Any]]) -> None
     """
     assert run.metrics is not None
     data = "".join([_line(record) + "\n" for record in records]).encode()
-    while data:  # a disk that fills up takes a part, and then says that it is full
+    while data:  # a full disk takes a part before it reports the error
         data = data[run.metrics.write(data) :]
 
 
@@ -236,8 +236,8 @@ def append_metrics(run: RunFolder, records: Sequence[Mapping[str, Any]]) -> None
 def sync_metrics(run: RunFolder) -> None:
     """Forces the lines of `metrics.jsonl` to the disk, for a checkpoint after them.
 
-    What comes after the last checkpoint is written anew by a resume, and a disk takes
-    longer than a small round.
+    Lines after the last checkpoint are written again by a resume; syncing every round
+    would take longer than a small round.
     """
     assert run.metrics is not None
     os.fsync(run.metrics.fileno())
@@ -267,12 +267,12 @@ def truncate_metrics(run: RunFolder, num_lines: int) -> None:
 
 
 def manifest(seed: int, command: list[str], synthetic_data: bool) -> dict[str, Any]:
-    """Returns what is needed to run this again: the content of `manifest.json`.
+    """Returns the information to repeat the run: the content of `manifest.json`.
 
     Args:
         seed: the run's seed.
         command: `sys.argv` of the run.
-        synthetic_data: whether the images are made up.
+        synthetic_data: whether the images are generated.
 
     Returns:
         Git commit and dirty flag of the source (None where it is not a checkout),
@@ -368,8 +368,8 @@ def _git(*arguments: str) -> str | None:
 
 
 def _git_state() -> tuple[str | None, bool | None]:
-    # An installed copy may lie inside somebody else's checkout, whose commit would
-    # say nothing about this code.
+    # An installed copy may be inside another checkout, whose commit is not that of
+    # this code.
     if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None, None
     return _git("rev-parse", "HEAD"), bool(_git("status", "--porcelain"))

@@ -1,1 +1,1 @@
-"""Task inference: what the parties answer, and what an answer costs."""
+"""Task inference: the predictions of the parties, and their cost."""

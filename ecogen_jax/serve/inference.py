@@ -32,9 +32,9 @@ def inference(net: Net, *, backend: str, num_devices: int, chunk: int = 0) -> Hi
 
     Returns:
       `hits(variables, images, labels)`: for variables `[parties, ...]`, uint8 images
-      `[n, height, width, channels]` and labels `[n]`, the right answers of each party
-      by class, `[parties, classes]`. Parties whose nets are all alike, as devices that
-      are served the same net, answer as one.
+      `[n, height, width, channels]` and labels `[n]`, the correct predictions of each
+      party by class, `[parties, classes]`. Parties whose nets are all alike, as devices
+      that are served the same net, answer as one.
     """
 
     def one_party(
@@ -48,7 +48,7 @@ def inference(net: Net, *, backend: str, num_devices: int, chunk: int = 0) -> Hi
         variables: Variables, images: jax.Array, labels: jax.Array
     ) -> jax.Array:
         answer = mesh.map_clients(
-            lambda one: one_party(one, images, labels),  # all see the same images
+            lambda one: one_party(one, images, labels),  # the same images for all
             backend=backend,
             num_devices=num_devices,
             chunk=chunk,
@@ -97,7 +97,7 @@ def ensemble(
     def hits(
         groups: Sequence[Variables], images: np.ndarray, labels: np.ndarray
     ) -> np.ndarray:
-        # Groups may lie on different devices, so their sums meet on the host.
+        # Groups may be on different JAX devices, so their sums are added on the host.
         placed = [mesh.place(group, num_devices=num_devices) for group in groups]
         total = []
         for some, answers in _chunks(images, labels):

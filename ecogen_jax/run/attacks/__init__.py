@@ -1,6 +1,6 @@
-"""What an eavesdropper gains from each type of message of a finished federation.
+"""Attacks of an eavesdropper on each type of message of a finished federation.
 
-Only what the protocol of a run sends is attacked.
+Only messages that the protocol of the run sends are attacked.
 """
 
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ __all__ = ["NOTHING", "Protection", "Sizes", "attack"]
 
 
 class Sizes(NamedTuple):
-    """How much work the attacks are.
+    """The sizes of the attacks.
 
     Attributes:
       images: pairs of images of a device, at most.
       victims: pairs of updates that are inverted, for each number of images and steps.
       iterations: of the search for the images behind an update.
-      resamples: of the bootstrap, where an interval is one.
+      resamples: of the bootstrap, for bootstrap intervals.
     """
 
     images: int = 500
@@ -40,13 +40,13 @@ def attack(
 
     Args:
       path: a run folder.
-      sizes: how much work.
-      protections: of updates, each of which is attacked.
+      sizes: of the attacks.
+      protections: of updates; the updates are attacked once with each.
 
     Returns:
       A row for each message and attack. `auc` and `tpr` (membership), `psnr_db`, `mse`
       and `gain_db`, the difference to chance (inversion), with the ends of their
-      intervals (`_low`, `_high`), and what chance gives (`chance_`).
+      intervals (`_low`, `_high`), and the chance level (`chance_`).
 
     Raises:
       FileNotFoundError: see `overhear.finished`.

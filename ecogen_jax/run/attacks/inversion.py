@@ -1,8 +1,8 @@
-"""Inversion of the updates that devices send, in the first round and in a late one.
+"""Gradient inversion of the devices' updates, in the first round and in a late one.
 
-Victims are devices with 1 and with 8 images, and come in pairs of the same labels. What
-is found for one of a pair is held against the images of the other, too: that is what
-the attack gives somebody who knows the labels and has another update.
+Victims are devices with 1 and with 8 images, and come in pairs with the same labels.
+The images found for one of a pair are also compared with the images of the other: this
+is the chance level, for an attacker who knows the labels but has another update.
 """
 
 import itertools
@@ -63,7 +63,7 @@ def rows(
 ) -> Iterator[dict[str, Any]]:
     """A row of the table for each attack, see `attacks.attack`."""
     if heard[0].change is None or run.sharing.head_only:
-        return  # of the other layers the eavesdropper knows nothing
+        return  # the eavesdropper knows nothing about the other layers
     cases = itertools.product(sorted({1, run.config.federated.steps}), BATCHES)
     for steps, batch in cases:
         pairs = _victims(heard, batch, victims)
@@ -140,7 +140,7 @@ def _errors(
     protection: Protection,
     attack: Attack,
 ) -> list[float]:
-    """PSNR and error of what is found, each on its own images and on the others'."""
+    """PSNR and error of the images found, on their own and on the other's images."""
     before = reference(run, state, victims.device)
     section, images = run.config.federated, victims.images
     rate = jnp.float32(section.learning_rate * section.decay ** int(state.number))

@@ -1,11 +1,9 @@
 """Membership inference on each type of message.
 
-| message | an image is judged by |
-|---|---|
-| update | the loss of the net that it makes, alone or against the broadcast net |
-| broadcast | the loss of the net that every device is sent |
-| logits | how far its logits are from the device's mean, alone or against everybody's |
-| generator | its distance to what the generator makes |
+| message | an image is judged by | |---|---| | update | the loss of the updated net,
+alone or minus that of the broadcast net | | broadcast | the loss of the net that every
+device receives | | logits | the distance of its logits to the device's mean, alone or
+against all devices' | | generator | its distance to the generator's outputs |
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +32,7 @@ MADE = 500
 
 
 class Answers(NamedTuple):
-    """What a net says of images: logits, and the features of its last layer."""
+    """The output of a net on images: logits, and the inputs of its last layer."""
 
     logits: np.ndarray
     features: np.ndarray
@@ -53,7 +51,7 @@ class Question(NamedTuple):
       attack: its name.
       protection: of the update.
       judge: the attack.
-      heard: the devices whose images it is tried on.
+      heard: the devices whose images are attacked.
     """
 
     message: str
@@ -136,7 +134,7 @@ def _protected(
 
 
 def _about_logits(heard: Sequence[Heard], ask: Ask) -> Iterator[Question]:
-    """FedDistill: with the net of a neighbour, who has none of the device."""
+    """FedDistill: with a neighbour's net, since the device's net is not sent."""
 
     def near(one: Heard, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         logits = ask(one.reference, images).logits
@@ -164,7 +162,7 @@ def _about_logits(heard: Sequence[Heard], ask: Ask) -> Iterator[Question]:
 def _about_generator(
     run: Finished, heard: Sequence[Heard], ask: Ask
 ) -> Iterator[Question]:
-    """FedGen: the generator makes features, so images are compared by theirs."""
+    """FedGen: the generator makes features, so the features of images are compared."""
     made = _made(run, heard[0].received.generator)
 
     def against(attack: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Judge:
@@ -186,7 +184,7 @@ def _about_generator(
 
 
 def _made(run: Finished, variables: Variables) -> np.ndarray:
-    """Features that a generator makes, `[classes, MADE, features]`."""
+    """Features made by a generator, `[classes, MADE, features]`."""
     noise_size = run.config.federated[run.config.protocol.name].noise_size
     maker = latent_generator(
         features=num_features(run.net, run.shape),
@@ -201,7 +199,7 @@ def _made(run: Finished, variables: Variables) -> np.ndarray:
 
 
 def _asking(run: Finished) -> Ask:
-    """Asks a net about images, all in chunks of one size, so one program serves."""
+    """Runs a net on images in chunks of one size, so one program is compiled."""
 
     @jax.jit
     def chunk(variables: Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:

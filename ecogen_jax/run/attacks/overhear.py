@@ -1,10 +1,10 @@
-"""A finished federation, heard again: the messages of a round, device by device.
+"""Replays a finished federation: the messages of a round, device by device.
 
-The eavesdropper is a curious device: it reads what crosses every link, knows the net,
-the method and the settings, and has what a device keeps (running statistics, layers
-that are not shared). The messages are not made up. The state before a round is that of
-the run's last checkpoint but one, and keys are derived, so every device sends what it
-sent in the run.
+The eavesdropper is a curious device: it reads every message on every link, knows the
+net, the method and the settings, and has the state that a device keeps (running
+statistics, layers that are not shared). The messages are the real ones. The state
+before a round comes from the run's second-last checkpoint, and random keys are derived,
+so every device sends exactly what it sent in the run.
 """
 
 from collections.abc import Callable
@@ -40,14 +40,14 @@ CYCLE = 1
 
 
 class Finished(NamedTuple):
-    """A federation that can be heard again.
+    """A federation that can be replayed.
 
     Attributes:
       config: of the run.
       experiment: built from it.
       method: what server and devices do.
       engine: the method as a protocol.
-      plan: who took part when.
+      plan: the devices of each round.
       sharing: which layers are sent.
       first: the state before the first round.
       late: the state at the last checkpoint within the federation.
@@ -79,11 +79,11 @@ class Finished(NamedTuple):
 
 
 class Images(NamedTuple):
-    """Images to judge the eavesdropper by, pair by pair of one label.
+    """Images that evaluate the attacks, in pairs of the same label.
 
     Attributes:
-      members: that a device trains on, uint8 `[pairs, height, width, channels]`.
-      others: that nobody trains on, likewise.
+      members: training images of a device, uint8 `[pairs, height, width, channels]`.
+      others: images that no party trains on, likewise.
       labels: of both, int32 `[pairs]`.
     """
 
@@ -97,11 +97,11 @@ class Heard(NamedTuple):
 
     Attributes:
       device: its number.
-      received: what it was sent to train from.
-      reference: the net that it started from, as far as the eavesdropper can tell: the
-        broadcast one; where no whole net is broadcast, that of a neighbour.
-      change: of the net that the device sent, or None where it sent none.
-      facts: what else it sent.
+      received: the payload from which it trained.
+      reference: the net that it started from, as far as the eavesdropper knows it: the
+        broadcast net, or a neighbour's net if no whole net is broadcast.
+      change: the change of the net that the device sent, or None if it sent none.
+      facts: everything else that it sent.
       images: its own, and others.
     """
 
@@ -135,7 +135,7 @@ def finished(path: str | Path) -> Finished:
 
 
 def begun(config: ConfigDict) -> Finished:
-    """The federation of a config as it is before its first round, which is `late` too.
+    """The federation of a config before its first round; this state is `late` too.
 
     Args:
       config: of a federated protocol.
@@ -144,13 +144,13 @@ def begun(config: ConfigDict) -> Finished:
       ConfigError: the config cannot be built.
       DataUnavailableError: no provider has the dataset.
     """
-    config.mesh.backend = "vmap"  # one device of this machine is enough
+    config.mesh.backend = "vmap"  # one JAX device is enough
     experiment = build(config)
     settings = federated(
         config,
         experiment.nets,
         experiment.topology,
-        public=experiment.dataset.train_images[:1],  # matters to merging alone
+        public=experiment.dataset.train_images[:1],  # only matters for merging
         num_classes=experiment.dataset.num_classes,
     )
     assert settings is not None
@@ -175,7 +175,7 @@ def _checkpointed(path: Path, run: Finished) -> Federation:
     with Checkpoints(folder, finished=True) as checkpoints:
         last = checkpoints.latest()
         assert last is not None
-        # The last one is behind the federation; they are numbered without a gap.
+        # The last checkpoint is after the federation; their numbers have no gap.
         before = last.step - 1
         if not (folder / str(before)).exists():
             raise FileNotFoundError(
@@ -190,7 +190,7 @@ def _checkpointed(path: Path, run: Finished) -> Federation:
 def overhear(
     run: Finished, state: Federation, rng: np.random.Generator, *, most: int
 ) -> list[Heard]:
-    """The next round after a state, as the eavesdropper hears it.
+    """The next round after a state, as the eavesdropper sees it.
 
     Devices whose message did not arrive, or whose labels were flipped, are left out.
 
@@ -243,7 +243,7 @@ def overhear(
 
 
 def rebuilt(run: Finished, heard: Heard) -> Variables:
-    """The net of a device after its training, as the eavesdropper puts it together."""
+    """The net of a device after its training, as reconstructed by the eavesdropper."""
     assert heard.change is not None
     facts = heard.facts
     statistics = facts.stats if isinstance(facts, Facts) else facts
@@ -251,7 +251,7 @@ def rebuilt(run: Finished, heard: Heard) -> Variables:
 
 
 def kept_by(everybody: PyTree, device: int) -> PyTree:
-    """One device's part of what all devices keep."""
+    """One device's part of the state that all devices keep."""
     return jax.tree.map(lambda leaf: leaf[device], everybody)
 
 
@@ -273,7 +273,7 @@ def _change(update: PyTree) -> Variables | None:
 def _decoder(
     run: Finished, received: PyTree, own: PyTree, member: Member, key: Key
 ) -> Callable[[PyTree], PyTree]:
-    """What undoes the compression of the run's updates."""
+    """The decoder of the compression of the run's updates."""
     section = run.config.federated
     member = ordered(member, key)
     like = jax.eval_shape(run.method.train, received, own, member, key).update

@@ -1,4 +1,4 @@
-"""What a device could do to its update before it sends it."""
+"""Local protection of an update, before a device sends it."""
 
 from typing import NamedTuple
 
@@ -9,12 +9,12 @@ from ecogen_jax.types import Key, PyTree
 class Protection(NamedTuple):
     """Clipping and noise, see `relay.federated.privacy`.
 
-    The federation itself adds its noise to the mean, at the server: nobody who reads
-    the links to it is kept from anything by that.
+    The federation itself adds noise to the mean, at the server: this does not protect
+    updates against readers of the links to the server.
 
     Attributes:
       clip: largest norm; 0 leaves updates as they are.
-      noise_multiplier: noise over `clip`, all of it from one device.
+      noise_multiplier: noise deviation over `clip`, added by a single device.
     """
 
     clip: float = 0.0

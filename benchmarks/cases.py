@@ -1,4 +1,4 @@
-"""What is timed: groups of workers that take turns on the same cores."""
+"""The benchmark cases: groups of workers that take turns on the same cores."""
 
 from typing import NamedTuple
 
@@ -10,15 +10,15 @@ class Group(NamedTuple):
     """Workers that take turns.
 
     Attributes:
-        clock: `cpu_s` where what others do on the machine shall hardly matter, which
-            takes one process on one core each; `wall_s` where waiting counts too: for
-            other processes, for a second core, for the disk.
+        clock: `cpu_s` to be robust to other load on the machine, for one process on one
+            core each; `wall_s` if waiting counts too: for other processes, for a second
+            core, for the disk.
         cores: how many they share.
-        workers: who.
-        most: repeats at most, where one takes minutes.
-        anew: how often all workers are started, and do their repeats. Where the memory
-            of a process lies moves a round of small nets by some percent, for as
-            long as the process lives.
+        workers: the workers.
+        most: largest number of repeats, if one takes minutes.
+        anew: how often all workers are started and do their repeats. The memory layout
+            of a process changes the time of a round of small nets by some percent, for
+            the life of the process.
     """
 
     clock: str

@@ -2,10 +2,10 @@
 
     python -m benchmarks.conv [--out benchmarks/results] [--repeats 7]
 
-A row is the value and both gradients inside a compiled loop, as a training step has
-them: of one net, or of a net for each of 8 clients under `vmap`. The two alternate,
+A row is the value and both gradients inside a compiled loop, as in a training step: of
+one net, or of one net for each of 8 clients under `vmap`. The two versions alternate,
 A B A B, on one core; a row has medians of CPU time for one pass, and the median ratio
-of neighbours. Takes minutes: plain `lax` is that slow.
+of neighbouring passes. Takes minutes, since plain `lax` is slow.
 """
 
 import argparse
@@ -35,8 +35,8 @@ from ecogen_jax.nets.upsample import conv_upsampled, upsample
 from ecogen_jax.report import tables
 from papers_repro.energy.rows import commit
 
-PASSES = 3  # in the loop; a loop of one is no loop, for the compiler
-SECONDS = 6.0  # of one row after compilation, at most, but for three repeats
+PASSES = 3  # in the loop; the compiler removes a loop of one
+SECONDS = 6.0  # limit per row after compilation, except for three repeats
 
 Arrays = tuple[jax.Array, ...]
 Convolution = Callable[..., jax.Array]
@@ -198,7 +198,7 @@ def arrays(layer: Layer) -> Arrays:
 def loop(layer: Layer, fn: Convolution) -> Callable[[Arrays], Any]:
     """A compiled loop over value and gradients, each pass waiting for the one before.
 
-    What a pass gave is carried whole, so that none of it can be left out.
+    The whole result of a pass is carried, so that the compiler can remove nothing.
     """
 
     def one(x: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> Arrays:

@@ -1,7 +1,7 @@
-"""The hops that we and PyTorch do: sizes of relay distillation. Nothing but Python.
+"""Sizes of the relay distillation hops, for ours and PyTorch. Imports only Python.
 
-A unit is one step: the generator learns once, then the student a few times from the
-bank of its images. The algorithm is on top of `ecogen_jax/relay/distillers/relay.py`.
+A unit is one step: one generator step, then a few student steps on the bank of its
+images. The docstring of `ecogen_jax/relay/distillers/relay.py` has the algorithm.
 """
 
 from typing import NamedTuple
@@ -24,10 +24,11 @@ class Hop(NamedTuple):
         generator_rate: of the generator's Adam.
         total: student steps of the whole hop.
         temperature: of the student's loss.
-        shift: largest random shift of the student's images, in pixels; where there is
-            one, the teacher is asked anew about the shifted images.
+        shift: largest random shift of the student's images, in pixels; if not 0, the
+            teacher's logits are recomputed on the shifted images.
         batchnorm: weight of the teacher's statistics.
-        adversarial: weight of the disagreement, where both find the same class.
+        adversarial: weight of the disagreement, on images with the same predicted
+          class.
         steps: in one call of our program.
     """
 
@@ -52,7 +53,7 @@ class Hop(NamedTuple):
 
 CLASSES = 10
 HOPS = {
-    "small": Hop(  # that of configs/hops/a2.py
+    "small": Hop(  # the hop of configs/hops/a2.py
         shape=(28, 28, 1),
         teacher="lenet5",
         student="lenet5_half",

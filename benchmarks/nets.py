@@ -1,4 +1,4 @@
-"""Nets that only the benchmark needs, to do what a peer does."""
+"""Nets that only the benchmark needs, with the architecture of a peer's."""
 
 from collections.abc import Callable
 
@@ -70,11 +70,11 @@ class PflCNN(nnx.Module):
 
 
 class StandardGenerator(nnx.Module):
-    """The generator that data-free distillation shares, as it was published.
+    """The usual generator of data-free distillation, as published.
 
-    Two upsamplings with convolutions of `2 width` and `width` channels behind them, of
-    which the second is at full resolution (Fang et al., IJCAI 2021); ours has a
-    rearrangement there instead. Here with the label appended to the noise.
+    Two upsamplings, each followed by a convolution, with `2 width` and `width`
+    channels; the second is at full resolution (Fang et al., IJCAI 2021), where ours has
+    a depth-to-space rearrangement. The label is appended to the noise.
     """
 
     def __init__(

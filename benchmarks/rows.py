@@ -1,7 +1,7 @@
 """The rows of the benchmark: ratios of medians, verdicts, tables and the plot.
 
-A ratio is of neighbours in time: peer over ours where more is better (`>=`), ours over
-peer where the bar is a most (`<=`). The median over all turns is held against the bar.
+A ratio is of neighbouring turns: peer over ours for a lower bound (`>=`), ours over
+peer for an upper bound (`<=`). The median over all turns is compared with the bar.
 """
 
 import math
@@ -69,12 +69,12 @@ def judge(bar: Mapping[str, Any], found: Found) -> dict[str, Any]:
 
     Args:
         bar: a row of `read`. Several `peers`, joined by "|", are ways to do the same,
-            of which the one with the least median counts. Without any, our own value
-            is held against the bar.
-        found: what the workers of its group gave.
+            of which the one with the lowest median counts. Without any, our own value
+            is compared with the bar.
+        found: the samples of the workers of its group.
 
     Returns:
-        The bar with what was measured; `reason` says why a verdict is `not run`.
+        The bar with the measurements; `reason` says why a verdict is `not run`.
     """
     ours = found[bar["ours"]]
     names = [name for name in bar["peers"].split("|") if name]
@@ -103,7 +103,7 @@ def judge(bar: Mapping[str, Any], found: Found) -> dict[str, Any]:
 
 
 def best(peers: Sequence[Samples | WorkerError]) -> Samples | WorkerError | None:
-    """The one with the least median; if none has run, what ended the first."""
+    """The one with the lowest median; if none has run, the error of the first."""
     ran = [each for each in peers if isinstance(each, Samples)]
     if ran:
         return min(ran, key=lambda samples: samples.median)
@@ -152,7 +152,7 @@ def write(name: str, rows: Sequence[Mapping[str, Any]], folder: pathlib.Path) ->
 
     Args:
         name: of the table and its files.
-        rows: from `judge`, with all else that is known.
+        rows: from `judge`, with further columns.
         folder: made where it is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -190,8 +190,8 @@ def _between(low: float, high: float) -> str:
 def plot(folder: pathlib.Path) -> pathlib.Path | None:
     """Draws the ratios of all tables of a folder against their bars.
 
-    Everything is over its bar, or under it where the bar is a most: what lies to the
-    right of 1 is met.
+    Ratios are divided by their bar, or the bar by the ratio for an upper bound: a bar
+    is met to the right of 1.
 
     Returns:
         The file, or None where there is nothing to draw.

@@ -1,12 +1,12 @@
-"""Times us beside our peers, and writes a table for each part and a plot.
+"""Times our code and its peers, and writes a table for each part and a plot.
 
     python -m benchmarks.run [--only S1,S3a.fedjax] [--out benchmarks/results]
 
 Workers take turns, A B A B, each warmed up and compiled before; a row has medians and
-the median ratio of neighbours. Takes 40 minutes on a quiet machine, and shows
-nothing on a busy one. Peers come from `python -m benchmarks.peers install`; one that is
-not there, or fails, is a row that says so. `--smoke` only tries that everything runs:
-its numbers show nothing, and are not judged.
+the median ratio of neighbouring turns. Takes 40 minutes on an idle machine; on a busy
+one the numbers are meaningless. `python -m benchmarks.peers install` installs the
+peers; a missing or failing peer gives a row that says so. `--smoke` only checks that
+everything runs: its numbers are meaningless and are not judged.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def run(
         folder: for tables and plot; the other rows of a table stay as they are.
         repeats: turns of each group, at most.
         sample_s: wall seconds of a sample.
-        smoke: whether the numbers show nothing, so that no verdict is printed.
+        smoke: whether the numbers are meaningless, so that no verdict is printed.
     """
     console, finished = Console(), True
     if smoke:

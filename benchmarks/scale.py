@@ -2,12 +2,12 @@
 
     python -m benchmarks.scale [--out benchmarks/results]
 
-FedAvg with logistic regression 784-10, 20 samples a device in one batch, two simulated
-devices of the machine. A cell is a process: its first round compiles, then the median
-of five counts, each with the picking of its devices' samples and their way to the
-devices of the machine. Samples are those of 1,000 devices, over and over: a federation
-of 100,000 would take 1.6 GB, from which nothing but a cohort is read. Memory is the
-most that the process ever had. Writes `scale.csv` and `scale.png`.
+FedAvg with logistic regression 784-10, 20 samples per end device in one batch, two
+simulated JAX devices. Each cell is a process: its first round compiles; the result is
+the median of the next five rounds, including the selection of the samples and their
+transfer to the JAX devices. The samples of 1,000 devices are used repeatedly: those of
+100,000 would take 1.6 GB, of which only a cohort is read. Memory is the peak of the
+process. Writes `scale.csv` and `scale.png`.
 """
 
 import argparse
@@ -124,7 +124,7 @@ def measured(devices: int, cohort: int) -> dict[str, float]:
         jax.block_until_ready(state)
         del placed
         taken.append(time.perf_counter() - started)
-        # What is timed is the work of a round, so the same one comes again.
+        # Only the work of a round is timed, so the same round is repeated.
         state = replace(state, number=jnp.zeros_like(state.number))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
@@ -136,14 +136,14 @@ def measured(devices: int, cohort: int) -> dict[str, float]:
 
 
 def samples(task: tasks.Task) -> Held:
-    """What the devices of a task hold: noise."""
+    """The samples of the devices of a task: noise."""
     images, labels = tasks.data(task)
     parts = [*np.arange(labels.size).reshape(labels.shape)]
     return hold(images.reshape(-1, *task.shape), labels.reshape(-1), parts)
 
 
 def brought(task: tasks.Task, device: np.ndarray, pool: Held) -> Cohort:
-    """A cohort on noise; its devices' samples are picked from those of a few."""
+    """A cohort on noise; its samples are selected from those of a few devices."""
     size = len(device)
     return Cohort(
         members=Member(

@@ -1,11 +1,11 @@
-"""The worker's side of the benchmark: does its work in pieces, when it is asked to.
+"""The worker's side of the benchmark: does its work in pieces, on request.
 
-A worker is a process with one thing to time. It says that it is ready, waits for a
-line on its standard input, does so many units of its work, and answers with a JSON
-line: seconds of one unit by the wall clock and of this process's CPU time. So the suite
-lets workers take turns, and those who wait use no core. What libraries print goes to
-standard error. Nothing but the standard library: peers run this in their own
-environments.
+A worker is a process that times one kind of work. It reports that it is ready, waits
+for a line on its standard input, does a number of units of its work, and answers with a
+JSON line: seconds per unit, by the wall clock and by this process's CPU time. So the
+suite can let workers take turns, and waiting workers use no core. Output of libraries
+goes to standard error. Only the standard library is imported, since peers run this in
+their own environments.
 """
 
 import json
@@ -25,7 +25,7 @@ class Speaker:
         """Says nothing yet; the first ticks are the warm-up.
 
         Args:
-            *packages: whose versions are told.
+            *packages: packages whose versions are reported.
             work: what a unit counts, such as its steps or FLOPs; seconds are divided
                 by it.
             warmup: ticks before the worker is ready, the last of which is timed to
@@ -71,10 +71,10 @@ class Speaker:
         self._wait()
 
     def _wait(self) -> None:
-        """Waits to be asked; ends the process when nobody will ask any more."""
+        """Waits for a request; ends the process at the end of the input."""
         if not sys.stdin.readline():
             self._out.close()
-            # Not `sys.exit`, which would end only the thread that a library gave us.
+            # Not `sys.exit`, which would end only the current thread of a library.
             os._exit(0)
         self._left = self._units
         self._wall, self._cpu = time.perf_counter(), time.process_time()

@@ -8,7 +8,7 @@ import numpy as np
 class Task(NamedTuple):
     """A federation in which every client takes part in every round.
 
-    A client goes once over its samples, in batches drawn anew, by plain SGD at
+    A client does one pass over its samples, in newly drawn batches, with plain SGD at
     `LEARNING_RATE`; the server takes the mean of all clients.
 
     Attributes:
@@ -61,5 +61,5 @@ def data(task: Task) -> tuple[np.ndarray, np.ndarray]:
 
 
 def as_floats(images: np.ndarray) -> np.ndarray:
-    """Images in [0, 1], which peers hold from the start: a kindness to them."""
+    """Images in [0, 1]; peers get them as floats from the start, to their advantage."""
     return images.astype(np.float32) / np.float32(255)

@@ -34,8 +34,8 @@ class Worker(NamedTuple):
         name: unique in its group.
         command: module and arguments, such as `("benchmarks.ours.hop", "small")`.
         python: the peer in whose environment it runs, or "" for this one.
-        starts: 0 for a worker that stays and gives sample after sample; else how many
-            are started anew for each sample, their seconds added up.
+        starts: 0 for a worker that stays and gives one sample after another; else how
+            many are started for each sample, with their seconds added up.
         env: environment variables; "{scratch}" in a value is a folder of the group's.
     """
 
@@ -47,7 +47,7 @@ class Worker(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """What a worker took: seconds of one unit, an entry for each turn.
+    """Samples of a worker: seconds of one unit, one entry per turn.
 
     Attributes:
         seconds: by the group's clock.
@@ -97,7 +97,7 @@ def take_turns(
         turns: how.
 
     Returns:
-        By worker, its samples; or what ended it, and the others go on without it.
+        By worker, its samples; or the error that ended it, while the others continue.
     """
     found: dict[str, Samples | WorkerError] = {}
     for _ in range(turns.anew):
@@ -114,7 +114,7 @@ def take_turns(
 def _take_turns(
     seats: dict[str, "_Seat"], repeats: int, found: dict[str, Samples | WorkerError]
 ) -> None:
-    """Starts whoever has not failed yet, and adds to its samples."""
+    """Starts the workers that have not failed yet, and adds to their samples."""
     for name, seat in seats.items():
         if not isinstance(found.get(name), WorkerError):
             started = _or_error(seat, seat.start)
@@ -167,18 +167,18 @@ class _Seat:
         return samples._replace(seconds=[*samples.seconds, seconds])
 
     def stop(self) -> None:
-        """Ends the worker with whatever it has started."""
+        """Ends the worker and all processes that it started."""
         process, self.process = self.process, None
         if process is None:
             return
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.close()  # no more questions: it ends by itself
+        process.stdin.close()  # no more requests: it ends by itself
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
             process.kill()
-        with contextlib.suppress(ProcessLookupError):  # nobody is left
+        with contextlib.suppress(ProcessLookupError):  # no process is left
             os.killpg(process.pid, signal.SIGTERM)
         process.stdout.close()
 
@@ -206,7 +206,7 @@ class _Seat:
         return self._hear()["about"]
 
     def _env(self) -> list[tuple[str, str]]:
-        # Of a process of its own for each core, as peers have them, each has a thread.
+        # With one process per core, as peers use, each process has one thread.
         threads = [(name, "1") for name in _ONE_THREAD]
         sample_s = (SAMPLE_S, str(self.turns.sample_s))
         return [*threads, sample_s, ("PYTHONPATH", str(ROOT)), *self.worker.env]

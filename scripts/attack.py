@@ -1,7 +1,7 @@
-"""What does an eavesdropper gain from the messages of a finished federation?
+"""Attacks the messages of a finished federation, as an eavesdropper.
 
-Membership inference and gradient inversion against what the run's protocol sends. See
-docs/privacy.md for who the eavesdropper is and what the attacks are given.
+Membership inference and gradient inversion against the messages of the run's protocol.
+docs/privacy.md defines the eavesdropper and what the attacks know.
 """
 
 import argparse
@@ -63,14 +63,14 @@ def parse_args() -> argparse.Namespace:
 
 
 def check_protection(clip: float, noise_multiplier: float) -> None:
-    """Checks the flags of a protection, which belong together.
+    """Checks the two flags of a protection together.
 
     Args:
         clip: of `--clip`.
         noise_multiplier: of `--noise-multiplier`.
 
     Raises:
-        ValueError: one is negative or infinite, or there is noise without a norm.
+        ValueError: one is negative or infinite, or there is noise without clipping.
     """
     flags = {"--clip": clip, "--noise-multiplier": noise_multiplier}
     for flag, value in flags.items():
@@ -102,7 +102,7 @@ def attack_one(path: Path, args: argparse.Namespace) -> pd.DataFrame:
 
 
 def output(path: Path, args: argparse.Namespace) -> Path:
-    """Where the results of a run go: what shows nothing overwrites nothing."""
+    """The output folder of a run: a smoke run does not overwrite real results."""
     return path / ("attacks_smoke" if args.smoke else "attacks")
 
 

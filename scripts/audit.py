@@ -1,4 +1,4 @@
-"""Holds a table of jobs against itself: do its inputs give its energy and carbon?"""
+"""Checks whether the inputs of a table of jobs give its energy and carbon."""
 
 import argparse
 import sys
@@ -52,7 +52,7 @@ def show(findings: list[audit.Finding]) -> Table:
     for finding in findings:
         numbers = (finding.printed, finding.expected)
         cells = ("" if number is None else f"{number:.6g}" for number in numbers)
-        # "LLaMA [7B]" is no markup, nor what a reason quotes.
+        # "LLaMA [7B]" is not markup, and neither are quotes in a reason.
         name, reason = escape(finding.name), escape(finding.reason)
         shown.add_row(name, finding.field, *cells, reason)
     return shown

@@ -1,4 +1,4 @@
-"""Measures what this machine reaches: FLOP/s of a matrix product, B/s of a stream."""
+"""Measures the speed of this machine: FLOP/s of a matrix product, B/s of a stream."""
 
 import argparse
 import datetime
@@ -59,11 +59,11 @@ def main() -> int:
 
 
 def warn_of_another(device: str, kind: str) -> None:
-    """Warns where what is measured does not look like the device that was named.
+    """Warns if the measured device does not look like the named one.
 
     Args:
         device: of `--device`.
-        kind: what JAX calls the device that it runs on, such as "NVIDIA H100 80GB".
+        kind: JAX's name of the device that it runs on, such as "NVIDIA H100 80GB".
     """
     model = device.rpartition("_")[2]
     if model not in kind.lower():
@@ -78,7 +78,7 @@ def calibrate(name: str, dtypes: list[str], size: int) -> dict[str, Any]:
     """Measures the default device of JAX.
 
     Args:
-        name: what to call the machine.
+        name: of the machine, in the record.
         dtypes: of the products.
         size: side of the matrices; the stream runs over 8 times their elements.
 

@@ -1,11 +1,11 @@
-"""Forecasts what a config would cost: nothing is fetched, trained or written.
+"""Forecasts the cost of a config: nothing is downloaded, trained or written.
 
   python scripts/energy.py --config configs/relay_cycle.py
   python scripts/energy.py --config configs/relay_cycle.py --config.data.name=cifar10
 
 FLOPs and bytes are those of the run; joules and grams are modelled, with intervals.
 Any field of the schema (ecogen_jax/config.py: default) can be overridden with
---config.FIELD=VALUE. What the images are does not matter, so no data is needed.
+--config.FIELD=VALUE. The content of the images does not matter, so no data is needed.
 """
 
 import sys

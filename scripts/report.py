@@ -1,4 +1,4 @@
-"""Writes the plots and the page of finished runs again."""
+"""Writes the plots and the report page of finished runs again."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""Runs a config over seeds and a grid; run it again to go on where it stopped."""
+"""Runs a config over seeds and a grid; run it again to continue a stopped sweep."""
 
 import argparse
 import os
@@ -72,14 +72,14 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def run_with_progress(cells: Sequence[sweep.Cell]) -> Iterator[sweep.Result]:
-    """Runs the cells under a progress bar that names the one at work."""
+    """Runs the cells under a progress bar that names the current one."""
     with Progress() as progress:
         task = progress.add_task("", total=len(cells))
 
         def name(cell: sweep.Cell) -> None:
             progress.update(task, description=" ".join(cell.overrides))
 
-        # Relative, so that a manifest's command holds no path of one machine.
+        # Relative, so that the command in a manifest has no machine-specific path.
         train = Path(os.path.relpath(Path(__file__).with_name("train.py")))
         for result in sweep.run(cells, train, name):
             progress.advance(task)
@@ -106,7 +106,7 @@ def main() -> int:
 
 
 def warn(cells: Sequence[sweep.Cell]) -> None:
-    """Names what the grid sets without effect, once: cells that differ in it agree."""
+    """Warns once about grid fields without effect: their cells give equal runs."""
     lines = [
         line
         for spec, overrides in cells
@@ -117,7 +117,7 @@ def warn(cells: Sequence[sweep.Cell]) -> None:
 
 
 def show(results: Sequence[sweep.Result]) -> None:
-    """Prints what became of each cell, then its run folder, or its log if it failed."""
+    """Prints the outcome of each cell, then its run folder, or its log if it failed."""
     table = Table("cell", "overrides", "status", "seconds")
     for number, result in enumerate(results):
         overrides = " ".join(result.cell.overrides)

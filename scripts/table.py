@@ -1,4 +1,4 @@
-"""Holds finished runs against a file of bars; writes the table as CSV and Markdown."""
+"""Compares finished runs with a file of bars; writes a table, CSV and Markdown."""
 
 import argparse
 import sys
@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def check_some_run(table: pd.DataFrame, found: Sequence[runs.Run]) -> None:
-    """Checks that the runs are about the bars.
+    """Checks that some run belongs to a bar.
 
     Args:
         table: as judged.

@@ -1,4 +1,4 @@
-"""Runs one experiment from a config, or takes up where the same command stopped.
+"""Runs one experiment from a config, or resumes where the same command stopped.
 
   python scripts/train.py --config configs/quickstart.py
   python scripts/train.py --config configs/quickstart.py:smoke
@@ -7,7 +7,7 @@
 Any field of the schema (ecogen_jax/config.py: default) can be overridden with
 --config.FIELD=VALUE. The run is written to <run.workdir>/<experiment>/<time>-seed<k>/.
 
-Several processes, on one machine or many, make one run together (docs/scaling.md):
+Several processes, on one machine or many, can do one run (docs/scaling.md):
 
   srun python scripts/train.py --distributed --config configs/federated/fedavg.py
 """
@@ -94,7 +94,7 @@ def run_folder_shown() -> Iterator[None]:
     handler = logging.StreamHandler(sys.stdout)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    logger.propagate = False  # or a handler of a library's prints it once more
+    logger.propagate = False  # or a library's handler would print it again
     try:
         yield
     finally:
@@ -104,7 +104,7 @@ def run_folder_shown() -> Iterator[None]:
 
 
 def no_room(error: OSError, folder: str | Path, remedy: str) -> int:
-    """Tells a full disk or quota in one line; any other error is raised again."""
+    """Reports a full disk or quota in one line; raises any other error again."""
     from ecogen_jax.run.checkpoint import FULL
 
     if error.errno not in FULL:
@@ -114,7 +114,7 @@ def no_room(error: OSError, folder: str | Path, remedy: str) -> int:
 
 
 def show(error: Exception | str) -> None:
-    """Prints an error on one line; brackets in it are no markup."""
+    """Prints an error on one line; brackets in it are not markup."""
     message = f"[bold red]error:[/] {escape(str(error))}"
     Console(stderr=True).print(message, soft_wrap=True, highlight=False)
 

@@ -1,4 +1,4 @@
-"""Our federations on generated arrays, built from configs and run as runs do it."""
+"""Our federations on generated arrays, built from configs as in a run."""
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -41,9 +41,9 @@ def of_task(
 
     Args:
         name: of the task.
-        num_devices: simulated devices of the machine.
+        num_devices: simulated JAX devices.
         edges: more than one make the federation hierarchical.
-        faulty: whether messages are dropped and spoilt, and devices straggle.
+        faulty: whether messages are dropped and corrupted, and devices straggle.
 
     Returns:
         The stage of the federation.

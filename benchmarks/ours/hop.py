@@ -1,4 +1,4 @@
-"""Our data-free hops: a step of the generator and its student steps a unit.
+"""Our data-free hops: a unit is one generator step with its student steps.
 
     python -m benchmarks.ours.hop small|ngf64 [--flops]
 
@@ -40,7 +40,7 @@ from ecogen_jax.types import Key, PyTree
 
 
 def main() -> None:
-    """Works for as long as it is asked to."""
+    """Works as long as it gets requests."""
     parser = argparse.ArgumentParser()
     parser.add_argument("name", choices=HOPS)
     parser.add_argument("--flops", action="store_true")
@@ -93,7 +93,7 @@ class Rounds:
 
 
 def stage(hop: Hop, steps: int) -> Stage:
-    """The stage of a hop that nobody has taught anything before, of so many steps."""
+    """The stage of a hop from untrained nets, with a number of steps."""
     teacher, student, maker = all_nets(hop)
     how, study = sizes(hop)
     distiller = DISTILLERS["relay"].build(

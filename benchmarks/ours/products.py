@@ -1,4 +1,4 @@
-"""FLOP/s of single layers, and of the matrix product that they are held against.
+"""FLOP/s of single layers, and of the matrix product as the reference.
 
     python -m benchmarks.ours.products peak
     python -m benchmarks.ours.products ngf64 generator
@@ -59,7 +59,7 @@ KINDS: dict[str, dict[str, list[Layer]]] = {
 
 
 def main(what: str, kind: str = "") -> None:
-    """Works for as long as it is asked to."""
+    """Works as long as it gets requests."""
     mesh.start(1)
     work, call = peak() if what == "peak" else of_kind(KINDS[what][kind])
     speaker = Speaker("jax", work=work)
@@ -69,14 +69,14 @@ def main(what: str, kind: str = "") -> None:
 
 
 def peak() -> tuple[float, Callable[[], object]]:
-    """FLOPs of a square matrix product, and what does it."""
+    """FLOPs of a square matrix product, and its function."""
     matrix = jnp.ones((SIDE, SIDE))
     product = jax.jit(lambda a, b: a @ b)
     return 2.0 * SIDE**3, lambda: product(matrix, matrix)
 
 
 def of_kind(kind: list[Layer]) -> tuple[float, Callable[[], object]]:
-    """FLOPs of value and both gradients of some layers, and what does them."""
+    """FLOPs of value and both gradients of some layers, and their function."""
     calls = [
         (
             layers.loop(layer, layers.fast(layer) if layer.window > 1 else linear),

@@ -1,11 +1,11 @@
-"""Our federated rounds: a round a unit.
+"""Our federated rounds: a unit is one round.
 
     python -m benchmarks.ours.rounds TASK|fedgen [--devices 2] [--edges 5] [--told]
 
-A round is what a run makes of it: the data of its devices are brought, one compiled
-program runs, and its metrics are fetched. With `--told`, faults happen in it, its
-joules are worked out, its messages are audited, and its lines are written: all that a
-run does, but for evaluation and checkpoints.
+A round is as in a run: the data of its devices are copied to the JAX devices, one
+compiled program runs, and its metrics are fetched. With `--told`, it also has faults,
+computes joules, audits messages and writes its log lines: everything that a run does
+except evaluation and checkpoints.
 """
 
 import argparse
@@ -26,7 +26,7 @@ CYCLE = 1
 
 
 def main() -> None:
-    """Works for as long as it is asked to."""
+    """Works as long as it gets requests."""
     parser = argparse.ArgumentParser()
     parser.add_argument("what")
     parser.add_argument("--devices", type=int, default=1)

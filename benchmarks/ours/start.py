@@ -1,4 +1,4 @@
-"""What our programs cost with their compilation: done once by each process.
+"""The time of our programs with compilation: done once by each process.
 
     python -m benchmarks.ours.start step small|fedgen
     python -m benchmarks.ours.start seeds FIRST LAST

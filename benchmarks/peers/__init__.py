@@ -1,8 +1,8 @@
-"""The peers: what is installed for each, and where.
+"""The peers: their packages and environments.
 
-Their scripts lie beside this file. They run in environments of their own, so they
-import nothing of ours but `benchmarks.speaker` and `benchmarks.tasks`, which need NumPy
-at most.
+Their scripts are in this folder. They run in their own environments, so from this
+repository they import only `benchmarks.speaker` and `benchmarks.tasks`, which need at
+most NumPy.
 """
 
 import pathlib
@@ -14,7 +14,7 @@ _TORCH = tuple(_PROJECT["optional-dependencies"]["benchmark"])
 
 PEERS: dict[str, tuple[str, ...]] = {
     "torch": (*_TORCH, "numpy"),
-    # The last release of JAX that fedjax runs on as it was published.
+    # The last release of JAX on which the published fedjax runs.
     "fedjax": ("fedjax==0.0.17", "jax==0.4.38", "jaxlib==0.4.38"),
     "pfl": ("pfl==0.6.0", *_TORCH),
     "flower": ("flwr[simulation]==1.41.0",),

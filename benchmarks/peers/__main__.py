@@ -1,9 +1,9 @@
-"""Installs the peers, each into an environment of its own below `.cache/benchmarks/`.
+"""Installs the peers, each into its own environment below `.cache/benchmarks/`.
 
     python -m benchmarks.peers install [--only fedjax,flower]
 
-A few minutes and about 3 GB, where pip finds CPU builds of PyTorch. A peer that cannot
-be installed is told, and what pip said stays beside its folder.
+Takes a few minutes and about 3 GB, if pip finds CPU builds of PyTorch. Peers that
+cannot be installed are reported; pip's output is kept next to the environment.
 """
 
 import argparse

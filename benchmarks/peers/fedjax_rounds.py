@@ -1,8 +1,7 @@
-"""FedAvg by fedjax: a round a unit. Run by the Python of its own environment.
+"""FedAvg with fedjax: a unit is one round. Runs in its own Python environment.
 
-Its jit backend, which is what it runs on where there is one device, and its algorithm
-`fed_avg`, which is what its documentation trains with. A round ends when the server's
-parameters are there.
+It uses fedjax's jit backend, the default with one device, and its algorithm `fed_avg`,
+as in its documentation. A round ends when the server's parameters are ready.
 """
 
 import sys
@@ -102,7 +101,7 @@ def cnn_logits(params, x):
             x, weights, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
         x = jax.nn.relu(x + biases)
-    # Many times faster on a CPU than `reduce_window`, which the library has.
+    # Many times faster on a CPU than the library's `reduce_window`.
     corners = [x[:, i::2, j::2] for i in range(2) for j in range(2)]
     x = jnp.max(jnp.stack(corners), axis=0)
     return dense_logits(params[2:], x)

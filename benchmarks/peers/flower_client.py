@@ -1,4 +1,4 @@
-"""What a client does in Flower: SGD in NumPy, the lightest that its workers can run."""
+"""A client in Flower: SGD in NumPy, with the least overhead in its workers."""
 
 import functools
 

@@ -1,6 +1,6 @@
-"""FedAvg by Flower's simulation: a round a unit. Run by the Python of its environment.
+"""FedAvg with Flower's simulation: a unit is one round. Runs in its own environment.
 
-Two workers of Ray, each with one core; nothing is evaluated.
+Two Ray workers with one core each; no evaluation.
 """
 
 import logging

@@ -1,10 +1,10 @@
-"""FedAvg by pfl on PyTorch: a round a unit. Run by the Python of its own environment.
+"""FedAvg with pfl on PyTorch: a unit is one round. Runs in its own environment.
 
     python -m benchmarks.peers.pfl_rounds TASK [PROCESSES]
 
-One thread a process. Nothing is evaluated after the first round, which belongs to the
-warm-up. With two processes, each of them trains half of the clients; the first one
-speaks and the other one waits for it in their common sum.
+One thread per process. No evaluation after the first round, which belongs to the
+warm-up. With two processes, each trains half of the clients; the first one reports and
+the other one waits for it in their all-reduce.
 """
 
 import os
@@ -90,7 +90,7 @@ def main(name: str, processes: int) -> None:
         ),
         NNEvalHyperParams(local_batch_size=None),
         [Ticks(speaker)],
-        send_metrics_to_platform=False,  # which would print them in each round
+        send_metrics_to_platform=False,  # which would print metrics in each round
     )
 
 

@@ -1,10 +1,10 @@
-"""FedGen in JAX, as one writes it down: all clients under `vmap`, `lax` convolutions.
+"""FedGen in plain JAX: all clients under `vmap`, `lax` convolutions.
 
     python -m benchmarks.plain.fedgen_jax loop|scan
 
-The local steps are a Python loop over a jitted step, or a scan within one program:
-whichever is faster counts. The algorithm is that of `ecogen_jax/relay/federated/fedgen.py`,
-whose top has the equations (Zhu et al., ICML 2021). Nothing is imported from there.
+The local steps are a Python loop over a jitted step, or a scan within one program; the
+faster one counts. The algorithm is that of `ecogen_jax/relay/federated/fedgen.py`,
+whose docstring has the equations (Zhu et al., ICML 2021). Nothing is imported from there.
 """  # noqa: E501
 
 import functools

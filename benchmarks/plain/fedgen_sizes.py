@@ -1,7 +1,7 @@
-"""FedGen's published sizes, and generated data for those who write it down plainly.
+"""FedGen's published sizes, and generated data for the plain versions.
 
-They stand once more in `ecogen_jax.config_presets.federated`, which the others cannot
-import; `tests/test_benchmarks.py` holds the two together. NumPy at most.
+The sizes are also in `ecogen_jax.config_presets.federated`, which the plain versions
+cannot import; `tests/test_benchmarks.py` checks that both agree. Imports at most NumPy.
 """
 
 import numpy as np

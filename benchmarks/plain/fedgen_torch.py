@@ -1,7 +1,7 @@
-"""FedGen in PyTorch, as one writes it down: devices one after another. One thread.
+"""FedGen in plain PyTorch: devices one after another, one thread.
 
-The algorithm is that of `ecogen_jax/relay/federated/fedgen.py`, whose top has the
-equations (Zhu et al., ICML 2021). A round a unit.
+The algorithm is that of `ecogen_jax/relay/federated/fedgen.py`, whose docstring has the
+equations (Zhu et al., ICML 2021). A unit is one round.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""The nets of the hops in PyTorch, layer for layer those of `ecogen_jax.nets`."""
+"""The nets of the hops in PyTorch, with the same layers as in `ecogen_jax.nets`."""
 
 import torch
 from torch import Tensor, nn

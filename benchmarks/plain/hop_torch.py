@@ -2,7 +2,7 @@
 
     python -m benchmarks.plain.hop_torch small|ngf64 default|channels_last
 
-A unit is a step of the generator and its student steps.
+A unit is one generator step with its student steps.
 """
 
 import sys

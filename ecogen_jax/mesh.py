@@ -1,7 +1,7 @@
 """Maps one-client functions over many clients and the JAX devices.
 
-All functions of lower layers are written for a single party. `map_clients` runs them
-for all parties of a tier, whose arrays have a leading `client` axis, and `place` puts
+Client functions are written for a single party. `map_clients` runs them for all
+parties of a tier, whose arrays have a leading `client` axis, and `place` puts
 those arrays onto the JAX devices that use them. In this file, a device is a JAX device,
 of any process (see `distributed`); each process puts only the data of its own devices
 on them.

@@ -1,6 +1,6 @@
 """The bank: a replay buffer of generated images, kept in device memory.
 
-The policy decides what a full bank keeps: the `newest` images (a ring), or a
+The policy decides what a full bank keeps: the `newest` images (a ring buffer), or a
 `reservoir`, in which every image written so far is kept with the same probability
 (Vitter, "Random sampling with a reservoir", ACM TOMS 1985, algorithm R).
 """

@@ -11,7 +11,7 @@ from ecogen_jax import config as configs
 from ecogen_jax.nets.classifier import classifier
 from ecogen_jax.nets.latent import HEAD, latent_generator, num_features
 from ecogen_jax.run.build_data import fewest
-from papers_repro import paper
+from papers_repro import paper, trials
 from papers_repro.fedgen import at_energy, curves, experiments, plot, reproduce, table
 from papers_repro.fedgen.experiments import CELLS, EXPERIMENTS, OURS, PROTOCOLS
 from papers_repro.fedgen.table import PAPER
@@ -331,7 +331,10 @@ def test_a_claim_has_a_value_and_a_source():
 
 
 def loaded(one, smoke=False):
-    return configs.load(*experiments.cell(one, 0, workdir="runs", smoke=smoke))
+    tuned = trials.chosen(experiments.TUNED)
+    return configs.load(
+        *experiments.cell(one, 0, workdir="runs", smoke=smoke, tuned=tuned)
+    )
 
 
 @pytest.mark.parametrize("cell", CELLS)

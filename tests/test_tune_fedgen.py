@@ -32,7 +32,8 @@ def test_every_rival_with_a_field_of_its_own_has_as_many_trials():
 def test_what_was_chosen_is_taken_by_every_comparison(cell):
     assert set(CHANGES) == set(tune.TRIALS)
     for name in PROTOCOLS:
-        given = experiments.cell(EXPERIMENTS[f"{cell}.{name}"], 0, workdir="runs")
+        one = EXPERIMENTS[f"{cell}.{name}"]
+        given = experiments.cell(one, 0, workdir="runs", tuned=CHANGES)
         changed = [one for one in given.overrides if one in CHANGES.values()]
         assert changed == ([CHANGES[name]] if name in CHANGES else [])
 
@@ -46,10 +47,16 @@ def test_trials_are_compared_on_validation(tmp_path, monkeypatch):
     assert list(frame["validation"]) == pytest.approx([99.3, 100, 97.3])
     assert trials.chosen(path) == {"fedadam": f"{ADAM}=0.003"}
     # What was chosen has been run: the table finds it.
-    one = EXPERIMENTS[f"{tune.CELL}.fedadam"]._replace(
-        size=(*PROTOCOLS["fedadam"].size, trials.chosen(path)["fedadam"])
-    )
-    assert sweep.finished_run(experiments.cell(one, 0, workdir="runs")) is not None
+    one, tuned = EXPERIMENTS[f"{tune.CELL}.fedadam"], trials.chosen(path)
+    made = experiments.cell(one, 0, workdir="runs", tuned=tuned)
+    assert sweep.finished_run(made) is not None
+
+
+def test_a_rival_without_a_chosen_setting_is_refused():
+    one = EXPERIMENTS[f"{tune.CELL}.fedadam"]
+    with pytest.raises(ValueError, match=r"fedadam has no setting in tuned.csv; run"):
+        experiments.cell(one, 0, workdir="runs", tuned={})
+    experiments.cell(one, 0, workdir="runs", smoke=True, tuned={})
 
 
 def test_nothing_is_written_where_a_trial_failed(tmp_path, monkeypatch):
@@ -68,9 +75,6 @@ def test_a_trial_has_nothing_of_an_earlier_choice(tmp_path, monkeypatch):
     stand_in(tmp_path, monkeypatch)
     other = "federated.fedadam.b1"
     monkeypatch.setattr(tune, "TRIALS", {"fedadam": {other: (0.8,)}})
-    id = f"{tune.CELL}.fedadam"
-    chosen = EXPERIMENTS[id]._replace(size=(f"{ADAM}=0.003",))
-    monkeypatch.setitem(EXPERIMENTS, id, chosen)
     frame, failed = tune.tune(
         "runs", 1, Console(file=io.StringIO()), tmp_path / "tuned.csv"
     )

@@ -1,7 +1,7 @@
 """The experiments as data: which config, with which overrides, on which seeds."""
 
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ecogen_jax.config_presets import federated
@@ -89,6 +89,22 @@ PROTOCOLS: dict[str, Protocol] = {
 """By name. A protocol more is one line here: runs, ranking and plot follow."""
 
 
+_RATES = (1e-3, 1e-2, 1e-1)
+
+TRIALS: trials.Choices = {
+    "fedprox": {"federated.fedprox.weight": (0.1, 0.01, 1.0)},
+    "fedavgm": {"federated.fedavgm.momentum": (0.9, 0.7, 0.5)},
+    "fedadam": {"federated.fedadam.learning_rate": (0.01, 0.003, 0.03)},
+    "hierarchical": {"federated.hierarchical.period": (5, 2, 10)},
+    "feddistill": {"federated.feddistill.weight": (0.1, 1.0, 10.0)},
+    "fedgen": {"federated.fedgen.weight": (10.0, 3.0, 30.0)},
+    "fedftg": {"federated.fedftg.learning_rate": (1e-3, 3e-4, 3e-3)},
+    "dense": {"up_end_cloud.generator_learning_rate": _RATES},
+    "co_boosting": {"up_end_cloud.generator_learning_rate": _RATES},
+}
+"""What a rival tries: a field of its config, and the values; its config's is first."""
+
+
 class Experiment(NamedTuple):
     """Runs that differ in the seed alone.
 
@@ -100,6 +116,7 @@ class Experiment(NamedTuple):
         size: `field=value`, not in a smoke.
         seeds: one run each; a seed is also that of the partition.
         in_smoke: False where only a number sets it apart from another in the smoke.
+        method: of `TRIALS`, if it runs with the setting that `--tune` chose for it.
     """
 
     id: str
@@ -109,6 +126,7 @@ class Experiment(NamedTuple):
     size: tuple[str, ...] = ()
     seeds: tuple[int, ...] = SEEDS
     in_smoke: bool = True
+    method: str = ""
 
 
 def cell_id(dataset: str, alpha: float) -> str:
@@ -162,7 +180,6 @@ def _published() -> Iterable[Experiment]:
 
 def _compared() -> Iterable[Experiment]:
     """B4 and B5: all protocols on the same devices, rivals as `--tune` chose."""
-    tuned = trials.chosen(TUNED)
     for cell, (dataset, alpha) in CELLS.items():
         for name, one in PROTOCOLS.items():
             yield Experiment(
@@ -170,8 +187,9 @@ def _compared() -> Iterable[Experiment]:
                 one.config,
                 dataset,
                 overrides=(f"data.alpha={alpha}", *one.overrides),
-                size=(*one.size, *([tuned[name]] if name in tuned else [])),
+                size=one.size,
                 in_smoke=cell == next(iter(CELLS)),
+                method=name if name in TRIALS else "",
             )
 
 
@@ -193,7 +211,14 @@ def reference(id: str) -> str:
     return f"{id.rpartition('.')[0]}.{REFERENCE}"
 
 
-def cell(one: Experiment, seed: int, *, workdir: str, smoke: bool = False) -> Cell:
+def cell(
+    one: Experiment,
+    seed: int,
+    *,
+    workdir: str,
+    smoke: bool = False,
+    tuned: Mapping[str, str],
+) -> Cell:
     """Returns the config and the overrides of one run.
 
     Args:
@@ -201,10 +226,19 @@ def cell(one: Experiment, seed: int, *, workdir: str, smoke: bool = False) -> Ce
         seed: of the run.
         workdir: the folder of all runs.
         smoke: tiny, on generated data: neither dataset nor size is set.
+        tuned: what `--tune` chose, from `TUNED`.
+
+    Raises:
+        ValueError: the experiment needs a setting that was not chosen.
     """
     overrides = [f"experiment={one.id}{'_smoke' if smoke else ''}", f"seed={seed}"]
     # One device is one core, so that runs side by side do not slow each other down.
     overrides += ["mesh.num_devices=1", f"run.workdir={workdir}", *one.overrides]
     if not smoke:
         overrides += [f"data.name={one.dataset}", *one.size]
+        if one.method and one.method not in tuned:
+            raise ValueError(
+                f"{one.id} has no setting in {TUNED.name}; run with --tune first"
+            )
+        overrides += [tuned[one.method]] if one.method else []
     return Cell(one.config + (":smoke" if smoke else ""), tuple(overrides))

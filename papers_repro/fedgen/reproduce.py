@@ -13,15 +13,15 @@ resumed. Every run is a process on one core. Writes `tables/<ID>.csv` and `.md`,
 
 import argparse
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
 from ecogen_jax.report import tables
 from ecogen_jax.run import sweep
-from papers_repro import harness
+from papers_repro import harness, trials
 from papers_repro.fedgen import curves, plot, table, tune
-from papers_repro.fedgen.experiments import EXPERIMENTS, cell, reference
+from papers_repro.fedgen.experiments import EXPERIMENTS, TUNED, cell, reference
 from papers_repro.harness import Job, Place
 
 
@@ -39,11 +39,17 @@ def _reproduce(
         made, failed = tune.tune(options.workdir, options.jobs, console)
         console.print(tables.to_rich(tables.from_frame("Trials of B4", made)))
         return harness.told(failed, console)
-    where, failed = place(options.workdir, options.smoke), []
+    tuned = trials.chosen(TUNED)
+    where, failed = place(options.workdir, options.smoke, tuned), []
     if not options.table:
         todo = jobs(needed(only), smoke=options.smoke)
         failed = harness.make(todo, where, options.jobs, console)
-    found = harness.finished(jobs(list(EXPERIMENTS), smoke=options.smoke), where)
+    ready = [
+        id
+        for id, one in EXPERIMENTS.items()
+        if options.smoke or one.method in {"", *tuned}
+    ]
+    found = harness.finished(jobs(ready, smoke=options.smoke), where)
     if not found and options.table:
         raise ValueError(f"no finished run in {options.workdir}; leave out --table")
     found = curves.enriched(found)
@@ -80,13 +86,13 @@ def jobs(ids: Sequence[str], *, smoke: bool) -> list[Job]:
     ]
 
 
-def place(workdir: str, smoke: bool) -> Place:
+def place(workdir: str, smoke: bool, tuned: Mapping[str, str]) -> Place:
     """Where the runs are made, and what each of them is."""
 
     def cell_of(job: Job, start: str) -> sweep.Cell:
         del start
         one = EXPERIMENTS[job.experiment]
-        return cell(one, job.seed, workdir=workdir, smoke=smoke)
+        return cell(one, job.seed, workdir=workdir, smoke=smoke, tuned=tuned)
 
     return Place(workdir, smoke, cell_of)
 

@@ -9,6 +9,7 @@ tables that other commands made; no number is typed.
 
 import math
 import pathlib
+import sys
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -49,7 +50,7 @@ PAGES = (
     ),
     Page(
         *("energy and carbon", "papers_repro/energy/README.md"),
-        "papers_repro/energy/tables/*.csv",
+        "papers_repro/energy/tables/V*.csv",  # beside them are known contradictions
     ),
     Page(
         *("speed", "docs/benchmarks.md"),
@@ -90,12 +91,17 @@ def headlines(root: pathlib.Path = ROOT) -> tables.TextTable:
 
 
 def verdicts(root: pathlib.Path = ROOT) -> tables.TextTable:
-    """How many bars of each page were met, and which were not."""
+    """How many bars of each page were met, and which were not.
+
+    Rows that agree by construction (`sort` is `circular`) are not counted.
+    """
     rows: list[tuple[str, ...]] = []
     for name, page, pattern in PAGES:
         frames = [paper.read(path) for path in sorted(root.glob(pattern))]
-        judged = pd.concat([frame[["id", "bar", "verdict"]] for frame in frames])
-        judged = judged[judged["bar"].notna()]
+        judged = pd.concat(
+            [frame[["id", "bar", "verdict", "sort"]] for frame in frames]
+        )
+        judged = judged[judged["bar"].notna() & (judged["sort"] != "circular")]
         counts = judged["verdict"].value_counts()
         ids = {
             verdict: ", ".join(judged["id"][judged["verdict"] == verdict])
@@ -125,12 +131,32 @@ def block(root: pathlib.Path = ROOT) -> str:
     return "\n\n".join(parts)
 
 
+def replaced(page: str, new: str) -> str:
+    """A page with another text between its markers.
+
+    Raises:
+        ValueError: the markers are not there, each once, in their order.
+    """
+    places = [page.find(marker) for marker in (BEGIN, END)]
+    once = all(page.count(marker) == 1 for marker in (BEGIN, END))
+    if not once or places != sorted(places):
+        raise ValueError(
+            f"README.md has to have {BEGIN} and, below it, {END}, each once; put them "
+            "around the results"
+        )
+    before, _, rest = page.partition(BEGIN)
+    after = rest.partition(END)[2]
+    return f"{before}{BEGIN}\n{new}\n{END}{after}"
+
+
 def main() -> int:
-    """Writes README.md anew."""
+    """Writes the results into README.md; returns 2 where they have no place."""
     readme = ROOT / "README.md"
-    before, _, rest = readme.read_text("utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    paper.put(readme, f"{before}{BEGIN}\n{block()}\n{END}{after}")
+    try:
+        paper.put(readme, replaced(readme.read_text("utf-8"), block()))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     print(f"written to {readme.relative_to(ROOT)}")
     return 0
 

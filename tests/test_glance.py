@@ -63,12 +63,31 @@ def test_verdicts_count_bars_alone(tmp_path, monkeypatch):
         {"id": "B", "bar": 1.0, "verdict": "missed"},
         {"id": "C", "bar": 1.0, "verdict": "not run"},
         {"id": "D", "bar": None, "verdict": "not run"},
+        {"id": "E", "bar": 1.0, "verdict": "met", "sort": "circular"},
     ]
     folder = tmp_path / "papers_repro/dfkd/tables"
     folder.mkdir(parents=True)
     for number, row in enumerate(rows):
-        frame = pd.DataFrame([{**row, "seeds": "", "commit": ""}])
+        frame = pd.DataFrame([{"sort": "", **row, "seeds": "", "commit": ""}])
         frame.to_csv(folder / f"T{number}.csv", index=False)
     monkeypatch.setattr(glance, "PAGES", glance.PAGES[1:2])
     (row,) = glance.verdicts(tmp_path).rows
     assert row == ("[data-free hops](papers_repro/dfkd/README.md)", "1", "B", "C")
+
+
+def test_a_page_keeps_what_is_around_its_results():
+    page = f"above\n{glance.BEGIN}\nold\n{glance.END}\nbelow\n"
+    assert glance.replaced(page, "new") == page.replace("old", "new")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        f"{glance.BEGIN} only",
+        f"{glance.END} {glance.BEGIN}",
+        f"{glance.BEGIN} {glance.END} {glance.END}",
+    ],
+)
+def test_a_page_without_both_markers_is_left_alone(page):
+    with pytest.raises(ValueError, match="README.md has to have .* each once"):
+        glance.replaced(page, "new")

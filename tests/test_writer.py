@@ -66,6 +66,20 @@ def test_other_config_or_seed_is_a_new_run(tmp_path, config, seed):
         assert second.path != first.path
 
 
+def test_a_run_is_found_by_any_name_of_its_folder_and_where_it_was_moved(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with open_run("runs", {**CONFIG, "run": {"workdir": "runs"}}) as first:
+        assert not first.resumed
+    for name in ("./runs", "runs/", str(tmp_path / "runs")):
+        with open_run(name, {**CONFIG, "run": {"workdir": name}}) as again:
+            assert again.resumed
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    with open_run("elsewhere", {**CONFIG, "run": {"workdir": "elsewhere"}}) as moved:
+        assert moved.resumed
+
+
 def test_locked_run_is_left_alone(tmp_path):
     with open_run(tmp_path) as first, open_run(tmp_path) as second:
         assert not second.resumed

@@ -154,8 +154,9 @@ def find_runs(
         workdir: the folder of all runs.
         experiment: name of the experiment.
         seed: the run's seed.
-        config: the resolved config; `config.json` has to be equal to it, where a field
-            that it lacks has its default: it may be of a version before that field.
+        config: the resolved config; `config.json` has to be equal to it, except for
+            `run.workdir` (the same folder has many names). A field that it lacks has
+            its default: it may be of a version before that field.
         finished: whether to look for finished or for unfinished runs.
 
     Yields:
@@ -164,19 +165,26 @@ def find_runs(
     Raises:
         ConfigError: `workdir` begins with the home folder of nobody.
     """
-    wanted = completed(json.loads(_dumps(config)))
+    wanted = _asked(_dumps(config))
     folders = (folder_of(workdir) / experiment).glob(f"*-seed{seed}")
     for path in sorted(folders, reverse=True):
         saved = path / "config.json"
         if is_finished(path) != finished or not saved.exists():
             continue
         try:
-            same = completed(json.loads(saved.read_text())) == wanted
+            same = _asked(saved.read_text()) == wanted
         except ValueError:  # truncated when it was written or copied
             _LOGGER.warning("%s is damaged, so its run is passed over", saved)
             continue
         if same:
             yield path
+
+
+def _asked(config: str) -> dict[str, Any]:
+    """What a `config.json` asks for, wherever its run is."""
+    asked = completed(json.loads(config))
+    asked["run"] = {**asked["run"], "workdir": ""}
+    return asked
 
 
 def folder_of(workdir: str | Path) -> Path:

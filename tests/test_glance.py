@@ -89,5 +89,5 @@ def test_a_page_keeps_what_is_around_its_results():
     ],
 )
 def test_a_page_without_both_markers_is_left_alone(page):
-    with pytest.raises(ValueError, match="README.md has to have .* each once"):
+    with pytest.raises(ValueError, match=r"README.md has to have .* each once"):
         glance.replaced(page, "new")

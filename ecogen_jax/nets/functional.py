@@ -38,9 +38,9 @@ class Output(NamedTuple):
       stats: running statistics after the call (unchanged unless `train`).
       moments: mean and biased variance of this batch at every BatchNorm input,
         a tree of the same structure as `stats`; see `weighing`.
-      activations: outputs of the hidden layers: the map of each spatial stage, `[batch,
-        height, width, channels]`, then the features before the linear classifier,
-        `[batch, features]`. Empty for a generator.
+      activations: outputs of the hidden layers: the map of each spatial stage,
+        `[batch, height, width, channels]`, then the features before the linear
+        classifier, `[batch, features]`. Empty for a generator.
     """
 
     value: jax.Array

@@ -10,9 +10,10 @@ Result: 95.2, 97.3 and 97.6 % at alpha 0.1, 0.3 and 0.5. That is 119, 102 and 10
 the plain ensemble (`baselines.ensemble_end` of the summary); the bar is 90.
 
 The controlled comparison is with our DENSE (`dense_oneshot.py`) on our own clients:
-+22.3, +6.2 and +3.5 points. Published figures are for other nets and partitions and so
-not comparable: DENSE 66.6, 76.5 and 95.8; FuseFL 97.0, 98.4 and 98.5 (`C1` in
-`papers_repro/dfkd/`).
++22.3, +6.2 and +3.5 points. The two also differ in how they combine the teachers (class
+by class, and with equal weights as published), so this is the effect of both. Published
+figures are for other nets and partitions and so not comparable: DENSE 66.6, 76.5 and
+95.8; FuseFL 97.0, 98.4 and 98.5 (`C1` in `papers_repro/dfkd/`).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

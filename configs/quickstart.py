@@ -5,7 +5,8 @@ crosses a link, and what does it cost?
 
     python scripts/train.py --config configs/quickstart.py
 
-The budgets are about two thirds of those of `configs/relay_cycle.py`, with one cycle.
+Every stage has half to four fifths of the rounds of `configs/relay_cycle.py`, and there
+is one cycle.
 """
 
 from ecogen_jax.config import ConfigDict, default, parse_arg

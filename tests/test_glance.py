@@ -1,9 +1,13 @@
 """README.md shows the results that the committed tables hold."""
 
+import jax
 import pandas as pd
 import pytest
 
+from ecogen_jax import config as configs
+from ecogen_jax.nets.classifier import classifier
 from papers_repro import glance
+from scripts import energy
 
 
 def table(folder, **columns):
@@ -91,3 +95,26 @@ def test_a_page_keeps_what_is_around_its_results():
 def test_a_page_without_both_markers_is_left_alone(page):
     with pytest.raises(ValueError, match=r"README.md has to have .* each once"):
         glance.replaced(page, "new")
+
+
+def test_the_diagram_has_the_sizes_of_the_nets():
+    readme = (glance.ROOT / "README.md").read_text("utf-8")
+    config = configs.default()
+    for net in (config.nets.cloud, config.nets.edge, config.nets.end):
+        variables = classifier(net, shape=(28, 28, 1), num_classes=10).init(
+            jax.random.key(0)
+        )
+        size = sum(leaf.size for leaf in jax.tree.leaves(variables.params))
+        assert f"{net}, {size:,} parameters" in readme
+
+
+@pytest.mark.slow
+def test_the_readme_forecasts_what_the_script_does(capsys):
+    readme = (glance.ROOT / "README.md").read_text("utf-8")
+    energy.report(configs.load("configs/relay_cycle.py"))
+    rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    found = {row[0].strip(): [cell.strip() for cell in row[1:] if cell] for row in rows}
+    value, low, high = found["energy"]
+    ends = f"{low.split()[0]} to {high}"
+    assert f"forecasts {value} (90 % interval {ends})" in " ".join(readme.split())
+    assert f"{found['CO2e location'][0]} CO2e" in " ".join(readme.split())

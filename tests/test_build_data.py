@@ -242,6 +242,17 @@ def test_every_image_that_is_judged_on_says_which_dataset_it_is_from(shares, dat
     np.testing.assert_array_equal(sizes, [50 + 150, 144])
 
 
+def test_every_dataset_needs_validation_images():
+    few = {"data__public_fraction": 0.01, "data__validation_fraction": 0.0003}
+    # Of 1980 private generated images one is kept, and of 1442 digits none.
+    assert len(share(make(**few)).validation[1]) == 1
+    domains = {"data__partition": "domain", "data__domains": ("fake", "digits")}
+    error = refused(make(**few, **domains))
+    assert (error.field, error.value) == ("data.validation_fraction", 0.0003)
+    wanted = "a larger one, that keeps some of the 1442 training images of digits"
+    assert error.allowed.startswith(wanted)
+
+
 def test_classes_can_be_missing_from_the_public_half_alone(config, shares, dataset):
     lacking = configs.from_dict(configs.to_dict(config))
     lacking.data.public_missing_classes = (8,)

@@ -147,6 +147,24 @@ def test_validation_and_ensembles_know_the_datasets_too(mixed):
     assert evaluator.mean("end", always(0, 1), "test") == pytest.approx(0.45)
 
 
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_a_dataset_without_images_in_a_split_is_left_out_of_the_scores(lacking):
+    partition = domains(
+        test=[0, 0, 0, 1, 1, 0, 1, 1, 1, 1], validation=[1 - lacking] * 4, device=[0, 1]
+    )
+    counts = [[1, 1, 0], [1, 3, 0]]
+    made = experiment((5, 4, 1), (2, 1, 1), counts, partition=partition)
+    evaluator = Evaluator(made)
+    scores = evaluator.everybody(made.parties, "validation")
+    np.testing.assert_allclose(scores.cloud, [0.5])
+    np.testing.assert_allclose(scores.end.accuracy, [0.5, 0.25])
+    # Two images of class 0 and one of class 1; one says class 0, the other class 1.
+    own = [np.nan if device == lacking else (0.5, 0.75)[device] for device in (0, 1)]
+    np.testing.assert_allclose(scores.end.own, own)
+    parties = made.parties.replace(end=(always(1, 1),))
+    assert evaluator.ensemble(parties, "end", "validation") == pytest.approx(0.25)
+
+
 def test_devices_of_several_kinds_stand_in_their_own_order():
     # Below both edges devices 0 and 2 are of the first kind; device i says class i % 3.
     counts = np.zeros((6, 3), np.int64)

@@ -131,7 +131,7 @@ def share(config: ConfigDict, dataset: sources.Dataset, topology: Topology) -> S
     labels = dataset.train_labels
     domains = _domains(config, "train", len(labels))
     split = _split(config, labels, domains, rng)
-    _check_split(config, split)
+    _check_split(config, split, domains)
     own = split.private_train
     parts = _private_parts(config, labels[own], domains[own], topology, rng)
     counts = partition.label_counts(labels[own], parts, dataset.num_classes)
@@ -202,14 +202,11 @@ def _split(
     )
 
 
-def _check_split(config: ConfigDict, split: partition.Split) -> None:
+def _check_split(
+    config: ConfigDict, split: partition.Split, domains: np.ndarray
+) -> None:
     total, data = sum(map(len, split)), config.data
-    if not len(split.public_validation) + len(split.private_validation):
-        raise ConfigError(
-            "data.validation_fraction",
-            data.validation_fraction,
-            f"a larger one, that keeps some of the {total} training images",
-        )
+    _check_validation(config, split, domains)
     halves = {
         "public": (split.public_train, data.public_fraction > 0),
         "private": (split.private_train, data.public_fraction < 1),
@@ -221,6 +218,23 @@ def _check_split(config: ConfigDict, split: partition.Split) -> None:
                 data.public_fraction,
                 f"one that leaves {half} images to train on, of {total} training "
                 f"images with data.validation_fraction = {data.validation_fraction}",
+            )
+
+
+def _check_validation(
+    config: ConfigDict, split: partition.Split, domains: np.ndarray
+) -> None:
+    """Checks that there are validation images of each domain."""
+    fraction = config.data.validation_fraction
+    chosen_on = np.concatenate([split.public_validation, split.private_validation])
+    for domain, name in enumerate(config.data.domains or (config.data.name,)):
+        if not (domains[chosen_on] == domain).any():
+            total = np.count_nonzero(domains[np.concatenate(split)] == domain)
+            raise ConfigError(
+                "data.validation_fraction",
+                fraction,
+                f"a larger one, that keeps some of the {total} training images of "
+                f"{name} for validation",
             )
 
 

@@ -1,7 +1,7 @@
 """Accuracy of every tier: on validation during training, on test for reporting."""
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -169,17 +169,14 @@ class Evaluator:
         images, labels = experiment.validation
         some = np.random.default_rng(0).permutation(len(labels))[:PROGRESS_IMAGES]
         # By domain, since hits are by class, and a class may be in several domains.
+        test = _by_domain(dataset.test_images, dataset.test_labels, split, "test")
         self._splits: dict[str, list[Labelled]] = {
-            "test": _by_domain(
-                dataset.test_images, dataset.test_labels, split.get("test_domains")
-            ),
-            "validation": _by_domain(images, labels, split.get("validation_domains")),
+            "test": test,
+            "validation": _by_domain(images, labels, split, "validation"),
             "progress": [(images[some], labels[some])],
         }
         self._counts = _spread(
-            experiment.label_counts,
-            split.get("device_domains"),
-            num_domains=len(self._splits["test"]),
+            experiment.label_counts, split.get("device_domains"), num_domains=len(test)
         )
         self._answered: dict[tuple[str, str], tuple[list[Any], np.ndarray]] = {}
 
@@ -270,14 +267,18 @@ class Evaluator:
 
 
 def _by_domain(
-    images: np.ndarray, labels: np.ndarray, domains: np.ndarray | None
+    images: np.ndarray,
+    labels: np.ndarray,
+    partition: Mapping[str, np.ndarray],
+    half: str,
 ) -> list[Labelled]:
-    if domains is None:
+    """Images and labels of one half, `test` or `validation`, for each domain."""
+    if "device_domains" not in partition:
         return [(images, labels)]
-    return [
-        (images[domains == domain], labels[domains == domain])
-        for domain in range(domains.max() + 1)
-    ]
+    # Each domain has an edge, and so a device; it may lack images in this half.
+    num_domains = partition["device_domains"].max() + 1
+    here = (partition[f"{half}_domains"] == domain for domain in range(num_domains))
+    return [(images[chosen], labels[chosen]) for chosen in here]
 
 
 def _spread(

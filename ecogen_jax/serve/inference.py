@@ -129,7 +129,8 @@ def _sum_of_logits(
 def _chunks(
     images: np.ndarray, labels: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for start in range(0, len(labels), CHUNK):
+    # Without images there is one chunk of padding, whose hits have the same shape.
+    for start in range(0, max(1, len(labels)), CHUNK):
         some = slice(start, start + CHUNK)
         yield _padded(images[some], labels[some])
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from ecogen_jax import mesh
 from ecogen_jax.data.sources import DataUnavailableError
 from ecogen_jax.report import attacks as shown
-from ecogen_jax.report import runs, tables
+from ecogen_jax.report import files, runs, tables
 
 EXAMPLE = """example:
   python scripts/attack.py --run runs/federated_fedavg/*-seed0 \\
@@ -93,11 +93,13 @@ def attack_one(path: Path, args: argparse.Namespace) -> pd.DataFrame:
     protections = [attacks.NOTHING]
     if args.clip:
         protections.append(attacks.Protection(args.clip, args.noise_multiplier))
-    rows = attacks.attack(path, sizes=sizes, protections=protections)
     folder = output(path, args)
-    folder.mkdir(exist_ok=True)
-    rows.to_csv(folder / "attacks.csv", index=False)
-    shown.draw(rows).savefig(folder / "attacks.png", dpi=200)
+    files.check_folder(folder)
+    rows = attacks.attack(path, sizes=sizes, protections=protections)
+    with files.accessing(folder):
+        folder.mkdir(exist_ok=True)
+        rows.to_csv(folder / "attacks.csv", index=False)
+        shown.draw(rows).savefig(folder / "attacks.png", dpi=200)
     return rows
 
 
@@ -112,7 +114,7 @@ def main() -> int:
     mesh.start(1)
     from ecogen_jax.run.checkpoint import CheckpointError
 
-    expected = (DataUnavailableError, CheckpointError, FileNotFoundError, ValueError)
+    expected = (DataUnavailableError, CheckpointError, OSError, ValueError)
     console = Console()
     try:
         for path in runs.find(args.run):

@@ -50,10 +50,11 @@ def main() -> int:
             warn_of_another(args.device, jax.devices()[0].device_kind)
         record = calibrate(args.device or _host(), args.dtype, args.size)
         lines = report(record, datasheet)
+        with files.accessing(args.output):
+            args.output.write_text(json.dumps(record, indent=1) + "\n")
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    args.output.write_text(json.dumps(record, indent=1) + "\n")
     Console().print("\n".join([*lines, f"written to {args.output}"]), soft_wrap=True)
     return 0
 

@@ -61,18 +61,22 @@ def compare_all(
 
 def main() -> int:
     """Prints the tables; returns 2 on bad input."""
-    args = parse_args()
-    outputs = {"--csv": args.csv, "--markdown": args.markdown}
     try:
-        for flag, path in outputs.items():
-            if path:
-                files.check_output(flag, path)
-        found = [runs.read(path) for path in runs.find(args.run)]
-        compare.check_alike(found, args.by)
-        groups, pairs = compare_all(found, args.quantity, args.by)
-    except (FileNotFoundError, ValueError) as error:
+        report(parse_args())
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    return 0
+
+
+def report(args: argparse.Namespace) -> None:
+    """Compares, prints and writes."""
+    for flag, path in {"--csv": args.csv, "--markdown": args.markdown}.items():
+        if path:
+            files.check_output(flag, path)
+    found = [runs.read(path) for path in runs.find(args.run)]
+    compare.check_alike(found, args.by)
+    groups, pairs = compare_all(found, args.quantity, args.by)
     shown = [tables.from_frame("Groups", groups)]
     if not pairs.empty:
         title = "Paired by seed: group minus reference, 95 % interval"
@@ -85,10 +89,11 @@ def main() -> int:
     if not pairs.empty and (pairs["n"] < 2).any():
         console.print("One seed gives no interval and no p: run at least 2.")
     if args.csv:
-        pd.concat([groups, pairs]).to_csv(args.csv, index=False)
+        with files.accessing(args.csv):
+            pd.concat([groups, pairs]).to_csv(args.csv, index=False)
     if args.markdown:
-        Path(args.markdown).write_text("\n".join(map(tables.to_markdown, shown)))
-    return 0
+        with files.accessing(args.markdown):
+            Path(args.markdown).write_text("\n".join(map(tables.to_markdown, shown)))
 
 
 if __name__ == "__main__":

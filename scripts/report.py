@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from ecogen_jax.report import html, plots, runs
+from ecogen_jax.report import files, html, plots, runs
 
 EXAMPLE = """example:
   python scripts/report.py runs/relay_cycle
@@ -21,9 +21,11 @@ def main() -> int:
     try:
         for path in runs.find(parser.parse_args().run):
             run = runs.read(path)
-            plots.write_all(run)
-            print(html.write(run))
-    except (FileNotFoundError, ValueError) as error:
+            with files.accessing(path):
+                plots.write_all(run)
+                page = html.write(run)
+            print(page)
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from ecogen_jax.report import bars, runs, tables, verdicts
+from ecogen_jax.report import bars, files, runs, tables, verdicts
 
 EXAMPLE = """example:
   python scripts/table.py papers_repro/relay_cycle/bars.csv \\
@@ -30,23 +30,30 @@ def main() -> int:
     parser.add_argument("bars", type=Path, help="CSV with one bar a row")
     parser.add_argument("run", nargs="+", help="run folders, or folders above some")
     args = parser.parse_args()
-    path = args.bars.parent / "tables" / args.bars.name
     try:
-        found = [runs.read(folder) for folder in runs.find(args.run)]
-        table = verdicts.judge(bars.read(args.bars), found)
-        check_some_run(table, found)
-        table = bars.kept(table, path)
-    except (FileNotFoundError, ValueError) as error:
+        report(args.bars, args.run)
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    return 0
+
+
+def report(named: Path, folders: Sequence[str]) -> None:
+    """Judges the runs in some folders by the bars of a file, prints and writes."""
+    path = named.parent / "tables" / named.name
+    found = [runs.read(folder) for folder in runs.find(folders)]
+    table = verdicts.judge(bars.read(named), found)
+    check_some_run(table, found)
+    with files.accessing(path):
+        table = bars.kept(table, path)
     console = Console()
     narrow = bars.readable(table).drop(columns=["dataset", "quantity", "unit", "aim"])
     tables.print_whole(tables.to_rich(tables.from_frame("Bars", narrow)))
     if (table["seeds"].dropna().str.count(" ") < 2).any():
         console.print("A row with fewer than 3 seeds supports no claim.")
-    written = bars.write(table, path)
+    with files.accessing(path):
+        written = bars.write(table, path)
     console.print(f"written to {written} and its .csv", soft_wrap=True)
-    return 0
 
 
 def check_some_run(table: pd.DataFrame, found: Sequence[runs.Run]) -> None:

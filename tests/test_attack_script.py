@@ -2,6 +2,7 @@
 
 import sys
 
+import pandas as pd
 import pytest
 
 from ecogen_jax.data.sources import DataUnavailableError
@@ -43,6 +44,42 @@ def test_what_a_run_lacks_is_told_in_one_line(monkeypatch, capsys, error):
     monkeypatch.setattr(attack, "attack_one", missing)
     assert attack.main() == 2
     assert capsys.readouterr().err == f"error: {error}\n"
+
+
+@pytest.fixture
+def attacked(monkeypatch, tmp_path):
+    """Calls the script on a run folder; the attacks themselves are a table."""
+    from ecogen_jax.run import attacks
+
+    calls = []
+    rows = pd.DataFrame({"auc": [0.5]})
+    monkeypatch.setattr(
+        attacks, "attack", lambda *run, **how: calls.append(run) or rows
+    )
+    monkeypatch.setattr(attack.mesh, "start", lambda num_devices: None)
+    monkeypatch.setattr(attack.runs, "find", lambda folders: [tmp_path])
+    parse(monkeypatch)
+    return calls
+
+
+def test_a_folder_that_takes_no_results_is_named_before_the_attacks(
+    attacked, tmp_path, capsys
+):
+    (tmp_path / "attacks").touch()
+    assert attack.main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    wanted = f"error: {tmp_path}/attacks cannot be read or written (File exists); clear"
+    assert line.startswith(wanted)
+    assert not attacked
+
+
+def test_results_that_cannot_be_written_are_one_line(attacked, tmp_path, capsys):
+    (tmp_path / "attacks" / "attacks.csv").mkdir(parents=True)
+    assert attack.main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    wanted = f"error: {tmp_path}/attacks/attacks.csv cannot be read or written ("
+    assert line.startswith(wanted)
+    assert attacked
 
 
 @pytest.mark.parametrize("words", ["", "--clip 0.5", "--clip 1 --noise-multiplier 2"])

@@ -85,6 +85,8 @@ def test_the_amounts_are_those_of_the_programs(monkeypatch):
         (["--device", "h1000"], "h100"),
         (["--size", "0"], "--size is 0"),
         (["--output", "/no/dir/x.json"], "--output is .* there is no folder /no/dir;"),
+        (["--output", "/proc/x.json"], "--output is /proc/x.json, which cannot be wri"),
+        (["--output", "/dev/full", "--size", "16"], "/dev/full cannot be .*No space"),
     ],
 )
 def test_bad_arguments_are_one_line(tmp_path, monkeypatch, capsys, args, match):

@@ -217,6 +217,8 @@ def test_script_refuses_an_output_before_the_work(tmp_path, monkeypatch, capsys,
     for path, message in (
         (tmp_path / "no" / "x.csv", f"{flag} is .*x.csv, but there is no folder .*no;"),
         (tmp_path, f"{flag} is .*, a folder; name a file in it"),
+        ("/proc/x.csv", f"{flag} is /proc/x.csv, which cannot be written "),
+        (tmp_path / ("x" * 300), f"{flag} is .*xx, which cannot be written "),
     ):
         assert run_script(monkeypatch, tmp_path, flag, path) == 2
         assert re.match(f"error: {message}", capsys.readouterr().err)

@@ -46,6 +46,14 @@ def test_a_file_without_its_content_is_damaged(tmp_path, name, text, lacking):
         runs.read(path.parent)
 
 
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    path = make_run(tmp_path) / "parties.csv"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ValueError, match=r"parties\.csv cannot be read \(Is a dir"):
+        runs.read(path.parent)
+
+
 def test_find_expands_folders_in_the_order_given(tmp_path):
     a0, a1 = make_run(tmp_path, "a", 0), make_run(tmp_path, "a", 1)
     b0, unfinished = make_run(tmp_path, "b", 0), make_run(tmp_path, "b", 1)

@@ -1,6 +1,9 @@
 """Files named on the command line: read, or checked before the work starts."""
 
+import contextlib
+import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -44,16 +47,72 @@ def check_output(flag: str, path: str | Path) -> None:
 
     Args:
         flag: what names the file on the command line.
-        path: the file.
+        path: the file; one that is there stays as it is.
 
     Raises:
-        ValueError: the path is a folder, or the folder above it is missing.
+        ValueError: the path is a folder, the folder above it is missing, or no file can
+            be written there.
     """
     path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"{flag} is {path}, a folder; name a file in it")
-    if not path.parent.is_dir():
+    try:
+        if path.is_dir():
+            raise ValueError(f"{flag} is {path}, a folder; name a file in it")
+        if not path.parent.is_dir():
+            raise ValueError(
+                f"{flag} is {path}, but there is no folder {path.parent}; make it, or "
+                "name a file elsewhere"
+            )
+        _try_to_write(path)
+    except OSError as error:
         raise ValueError(
-            f"{flag} is {path}, but there is no folder {path.parent}; make it, or name "
-            "a file elsewhere"
-        )
+            f"{flag} is {path}, which cannot be written ({error.strerror}); name a "
+            "file elsewhere"
+        ) from error
+
+
+def _try_to_write(path: Path) -> None:
+    if not path.exists():
+        path.open("xb").close()
+        path.unlink()
+    elif path.is_file():  # to open and close a pipe would end it
+        path.open("ab").close()
+
+
+def check_folder(path: Path) -> None:
+    """Checks that a folder can be made or is there, and that it takes files.
+
+    Args:
+        path: the folder; it is not left behind where it was not there.
+
+    Raises:
+        ValueError: it cannot, as `accessing` tells it.
+    """
+    with accessing(path):
+        new = not path.exists()
+        path.mkdir(exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+        if new:
+            path.rmdir()
+
+
+@contextlib.contextmanager
+def accessing(path: str | Path) -> Iterator[None]:
+    """Has errors of the file system say in one line which path they are about.
+
+    Args:
+        path: what is read or written, for an error that does not say.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        ValueError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"{error.filename or path} cannot be read or written "
+            f"({error.strerror or error}); clear the path, permit its use or make "
+            "room, and give the same command again"
+        ) from error

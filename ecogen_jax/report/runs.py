@@ -55,7 +55,7 @@ def read(path: str | Path) -> Run:
 
     Raises:
         FileNotFoundError: the folder is no run, is not finished, or lacks a file.
-        ValueError: a file is damaged.
+        ValueError: a file is damaged, or cannot be read.
     """
     path = Path(path)
     _require_finished(path)
@@ -118,7 +118,7 @@ def read_json(path: Path, *needed: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: it is not there.
-        ValueError: it is damaged.
+        ValueError: it is damaged, or cannot be read.
     """
     content: dict[str, Any] = _parsed(_json, path, needed)
     return content
@@ -134,6 +134,11 @@ def _parsed(parse: Callable[[Path], Any], path: Path, needed: Iterable[str]) -> 
         return content
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing; {_REMEDY}") from error
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}); make it a file that you may "
+            f"read, or {_REMEDY}"
+        ) from error
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); {_REMEDY}") from error
 

@@ -33,6 +33,7 @@ from rich.console import Console
 from ecogen_jax.nets.conv import conv
 from ecogen_jax.nets.upsample import conv_upsampled, upsample
 from ecogen_jax.report import tables
+from ecogen_jax.run.command import positive
 from papers_repro.energy.rows import commit
 
 PASSES = 3  # in the loop; the compiler removes a loop of one
@@ -107,7 +108,9 @@ def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, default="benchmarks/results")
-    parser.add_argument("--repeats", type=int, default=7, help="most pairs a row")
+    parser.add_argument(
+        "--repeats", type=positive, default=7, help="most pairs a row, 3 at least"
+    )
     options = parser.parse_args()
     console = Console(width=100)
     rows = []

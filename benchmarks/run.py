@@ -25,6 +25,7 @@ from benchmarks import conv, rows
 from benchmarks.cases import GROUPS, Group
 from benchmarks.workers import ROOT, Turns, take_turns
 from ecogen_jax.report import tables
+from ecogen_jax.run.command import positive
 from papers_repro.energy.rows import commit
 
 SAMPLE_S, SMOKE_S = 1.0, 0.0
@@ -40,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=pathlib.Path, default=ROOT / "benchmarks" / "results"
     )
-    parser.add_argument("--repeats", type=int, default=7, help="default: %(default)s")
+    parser.add_argument(
+        "--repeats", type=positive, default=7, help="default: %(default)s"
+    )
     parser.add_argument("--smoke", action="store_true", help="to a temporary folder")
     options = parser.parse_args(arguments)
     try:

@@ -37,6 +37,7 @@ from ecogen_jax.relay.federated.engine import Cohort
 from ecogen_jax.relay.learn import Data
 from ecogen_jax.relay.parties import Nets, Topology
 from ecogen_jax.run.build_federated import federated
+from ecogen_jax.run.command import positive
 from papers_repro.energy.rows import commit
 
 CELLS = (
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument(
         "--out", type=pathlib.Path, default=ROOT / "benchmarks" / "results"
     )
-    parser.add_argument("--cell", type=int, nargs=2, metavar=("DEVICES", "COHORT"))
+    parser.add_argument("--cell", type=positive, nargs=2, metavar=("DEVICES", "COHORT"))
     options = parser.parse_args()
     if options.cell:
         print(json.dumps(measured(*options.cell)))

@@ -24,6 +24,7 @@ from rich.console import Console
 from ecogen_jax import config as config_lib
 from ecogen_jax.report import runs, tables
 from ecogen_jax.run import sweep
+from ecogen_jax.run.command import positive
 from papers_repro.paper import SMOKE, Paper
 
 TRAIN = pathlib.Path(__file__).parent.parent / "scripts" / "train.py"
@@ -219,7 +220,10 @@ def parser(doc: str | None, workdir: str, **others: str) -> argparse.ArgumentPar
         help="default: %(default)s",
     )
     found.add_argument(
-        "--jobs", type=int, default=2, help="runs side by side (default: %(default)s)"
+        "--jobs",
+        type=positive,
+        default=2,
+        help="runs side by side (default: %(default)s)",
     )
     what = found.add_mutually_exclusive_group()
     what.add_argument("--smoke", action="store_true", help="into a temporary folder")

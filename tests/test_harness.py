@@ -95,6 +95,18 @@ def test_a_smoke_refuses_what_it_does_not_run(capsys, name, only, refused, known
         assert set(paper.experiments(paper.chosen([part]))) <= smoke, part
 
 
+@pytest.mark.parametrize("name", PAPERS)
+@pytest.mark.parametrize("jobs", ["0", "-1", "1.5", "two"])
+def test_jobs_are_counted_from_1(capsys, name, jobs):
+    with pytest.raises(SystemExit) as stopped:
+        PAPERS[name][0].main(["--table", f"--jobs={jobs}"])
+    assert stopped.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.endswith(
+        f"argument --jobs: {jobs!r} is refused; allowed: a whole number of 1 or more"
+    )
+
+
 @pytest.fixture
 def endless(tmp_path, monkeypatch):
     """Runs that only a signal ends: their place."""

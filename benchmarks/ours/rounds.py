@@ -20,6 +20,7 @@ from ecogen_jax.energy import rates
 from ecogen_jax.relay.parties import TIERS
 from ecogen_jax.relay.stage import Mapping, Stage, compile_round
 from ecogen_jax.run import diverged, journal, together, writer
+from ecogen_jax.run.command import positive
 from ecogen_jax.types import PyTree
 
 CYCLE = 1
@@ -29,8 +30,8 @@ def main() -> None:
     """Works as long as it gets requests."""
     parser = argparse.ArgumentParser()
     parser.add_argument("what")
-    parser.add_argument("--devices", type=int, default=1)
-    parser.add_argument("--edges", type=int, default=1)
+    parser.add_argument("--devices", type=positive, default=1)
+    parser.add_argument("--edges", type=positive, default=1)
     parser.add_argument("--told", action="store_true")
     options = parser.parse_args()
     mesh.start(options.devices)

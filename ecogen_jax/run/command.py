@@ -1,4 +1,4 @@
-"""The command line of scripts that run one config."""
+"""The command line of scripts that run one config, and flags that others have too."""
 
 import argparse
 import json
@@ -73,6 +73,25 @@ def join_and_read_config(description: str | None) -> ConfigDict:
         "the configs differ from that of process 0: start all processes with the same",
     )
     return config
+
+
+def positive(text: str) -> int:
+    """The argparse `type` of a flag whose value is a count.
+
+    Args:
+      text: the value on the command line.
+
+    Returns:
+      The number.
+
+    Raises:
+      ArgumentTypeError: it is not a whole number of 1 or more.
+    """
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is refused; allowed: a whole number of 1 or more"
+        )
+    return int(text)
 
 
 def warning_lines(config: ConfigDict, overrides: Iterable[str]) -> list[str]:

@@ -333,7 +333,8 @@ def tell(
         asked = frame[frame["id"].isin(shown)]
         rows = paper.short(_unjudged(asked) if smoke else asked)
         console.print(tables.to_rich(tables.from_frame(name, rows)))
-    console.print(f"written to {written} and beside it", soft_wrap=True)
+    line = f"written to {written} and beside it"
+    console.print(line, soft_wrap=True, markup=False)
     return told(failed, console)
 
 

@@ -119,7 +119,8 @@ def main() -> int:
     try:
         for path in runs.find(args.run):
             show(attack_one(path, args), console, args.smoke)
-            console.print(f"{output(path, args)}", soft_wrap=True, highlight=False)
+            line = f"{output(path, args)}"
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
     except expected as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -55,7 +55,8 @@ def main() -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    Console().print("\n".join([*lines, f"written to {args.output}"]), soft_wrap=True)
+    lines.append(f"written to {args.output}")
+    Console().print("\n".join(lines), soft_wrap=True, markup=False)
     return 0
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -77,7 +78,7 @@ def run_with_progress(cells: Sequence[sweep.Cell]) -> Iterator[sweep.Result]:
         task = progress.add_task("", total=len(cells))
 
         def name(cell: sweep.Cell) -> None:
-            progress.update(task, description=" ".join(cell.overrides))
+            progress.update(task, description=escape(" ".join(cell.overrides)))
 
         # Relative, so that the command in a manifest has no machine-specific path.
         train = Path(os.path.relpath(Path(__file__).with_name("train.py")))
@@ -120,7 +121,7 @@ def show(results: Sequence[sweep.Result]) -> None:
     """Prints the outcome of each cell, then its run folder, or its log if it failed."""
     table = Table("cell", "overrides", "status", "seconds")
     for number, result in enumerate(results):
-        overrides = " ".join(result.cell.overrides)
+        overrides = escape(" ".join(result.cell.overrides))
         table.add_row(str(number), overrides, result.status, f"{result.seconds:.0f}")
     tables.print_whole(table)
     console = Console()

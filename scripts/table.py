@@ -53,7 +53,7 @@ def report(named: Path, folders: Sequence[str]) -> None:
         console.print("A row with fewer than 3 seeds supports no claim.")
     with files.accessing(path):
         written = bars.write(table, path)
-    console.print(f"written to {written} and its .csv", soft_wrap=True)
+    console.print(f"written to {written} and its .csv", soft_wrap=True, markup=False)
 
 
 def check_some_run(table: pd.DataFrame, found: Sequence[runs.Run]) -> None:

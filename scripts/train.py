@@ -77,7 +77,8 @@ def report(config: configs.ConfigDict, console: Console) -> int:
         console.print(tables.hop_table(finished.summary))
     console.print(tables.ledger_table(finished.summary))
     for name, file in (("run folder", path), ("plot", drawn[0]), ("report", page)):
-        console.print(f"{name:<12}{file}", soft_wrap=True, highlight=False)
+        line = f"{name:<12}{file}"
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     return 0
 
 

@@ -57,7 +57,8 @@ def install(name: str, console: Console) -> bool:
             check=False,
         )
     if done.returncode:
-        console.print(f"{name}: pip failed, see {log}", style="red", soft_wrap=True)
+        line = f"{name}: pip failed, see {log}"
+        console.print(line, style="red", soft_wrap=True, markup=False)
         return False
     (place / "complete").touch()
     console.print(f"{name}: installed")

@@ -66,6 +66,30 @@ def test_grid_times_seeds():
     assert [cell.overrides for cell in cells] == list(wanted)
 
 
+@pytest.mark.parametrize(
+    ("listed", "values"),
+    [
+        ("'cnn_medium,mlp',cnn_small", ["'cnn_medium,mlp'", "cnn_small"]),
+        ('mlp,"mlp,lenet5"', ["mlp", '"mlp,lenet5"']),
+        ("(8,9),[1,(2,3)],()", ["(8,9)", "[1,(2,3)]", "()"]),
+        ("('a,)','b'),c", ["('a,)','b')", "c"]),
+        ("it's,b", ["it's", "b"]),
+        ("a),b", ["a)", "b"]),
+        ("'','a'", ["''", "'a'"]),
+    ],
+)
+def test_a_comma_inside_brackets_or_quotes_does_not_split(listed, values):
+    cells = sweep.cells("x.py", [0], [f"nets.end={listed}"])
+    assert [cell.overrides[0] for cell in cells] == [f"nets.end={v}" for v in values]
+
+
+def test_a_field_of_several_nets_can_be_swept():
+    axis = "nets.end='cnn_medium,mlp',cnn_small"
+    cells = sweep.cells("configs/hops/c2.py", [0], [axis])
+    nets = [configs.load(*cell).nets.end for cell in cells]
+    assert nets == ["cnn_medium,mlp", "cnn_small"]
+
+
 @pytest.mark.parametrize("axis", ["data.name", "=3", "data.name="])
 def test_bad_axis_is_named(axis):
     with pytest.raises(ValueError, match=f"grid axis '{axis}' is not of the form"):

@@ -54,8 +54,9 @@ def cells(
     Args:
         spec: config file, with its argument.
         seeds: one run each for every point of the grid.
-        grid: `field=value,value,...` for every axis. A comma inside brackets does
-            not split: `data.public_missing_classes=(),(8,9)` has two values.
+        grid: `field=value,value,...` for every axis. A comma inside brackets or quotes
+            does not split: `data.public_missing_classes=(),(8,9)` has two values, and
+            so has `nets.end='cnn_medium,mlp',cnn_small`.
         fixed: overrides `field=value` that are the same for every cell.
 
     Returns:
@@ -168,6 +169,17 @@ def _axis(text: str) -> list[str]:
             f"grid axis {text!r} is not of the form field=value,value; "
             "an example is data.alpha=0.1,0.3"
         )
-    # A comma followed by a closing bracket before any opening one is inside brackets.
-    chosen = re.split(r",(?![^(\[]*[)\]])", listed)
-    return [f"{field}={value}" for value in chosen]
+    return [f"{field}={value}" for value in _values(listed)]
+
+
+def _values(listed: str) -> list[str]:
+    """Splits at the commas that are inside neither brackets nor quotes."""
+    values, depth = [""], 0
+    # A quote that is never closed is a character like any other.
+    for part in re.findall(r"""'[^']*'|"[^"]*"|.""", listed, re.DOTALL):
+        if part == "," and not depth:
+            values.append("")
+            continue
+        values[-1] += part
+        depth = max(0, depth + (part in "([{") - (part in ")]}"))
+    return values

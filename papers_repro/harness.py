@@ -202,7 +202,8 @@ def parser(doc: str | None, workdir: str, **others: str) -> argparse.ArgumentPar
     Args:
         doc: what the command does.
         workdir: the default one.
-        **others: flags of this paper that exclude those for what to do, and their help.
+        **others: flags of this paper that exclude those for what to do, and their help;
+            none of them can be done in part, by `--only`.
     """
     found = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -230,6 +231,7 @@ def parser(doc: str | None, workdir: str, **others: str) -> argparse.ArgumentPar
     what.add_argument("--table", action="store_true", help="run nothing")
     for name, help_ in others.items():
         what.add_argument(f"--{name}", action="store_true", help=help_)
+    found.set_defaults(never_in_part=tuple(others))
     return found
 
 
@@ -259,6 +261,7 @@ def command(
     try:
         only = [id for id in options.only.split(",") if id]
         paper.chosen(only)
+        _refuse_part(options)
         if not options.smoke:
             return reproduce(options, only, paper.folder / "tables", console)
         _refuse_idle(paper, only, in_smoke)
@@ -273,6 +276,20 @@ def command(
         return 128 + signal.SIGINT
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _refuse_part(options: argparse.Namespace) -> None:
+    """Refuses `--only` beside a flag whose work it does not limit.
+
+    Raises:
+        ValueError: both are given.
+    """
+    for flag in options.never_in_part:
+        if options.only and getattr(options, flag):
+            raise ValueError(
+                f"--only is {options.only!r}, but --{flag} cannot be done in part; "
+                "leave out --only"
+            )
 
 
 def _refuse_idle(paper: Paper, only: Iterable[str], in_smoke: Collection[str]) -> None:

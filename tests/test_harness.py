@@ -107,6 +107,26 @@ def test_jobs_are_counted_from_1(capsys, name, jobs):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "flag", "only"),
+    [("dfkd", "tune", "A4"), ("dfkd", "calibrate", "A4"), ("fedgen", "tune", "B4")],
+)
+def test_what_is_done_for_all_is_refused_for_a_part(
+    capsys, monkeypatch, name, flag, only
+):
+    command, _ = PAPERS[name]
+    monkeypatch.setattr(command, "_reproduce", lambda *rest: 0)
+    assert command.main([f"--{flag}"]) == 0
+    with pytest.raises(SystemExit) as stopped:
+        command.main([f"--{flag}", "--only", only])
+    assert stopped.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    wanted = (
+        f"--only is {only!r}, but --{flag} cannot be done in part; leave out --only"
+    )
+    assert wanted in line
+
+
 @pytest.fixture
 def endless(tmp_path, monkeypatch):
     """Runs that only a signal ends: their place."""

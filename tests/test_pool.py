@@ -6,39 +6,26 @@ import numpy as np
 import pytest
 from jax import lax
 
-from ecogen_jax.nets.pool import average_pool, global_average, max_pool
+from ecogen_jax.nets.pool import global_average, max_pool
 
 
-def window(x, size, start, combine):
+def reference(x, size):
     sides = (1, size, size, 1)
-    return lax.reduce_window(x, start, combine, sides, sides, "VALID")
-
-
-def reference_max(x, size):
-    return window(x, size, -jnp.inf, lax.max)
-
-
-def reference_mean(x, size):
-    return window(x, size, 0.0, lax.add) / size**2
+    return lax.reduce_window(x, -jnp.inf, lax.max, sides, sides, "VALID")
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 4, 3), (1, 7, 5, 2)], ids=str)
 @pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize(
-    ("ours", "reference"), [(max_pool, reference_max), (average_pool, reference_mean)]
-)
-def test_value_and_gradient_are_those_of_the_window_reduction(
-    ours, reference, size, shape
-):
+def test_value_and_gradient_are_those_of_the_window_reduction(size, shape):
     # A permutation has no ties, where a maximum has no gradient.
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.permutation(np.prod(shape)).reshape(shape), jnp.float32)
     value = reference(x, size)
     weights = jnp.asarray(rng.normal(size=value.shape), jnp.float32)
-    np.testing.assert_allclose(ours(x, size), value, rtol=1e-6)
+    np.testing.assert_allclose(max_pool(x, size), value, rtol=1e-6)
     grads = [
         jax.grad(lambda x, fn=fn: jnp.sum(fn(x, size) * weights))(x)
-        for fn in (ours, reference)
+        for fn in (max_pool, reference)
     ]
     np.testing.assert_allclose(*grads, rtol=1e-6, atol=1e-6)
 

@@ -54,11 +54,6 @@ def _to_largest(
 max_pool.defvjp(_largest, _to_largest)
 
 
-def average_pool(x: jax.Array, size: int = 2) -> jax.Array:
-    """Mean of each `size` x `size` block; shapes as in `max_pool`."""
-    return functools.reduce(jnp.add, _corners(x, size)) / size**2
-
-
 def global_average(x: jax.Array) -> jax.Array:
     """Mean over all positions: `[batch, height, width, c]` to `[batch, c]`."""
     return jnp.mean(x, axis=(1, 2))

@@ -34,7 +34,7 @@ from ecogen_jax.nets.conv import conv
 from ecogen_jax.nets.upsample import conv_upsampled, upsample
 from ecogen_jax.report import tables
 from ecogen_jax.run.command import positive
-from papers_repro.energy.rows import commit
+from papers_repro.origin import commit
 
 PASSES = 3  # in the loop; the compiler removes a loop of one
 SECONDS = 6.0  # limit per row after compilation, except for three repeats

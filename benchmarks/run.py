@@ -26,7 +26,7 @@ from benchmarks.cases import GROUPS, Group
 from benchmarks.workers import ROOT, Turns, take_turns
 from ecogen_jax.report import tables
 from ecogen_jax.run.command import positive
-from papers_repro.energy.rows import commit
+from papers_repro.origin import commit
 
 SAMPLE_S, SMOKE_S = 1.0, 0.0
 SMOKE = "SMOKE: one short turn each; these numbers show nothing."

@@ -38,7 +38,7 @@ from ecogen_jax.relay.learn import Data
 from ecogen_jax.relay.parties import Nets, Topology
 from ecogen_jax.run.build_federated import federated
 from ecogen_jax.run.command import positive
-from papers_repro.energy.rows import commit
+from papers_repro.origin import commit
 
 CELLS = (
     *((size, 1000) for size in (1000, 10_000, 100_000)),

@@ -205,16 +205,20 @@ def test_git_state_of_the_source(tmp_path, monkeypatch):
     source = tmp_path / "writer.py"
     source.write_text("")
     monkeypatch.setattr(writer, "__file__", str(source))
-    assert writer._git_state() == (None, None)  # no checkout
+    assert writer.git_state() == (None, None)  # no checkout
     git(tmp_path, "init", "-q")
-    assert writer._git_state() == (None, None)  # somebody else's checkout
+    assert writer.git_state() == (None, None)  # somebody else's checkout
     git(tmp_path, "add", "writer.py")
     git(tmp_path, "commit", "-q", "-m", "a")
-    commit, dirty = writer._git_state()
+    commit, dirty = writer.git_state()
     assert len(commit) == 40
     assert dirty is False
+    extra = tmp_path / "extra.py"
+    extra.write_text("")
+    assert writer.git_state() == (commit, True)
+    extra.unlink()
     source.write_text("changed")
-    assert writer._git_state() == (commit, True)
+    assert writer.git_state() == (commit, True)
 
 
 def test_a_workdir_that_is_a_file_names_the_field(tmp_path):

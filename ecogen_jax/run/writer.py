@@ -287,7 +287,7 @@ def manifest(seed: int, command: list[str], synthetic_data: bool) -> dict[str, A
         versions, platform, number of processes, devices of all of them, seed, the
         command line and the time (UTC).
     """
-    commit, dirty = _git_state()
+    commit, dirty = git_state()
     return {
         "git_commit": commit,
         "git_dirty": dirty,
@@ -375,7 +375,12 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _git_state() -> tuple[str | None, bool | None]:
+def git_state() -> tuple[str | None, bool | None]:
+    """The commit of the source, and whether anything in the checkout differs from it.
+
+    A file that git neither has nor ignores differs too. Both are None where the source
+    is not a checkout.
+    """
     # An installed copy may be inside another checkout, whose commit is not that of
     # this code.
     if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:

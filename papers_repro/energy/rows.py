@@ -1,12 +1,12 @@
 """One bar of a published table: the cell, our value, the deviation and the verdict."""
 
 import csv
-import functools
 import pathlib
-import subprocess
 from typing import Any
 
 import pandas as pd
+
+from papers_repro.origin import commit
 
 HERE = pathlib.Path(__file__).parent
 COLUMNS = (
@@ -168,17 +168,6 @@ def frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
         A frame with the columns `COLUMNS` in their order.
     """
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-@functools.cache
-def commit() -> str:
-    """Commit that computes the rows, with -dirty for changes; "" outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True)
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip()
 
 
 def _deviation(ours: float | None, published: float | None) -> float | None:

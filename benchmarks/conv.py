@@ -34,7 +34,7 @@ from ecogen_jax.nets.conv import conv
 from ecogen_jax.nets.upsample import conv_upsampled, upsample
 from ecogen_jax.report import tables
 from ecogen_jax.run.command import positive
-from papers_repro.origin import commit
+from papers_repro.origin import commit, processor
 
 PASSES = 3  # in the loop; the compiler removes a loop of one
 SECONDS = 6.0  # limit per row after compilation, except for three repeats
@@ -232,14 +232,6 @@ def cpu_ms(fn: Callable[[Arrays], Any], inputs: Arrays) -> float:
 def machine() -> str:
     """The processor's name, and how much of it is used."""
     return f"{processor()}, one core"
-
-
-def processor() -> str:
-    """The processor's name."""
-    info = pathlib.Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
-    return names[0] if names else platform.processor()
 
 
 def versions() -> str:

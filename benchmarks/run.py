@@ -21,12 +21,12 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from benchmarks import conv, rows
+from benchmarks import rows
 from benchmarks.cases import GROUPS, Group
 from benchmarks.workers import ROOT, Turns, take_turns
 from ecogen_jax.report import tables
 from ecogen_jax.run.command import positive
-from papers_repro.origin import commit
+from papers_repro.origin import commit, processor
 
 SAMPLE_S, SMOKE_S = 1.0, 0.0
 SMOKE = "SMOKE: one short turn each; these numbers show nothing."
@@ -125,7 +125,7 @@ def _about(turns: Turns, group: Group) -> dict[str, Any]:
     return {
         "clock": group.clock.removesuffix("_s"),
         "cores": turns.cores,
-        "machine": f"{conv.processor()}, {cores}{lacking}",
+        "machine": f"{processor()}, {cores}{lacking}",
         "command": shlex.join(["python", "-m", "benchmarks.run", *sys.argv[1:]]),
         "commit": commit(),
     }

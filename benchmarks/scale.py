@@ -38,7 +38,7 @@ from ecogen_jax.relay.learn import Data
 from ecogen_jax.relay.parties import Nets, Topology
 from ecogen_jax.run.build_federated import federated
 from ecogen_jax.run.command import positive
-from papers_repro.origin import commit
+from papers_repro.origin import commit, processor
 
 CELLS = (
     *((size, 1000) for size in (1000, 10_000, 100_000)),
@@ -81,7 +81,7 @@ def main() -> None:
         rows.append(json.loads(done.stdout))
         print(rows[-1])
     frame = pd.DataFrame(rows)
-    frame["machine"] = f"{conv.processor()}, {len(cores)} cores"
+    frame["machine"] = f"{processor()}, {len(cores)} cores"
     frame["versions"] = conv.versions()
     frame["command"] = shlex.join(["python", "-m", "benchmarks.scale", *sys.argv[1:]])
     frame["commit"] = commit()

@@ -1,6 +1,8 @@
-"""What numbers of a table were computed by."""
+"""What computed the numbers of a table: which code, on which processor."""
 
 import functools
+import pathlib
+import platform
 
 from ecogen_jax.run import writer
 
@@ -13,3 +15,14 @@ def commit() -> str:
     """
     found, dirty = writer.git_state()
     return f"{found or ''}{'-dirty' if dirty else ''}"
+
+
+def processor(info: pathlib.Path = pathlib.Path("/proc/cpuinfo")) -> str:
+    """The name of the processor.
+
+    Args:
+        info: where Linux tells it; elsewhere it is what Python knows.
+    """
+    lines = info.read_text().splitlines() if info.exists() else []
+    named = (line.partition(":")[2] for line in lines if line.startswith("model name"))
+    return next(named, "").strip() or platform.processor() or platform.machine()

@@ -5,7 +5,6 @@ Times the hop's program as a run executes it, on one core, after compilation.
 
 import os
 import pathlib
-import platform
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -19,6 +18,7 @@ from ecogen_jax import mesh
 from ecogen_jax.relay.stage import compile_round
 from ecogen_jax.run.build import build
 from papers_repro.dfkd.experiments import BUDGETS, LONG_S, SHORT_S, Experiment
+from papers_repro.origin import processor
 
 MIN_ROUNDS = 10
 """A curve needs some points: a slower distiller gets shorter rounds, where it can."""
@@ -104,10 +104,4 @@ def _budgets(one: Experiment, step_s: float) -> Iterator[dict[str, Any]]:
 
 def machine() -> str:
     """Processor, cores and the version of JAX, as one line."""
-    model = platform.processor() or platform.machine()
-    info = pathlib.Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text().splitlines()
-        named = [line for line in lines if line.startswith("model name")]
-        model = named[0].partition(":")[2].strip() if named else model
-    return f"{model}, 1 core of {os.cpu_count()}, jax {jax.__version__}"
+    return f"{processor()}, 1 core of {os.cpu_count()}, jax {jax.__version__}"

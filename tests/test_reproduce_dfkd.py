@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import shutil
 from operator import attrgetter
 
@@ -339,6 +340,20 @@ def test_equal_seconds_are_rounds_by_measured_speed(
         budget = budgets["relay", seconds]
         assert (budget.rounds, budget.steps) == (rounds, steps)
         assert budget.rounds * budget.seconds_per_round <= seconds
+
+
+def test_budgets_stay_as_they_are_until_new_ones_are_whole(monkeypatch, tmp_path):
+    def stopped(*paths):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(calibrate, "seconds_per_step", lambda one: 0.1)
+    monkeypatch.setattr(calibrate.mesh, "start", lambda num_devices: None)
+    monkeypatch.setattr(os, "replace", stopped)
+    path = tmp_path / "budgets.csv"
+    path.write_text("those before")
+    with pytest.raises(KeyboardInterrupt):
+        calibrate.calibrate([EXPERIMENTS["A4.relay"]], path)
+    assert path.read_text() == "those before"
 
 
 def test_a_step_longer_than_a_budget_is_refused(monkeypatch, tmp_path):

@@ -19,6 +19,7 @@ from ecogen_jax.relay.stage import compile_round
 from ecogen_jax.run.build import build
 from papers_repro.dfkd.experiments import BUDGETS, LONG_S, SHORT_S, Experiment
 from papers_repro.origin import processor
+from papers_repro.paper import put
 
 MIN_ROUNDS = 10
 """A curve needs some points: a slower distiller gets shorter rounds, where it can."""
@@ -47,7 +48,7 @@ def calibrate(
     mesh.start(1)
     rows = [row for one in experiments for row in _budgets(one, seconds_per_step(one))]
     frame = pd.DataFrame(rows)
-    frame.to_csv(path, index=False, lineterminator="\n", float_format="%.5g")
+    put(path, frame.to_csv(index=False, lineterminator="\n", float_format="%.5g"))
     return frame
 
 

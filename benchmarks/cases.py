@@ -29,7 +29,9 @@ class Group(NamedTuple):
 
 
 def _ours(name: str, *arguments: str) -> Worker:
-    return Worker(name, ("benchmarks.ours.rounds", *arguments))
+    # Its process ends without removing its run folder, so the suite does.
+    here = (("TMPDIR", "{scratch}"),)
+    return Worker(name, ("benchmarks.ours.rounds", *arguments), env=here)
 
 
 def _peer(name: str, peer: str, *arguments: str) -> Worker:

@@ -2,12 +2,15 @@
 
 import pathlib
 import sys
+import tempfile
 import time
 
 from benchmarks.speaker import Speaker
 
 
-def main(name, path, fails_after, sleep_s):
+def main(name, path, fails_after, sleep_s, says_folder=""):
+    if says_folder:
+        pathlib.Path(says_folder).write_text(tempfile.mkdtemp())
     speaker = Speaker("numpy", work=2.0, warmup=0 if fails_after == "once" else 2)
     done = 0
     while True:

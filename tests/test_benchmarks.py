@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import pathlib
 import re
 import sys
 
@@ -203,6 +204,17 @@ def test_a_worker_that_starts_anew_does_its_work_once_each_time(tmp_path):
     assert len(found["A"].seconds) == 2
     # Once to warm the machine up, then twice for each sample.
     assert path.read_text() == "A" * 5
+
+
+def test_the_run_folders_of_our_rounds_are_removed(tmp_path):
+    every = [one for group in GROUPS.values() for one in group.workers]
+    ours = {one.env for one in every if one.command[0] == "benchmarks.ours.rounds"}
+    (env,) = ours
+    told = tmp_path / "folder"
+    one = worker("A", tmp_path / "units", env=env)
+    one = one._replace(command=(*one.command, str(told)))
+    take_turns([one], Turns(1, "wall_s", 1, 0.0, tmp_path / "logs"))
+    assert not pathlib.Path(told.read_text()).exists()
 
 
 def test_all_workers_are_started_again_but_for_those_that_failed(tmp_path):

@@ -110,8 +110,11 @@ def log(path):
 
 
 def diverging(done, party):
-    """The second party's adversarial term is lost in step 3 of round 2, all later."""
-    lost = (done >= STEPS + 3) & (party == 1)
+    """The second party's adversarial term is lost in step 3 of round 2, others later.
+
+    The first party's is lost one step later, and so is the second one's other term.
+    """
+    lost = done >= jnp.where(party == 1, STEPS + 3, STEPS + 4)
     later = (done > STEPS + 3) & (party == 1)
     return {
         "adversarial": jnp.where(lost, jnp.inf, -1.0),

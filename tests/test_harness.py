@@ -139,11 +139,11 @@ def endless(tmp_path, monkeypatch):
     return harness.Place(str(tmp_path), smoke=False, cell=lambda job, start: cell)
 
 
-def stop_soon(signum, logs):
-    """Sends this process a signal once a run has begun."""
+def stop_soon(signum, logs, num_jobs):
+    """Sends this process a signal once as many runs as go side by side have begun."""
 
     def send():
-        while not any(logs.glob("*")):
+        while len(list(logs.glob("*"))) < num_jobs:
             time.sleep(0.01)
         time.sleep(0.2)
         os.kill(os.getpid(), signum)
@@ -162,7 +162,7 @@ def test_ctrl_c_stops_the_runs_under_way_and_begins_no_other(
 
     monkeypatch.setattr(fedgen, "_reproduce", reproduce)
     logs = pathlib.Path(endless.workdir, "logs")
-    stop_soon(signum, logs)
+    stop_soon(signum, logs, 2)
     start = time.monotonic()
     assert fedgen.main([]) == 130
     assert time.monotonic() - start < 20

@@ -7,6 +7,10 @@ public images.
     python scripts/train.py --config configs/relay_reference.py
     python scripts/sweep.py --config configs/relay_reference.py --seeds 0,1,2 \
         --grid data.name=mnist,fashion_mnist
+
+Result, three seeds: on MNIST an edge has 99.9 % of the cloud's test accuracy by its own
+images, and 98.1 % by generated ones; on Fashion-MNIST 99.5 and 87.6 % (`S1` in
+`papers_repro/relay_cycle/`).
 """
 
 from ecogen_jax.config import ConfigDict, default, parse_arg

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from ecogen_jax import config as configs
 from ecogen_jax.nets.functional import Variables
@@ -124,10 +125,9 @@ def test_an_update_and_a_broadcast_are_judged_and_protection_changes_one(played,
 
 def test_one_image_of_an_mlp_is_read_off_and_noise_hides_it(played, heard):
     begun, _ = played
-    rng = np.random.default_rng(0)
     protections = [NOTHING, Protection(0.5, 1.0)]
-    sizes = {"victims": 1, "iterations": 1, "resamples": 20}
-    found = pd.DataFrame(inversion.rows(begun, heard, protections, rng, **sizes))
+    sizes = {"victims": 1, "iterations": 1}
+    found = pd.DataFrame(inversion.rows(begun, heard, protections, **sizes))
     # Each of two sizes, in two rounds, plain and protected; one of them in closed form.
     assert len(found) == 2 * 2 * 2 + 2 * 2
     solved = found[found["attack"] == "closed form"]
@@ -137,6 +137,19 @@ def test_one_image_of_an_mlp_is_read_off_and_noise_hides_it(played, heard):
     assert (plain["gain_db"] > 20).all()
     assert (noisy["psnr_db"] < 15).all()
     assert (noisy["gain_db"].abs() < 5).all()
+
+
+def test_the_intervals_of_an_inversion_are_students_over_its_pairs():
+    gains = np.array([1.0, 2.0, 4.0, 9.0])
+    errors = np.array([[10 + gain, 10.0, 0.1, 0.2] for gain in gains])
+    found = inversion._quality(errors)
+    wanted = stats.ttest_1samp(gains, 0.0).confidence_interval(0.95)
+    assert found["gain_db"] == pytest.approx(4.0)
+    assert found["gain_db_low"] == pytest.approx(wanted.low)
+    assert found["psnr_db_high"] == pytest.approx(10 + wanted.high)
+    alone = inversion._quality(errors[:1])
+    assert alone["gain_db"] == pytest.approx(1.0)
+    assert np.isnan([alone["gain_db_low"], alone["mse_high"]]).all()
 
 
 def test_protection_clips_and_adds_noise_of_its_deviation():
@@ -220,6 +233,16 @@ def test_the_tables_hold_the_figures_their_intervals_and_chance():
         *("inversion", "20", "8", "1", "17.0", "10.0", "+7.0 [+5.0, +8.0]"),
         *("0.020", "0.100"),
     )
+
+
+def test_a_single_pair_of_updates_is_shown_without_an_interval():
+    rows = fabricated()
+    ends = ["psnr_db", "chance_psnr_db", "gain_db"]
+    rows[[f"{name}_{end}" for name in ends for end in ("low", "high")]] = np.nan
+    (row,) = shown.inversion(rows).rows
+    assert row[6] == "+7.0"
+    _, axes = shown.draw(rows).axes
+    assert [float(line.get_xdata()[0]) for line in axes.lines[::3]] == [17.0, 10.0]
 
 
 def test_the_plot_has_chance_beside_each_attack_and_a_panel_for_each_quantity():

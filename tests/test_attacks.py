@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from ecogen_jax.nets.functional import Net, Output, Variables
@@ -92,12 +93,24 @@ def test_the_interval_of_devices_is_students_and_inside_what_a_share_can_be():
     assert (area.low, area.high) == (0.0, 1.0)  # two say nothing of a third
 
 
-def test_the_interval_of_a_mean_has_the_width_of_the_normal_one():
-    values = np.random.default_rng(1).normal(3, 2, 400)
-    found = intervals.of_mean(values, np.random.default_rng(0), resamples=4000)
-    assert found.value == values.mean()
-    wanted = 2 * 1.96 * values.std() / 20
-    assert found.high - found.low == pytest.approx(wanted, rel=0.1)
+@pytest.mark.parametrize("number", [2, 4, 400])
+def test_the_interval_of_a_mean_is_students(number):
+    values = np.random.default_rng(1).normal(3, 2, number)
+    found = intervals.of_mean(values)
+    wanted = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert found == pytest.approx((values.mean(), wanted.low, wanted.high))
+
+
+def test_the_interval_of_four_values_holds_the_mean_as_often_as_it_says():
+    drawn = np.random.default_rng(0).normal(3, 2, (2000, 4))
+    found = [intervals.of_mean(values) for values in drawn]
+    held = np.mean([one.low <= 3 <= one.high for one in found])
+    assert held == pytest.approx(0.95, abs=0.02)  # its deviation is 0.005
+
+
+def test_a_single_value_has_a_mean_and_no_interval():
+    found = intervals.of_mean(np.array([7.0]))
+    assert found == pytest.approx((7.0, np.nan, np.nan), nan_ok=True)
 
 
 # Membership.

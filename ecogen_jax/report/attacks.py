@@ -1,5 +1,7 @@
 """Tables and the plot of the attack results, from `attacks/attacks.csv`."""
 
+import math
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -42,9 +44,9 @@ def inversion(rows: pd.DataFrame) -> TextTable:
         rows: of `run.attacks.attack`, of one run.
 
     Returns:
-        One row an attack; the interval of 95 % in brackets. Chance is what the same
-        attack on the update of other images of the same labels gives, and the gain the
-        difference to it, paired.
+        One row an attack; the interval of 95 % in brackets, which a single pair of
+        updates does not have. Chance is what the same attack on the update of other
+        images of the same labels gives, and the gain the difference to it, paired.
     """
     cells: list[tuple[str, ...]] = [
         (
@@ -154,4 +156,4 @@ def _between(row: pd.Series, name: str, form: str) -> str:
     middle, low, high = (
         form.format(row[column]) for column in (name, f"{name}_low", f"{name}_high")
     )
-    return f"{middle} [{low}, {high}]"
+    return middle if math.isnan(row[f"{name}_low"]) else f"{middle} [{low}, {high}]"

@@ -1,9 +1,20 @@
-"""Intervals of attack metrics: t-intervals over devices, else bootstrapped.
+"""Intervals of attack metrics: t-intervals over devices or pairs of devices.
 
+Student, "The probable error of a mean", Biometrika 1908: the mean of `n` independent
+normal values lies within
+
+    mean +- t(0.975, n - 1) s / sqrt(n)
+
+with a probability of 95 %, where `s` is their standard deviation, with `n - 1` in the
+denominator, and `t(p, k)` the quantile of Student's distribution of `k` degrees of
+freedom. For few values a bootstrap is too narrow: of four it holds the mean in 80 %.
+
+The membership of the images of a single device is bootstrapped over these images.
 Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13: percentiles
 of the statistic over samples drawn with replacement.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -89,7 +100,7 @@ def of_devices(
     """
     exact = np.array([found(*pair) for pair in scores])
     if len(scores) > 1:
-        area, positives = (_students(values) for values in exact.T)
+        area, positives = (_of_share(values) for values in exact.T)
         return area, positives
     ((members, others),) = scores
     drawn = np.array(
@@ -104,23 +115,29 @@ def of_devices(
     return area, positives
 
 
-def of_mean(
-    values: Float[np.ndarray, " samples"],
-    rng: np.random.Generator,
-    *,
-    resamples: int = RESAMPLES,
-) -> Interval:
-    """The mean of independent values, with its interval."""
-    drawn = rng.choice(values, (resamples, len(values))).mean(axis=1)
-    return _percentiles(values.mean(), drawn)
+def of_mean(values: Float[np.ndarray, " samples"]) -> Interval:
+    """The mean of independent values with its t-interval, see the module.
+
+    Args:
+      values: of which there is at least one.
+
+    Returns:
+      The mean and `mean +- t(0.975, n - 1) s / sqrt(n)`. The ends are NaN for a single
+      value, which says nothing about the spread.
+    """
+    value, count = float(values.mean()), len(values)
+    if count < 2:
+        return Interval(value, math.nan, math.nan)
+    deviation = float(values.std(ddof=1))
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * deviation / count**0.5
+    return Interval(value, value - reach, value + reach)
 
 
-def _students(shares: np.ndarray) -> Interval:
+def _of_share(shares: np.ndarray) -> Interval:
     """The mean of independent shares with its t-interval, inside [0, 1]."""
-    value, count = shares.mean(), len(shares)
-    reach = stats.t.ppf((1 + LEVEL) / 2, count - 1) * shares.std(ddof=1) / count**0.5
-    low, high = np.clip([value - reach, value + reach], 0.0, 1.0)
-    return Interval(float(value), float(low), float(high))
+    value, *ends = of_mean(shares)
+    low, high = np.clip(ends, 0.0, 1.0)
+    return Interval(value, float(low), float(high))
 
 
 def _percentiles(value: float, drawn: np.ndarray) -> Interval:

@@ -24,7 +24,7 @@ class Sizes(NamedTuple):
       images: pairs of images of a device, at most.
       victims: pairs of updates that are inverted, for each number of images and steps.
       iterations: of the search for the images behind an update.
-      resamples: of the bootstrap, for bootstrap intervals.
+      resamples: of the bootstrap, for membership against a single device.
     """
 
     images: int = 500
@@ -46,7 +46,8 @@ def attack(
     Returns:
       A row for each message and attack. `auc` and `tpr` (membership), `psnr_db`, `mse`
       and `gain_db`, the difference to chance (inversion), with the ends of their
-      intervals (`_low`, `_high`), and the chance level (`chance_`).
+      intervals (`_low`, `_high`), and the chance level (`chance_`). The ends are NaN
+      for a single pair of updates, which has no interval.
 
     Raises:
       FileNotFoundError: see `overhear.finished`.
@@ -61,10 +62,8 @@ def attack(
             run,
             heard,
             protections,
-            rng,
             victims=sizes.victims,
             iterations=sizes.iterations,
-            resamples=sizes.resamples,
         ),
     ]
     if not rows:

@@ -55,11 +55,9 @@ def rows(
     run: Finished,
     heard: Sequence[Heard],
     protections: Sequence[Protection],
-    rng: np.random.Generator,
     *,
     victims: int,
     iterations: int,
-    resamples: int,
 ) -> Iterator[dict[str, Any]]:
     """A row of the table for each attack, see `attacks.attack`."""
     if heard[0].change is None or run.sharing.head_only:
@@ -80,7 +78,7 @@ def rows(
                 "steps": steps,
                 "batch": batch,
                 "images": 2 * batch * len(pairs),
-                **_quality(np.array(found), rng, resamples),
+                **_quality(np.array(found)),
             }
 
 
@@ -166,14 +164,14 @@ def _errors(
     return [float(each.mean()) for each in (*ratios, own, chance)]
 
 
-def _quality(
-    found: np.ndarray, rng: np.random.Generator, resamples: int
-) -> dict[str, float]:
-    """Columns of a row, from what `_errors` gives for each pair `[pairs, 4]`."""
+def _quality(found: np.ndarray) -> dict[str, float]:
+    """Columns of a row, from what `_errors` gives for each pair `[pairs, 4]`.
+
+    The intervals are t-intervals over pairs, see `intervals.of_mean`.
+    """
     names = ("psnr_db", "chance_psnr_db", "mse", "chance_mse")
     columns: dict[str, float] = {}
     for name, values in zip(names, found.T, strict=True):
-        interval = intervals.of_mean(values, rng, resamples=resamples)
-        columns |= interval.columns(name)
-    gain = intervals.of_mean(found[:, 0] - found[:, 1], rng, resamples=resamples)
+        columns |= intervals.of_mean(values).columns(name)
+    gain = intervals.of_mean(found[:, 0] - found[:, 1])
     return columns | gain.columns("gain_db")

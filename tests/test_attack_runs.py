@@ -139,6 +139,27 @@ def test_one_image_of_an_mlp_is_read_off_and_noise_hides_it(played, heard):
     assert (noisy["gain_db"].abs() < 5).all()
 
 
+def test_victims_of_one_device_have_their_own_start_images_and_noise(played, heard):
+    begun, _ = played
+    starts, noises = [], []
+
+    def nothing(before, *rest):
+        return jax.tree.map(np.zeros_like, before.params)
+
+    def start(before, update, like, labels, rate, key):
+        noises.append(np.asarray(update["dense1"]["kernel"]))
+        starts.append(np.asarray(jax.random.uniform(key, like.shape)))
+        return starts[-1]
+
+    attack = inversion.Attack("start", nothing, start)
+    pairs = inversion._victims(heard[:1], 1, 2)
+    assert {pair.device for pair in pairs} == {heard[0].device}
+    for pair in pairs:
+        inversion._errors(begun, begun.late, pair, Protection(0.5, 1.0), attack)
+    for drawn in (starts, noises):
+        assert len({one.tobytes() for one in drawn}) == 4  # two images for each pair
+
+
 def test_the_intervals_of_an_inversion_are_students_over_its_pairs():
     gains = np.array([1.0, 2.0, 4.0, 9.0])
     errors = np.array([[10 + gain, 10.0, 0.1, 0.2] for gain in gains])

@@ -45,8 +45,16 @@ class Attack(NamedTuple):
 
 
 class Victims(NamedTuple):
-    """A device with a few images, and one with others of the same labels."""
+    """A device with a few images, and one with others of the same labels.
 
+    Attributes:
+      number: of this pair of victims. It chooses the start images and the noise of
+        protection: a device can be in several pairs, which have to be independent.
+      device: whose net is trained.
+      images: of both.
+    """
+
+    number: int
     device: int
     images: Images
 
@@ -86,12 +94,12 @@ def _victims(heard: Sequence[Heard], batch: int, most: int) -> list[Victims]:
     """The first images of each device, then its next ones, until there are enough."""
     longest = max(len(one.images.labels) for one in heard)
     found = [
-        Victims(one.device, Images(*(leaf[at : at + batch] for leaf in one.images)))
+        (one.device, Images(*(leaf[at : at + batch] for leaf in one.images)))
         for at in range(0, longest, batch)
         for one in heard
         if at + batch <= len(one.images.labels)
     ]
-    return found[:most]
+    return [Victims(number, *pair) for number, pair in enumerate(found[:most])]
 
 
 def _attacks(run: Finished, steps: int, batch: int, iterations: int) -> list[Attack]:
@@ -146,7 +154,9 @@ def _errors(
     truths = [to_unit(jnp.asarray(some)) for some in (images.members, images.others)]
     found = []
     for which, truth in enumerate(truths):
-        key = keys.stream(run.experiment.key, "attack", victims.device, which)
+        key = keys.stream(
+            run.experiment.key, "attack", victims.device, victims.number, which
+        )
         update = attack.train(before, truth, labels, rate)
         heard = protection(update, keys.stream(key, "protection"))
         like = jnp.zeros_like(truth)

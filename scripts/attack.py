@@ -118,13 +118,24 @@ def main() -> int:
     console = Console()
     try:
         for path in runs.find(args.run):
-            show(attack_one(path, args), console, args.smoke)
+            rows = attack_one(path, args)
+            show(rows, console, args.smoke)
+            if args.clip and (rows["protection"] == "none").all():
+                console.print(without_effect(rows), soft_wrap=True)
             line = f"{output(path, args)}"
             console.print(line, soft_wrap=True, highlight=False, markup=False)
     except expected as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def without_effect(rows: pd.DataFrame) -> str:
+    """Says that no message of a run could be protected, so no row has a protection."""
+    return (
+        f"--clip has no effect: {rows['protocol'].iloc[0]} sends no update that a "
+        "device could clip"
+    )
 
 
 def show(rows: pd.DataFrame, console: Console, smoke: bool) -> None:

@@ -1,6 +1,7 @@
 """The command line of the attacks: a protection that is none is refused."""
 
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -80,6 +81,30 @@ def test_results_that_cannot_be_written_are_one_line(attacked, tmp_path, capsys)
     wanted = f"error: {tmp_path}/attacks/attacks.csv cannot be read or written ("
     assert line.startswith(wanted)
     assert attacked
+
+
+def played(monkeypatch, protections, *words):
+    """Runs the script on a run whose table has a row for each protection."""
+    rows = pd.DataFrame({"protocol": "feddistill", "protection": protections})
+    rows["synthetic_data"] = False
+    parse(monkeypatch, *words)
+    monkeypatch.setattr(attack.mesh, "start", lambda num_devices: None)
+    monkeypatch.setattr(attack.runs, "find", lambda folders: [Path("runs/x")])
+    monkeypatch.setattr(attack, "attack_one", lambda path, args: rows)
+    assert attack.main() == 0
+
+
+def test_a_protection_of_a_run_that_sends_no_update_is_told_to_have_no_effect(
+    monkeypatch, capsys
+):
+    clip = ("--clip", "1", "--noise-multiplier", "1")
+    played(monkeypatch, ["none", "none"], *clip)
+    told = "--clip has no effect: feddistill sends no update that a device could clip"
+    assert capsys.readouterr().out == f"{told}\nruns/x/attacks\n"
+    played(monkeypatch, ["none", "clip 1, noise 1"], *clip)
+    assert capsys.readouterr().out == "runs/x/attacks\n"
+    played(monkeypatch, ["none", "none"])
+    assert capsys.readouterr().out == "runs/x/attacks\n"
 
 
 @pytest.mark.parametrize("words", ["", "--clip 0.5", "--clip 1 --noise-multiplier 2"])

@@ -41,6 +41,10 @@ def test_inversion_is_printed_as_it_was_found():
         cells = f"{plain['psnr_db']:.1f} | {plain['chance_psnr_db']:.1f}"
         line = f"| {what} | {number} | {cells} | {gain(plain)} | {gain(noisy)} |"
         assert line in PAGE
+        assert plain["gain_db_low"] > 0  # as the page says below the table
+        assert noisy["gain_db_low"] <= 0 <= noisy["gain_db_high"]
+        alone_and_late = (batch, number) == (1, 181)
+        assert (plain["gain_db_low"] < 0.1) == alone_and_late
 
 
 def counted(number, what):

@@ -63,7 +63,7 @@ def default() -> ConfigDict:
                 "cloud": "cnn_large",
                 "edge": "cnn_medium",
                 "end": "cnn_small",  # "cnn_medium,mlp": devices alternate
-                "precision": "f32",  # of matrix products; "bf16" is for GPUs and TPUs
+                "precision": "f32",  # of products and convolutions; or "bf16"
             },
             "protocol": {
                 "name": "relay_cycle",  # the stages of one cycle
@@ -109,7 +109,7 @@ def _data() -> dict[str, Any]:
         "partition": "dirichlet",
         "alpha": 0.3,  # Dirichlet concentration of the private split; small: non-IID
         "shards_per_client": 2,  # for the partition "shards"
-        "domains": (),  # for "domain": datasets of the edges, in turn, with name
+        "domains": (),  # for "domain": datasets of the edges, in turn; one is `name`
     }
 
 

@@ -12,7 +12,7 @@ from ecogen_jax.report import bars, files, runs, tables, verdicts
 
 EXAMPLE = """example:
   python scripts/table.py papers_repro/relay_cycle/bars.csv \\
-      runs/quickstart runs/relay_cycle runs/relay_missing_class
+      runs/quickstart runs/relay_cycle runs/relay_missing_class runs/relay_reference
 
 The table goes to tables/ beside the file of bars, and is named like it. A bar takes the
 runs of its experiment and dataset, which may differ in the seed alone. A row without

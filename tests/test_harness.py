@@ -130,13 +130,16 @@ def test_what_is_done_for_all_is_refused_for_a_part(
 @pytest.fixture
 def endless(tmp_path, monkeypatch):
     """Runs that only a signal ends: their place."""
+    # A test suite that was started in the background ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     code = "import time; time.sleep(60)"
     monkeypatch.setattr(
         harness.sweep, "command", lambda train, cell: [sys.executable, "-c", code]
     )
     monkeypatch.setattr(harness.sweep, "finished_run", lambda cell: None)
     cell = Cell("configs/quickstart.py:smoke", ())
-    return harness.Place(str(tmp_path), smoke=False, cell=lambda job, start: cell)
+    yield harness.Place(str(tmp_path), smoke=False, cell=lambda job, start: cell)
+    signal.signal(signal.SIGINT, before)
 
 
 def stop_soon(signum, logs, num_jobs):

@@ -93,6 +93,7 @@ def test_of_a_sweep_whose_overrides_have_them(odd, monkeypatch, capsys):
 def test_of_the_log_of_a_peer_that_is_not_installed(odd, monkeypatch, capsys):
     failed = types.SimpleNamespace(returncode=1)
     monkeypatch.setattr(peers, "folder", lambda name: odd / name)
+    monkeypatch.setattr(peers, "interpreter", lambda name: None)
     monkeypatch.setattr(peers.venv, "create", lambda *rest, **options: None)
     monkeypatch.setattr(peers.subprocess, "run", lambda *rest, **options: failed)
     assert not peers.install("pfl", harness.Console())

@@ -80,6 +80,15 @@ def test_a_run_is_found_by_any_name_of_its_folder_and_where_it_was_moved(
         assert moved.resumed
 
 
+@pytest.mark.parametrize("text", ["{", "null", "[]", '{"run": "x"}'])
+def test_a_damaged_config_is_passed_over(tmp_path, text):
+    with open_run(tmp_path) as damaged:
+        (damaged.path / "config.json").write_text(text)
+    with open_run(tmp_path) as new:
+        assert not new.resumed
+        assert new.path != damaged.path
+
+
 def test_locked_run_is_left_alone(tmp_path):
     with open_run(tmp_path) as first, open_run(tmp_path) as second:
         assert not second.resumed

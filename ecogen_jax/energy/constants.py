@@ -73,7 +73,7 @@ def table(stem: str) -> pd.DataFrame:
     try:
         with path.open(encoding="utf-8") as file:
             return pd.read_csv(file, dtype={"date": str, "unit": str})
-    except ValueError as error:
+    except pd.errors.ParserError as error:
         raise ValueError(
             f"{path} cannot be read ({str(error).strip()}); put a cell that holds a "
             "comma into double quotes"

@@ -41,7 +41,7 @@ class GeneratorAndStudent:
 
     Attributes:
       generator: makes the images on which the student was distilled. Devices replay
-        them, and a hop may continue from it; edges of a relay cycle do not use it.
+        them, and a hop may continue from it, as an edge of a relay cycle does.
       student: the receiver's net, distilled from the sender's.
       label_counts: number of training images of each class behind them, `[classes]`;
         the receiver draws no class that no party has seen.

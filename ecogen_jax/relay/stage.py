@@ -160,7 +160,7 @@ def compile_round(stage: Stage, mapping: Mapping) -> Callable[..., Any]:
 
 
 def _with_keys(stage: Stage, one: Callable[..., Any]) -> Callable[..., Any]:
-    """A round that derives its own keys: a separate call takes as long as a round.
+    """A round that derives its own keys: another call takes as long as a small round.
 
     Args:
       stage: whose round it is.

@@ -173,7 +173,7 @@ def find_runs(
             continue
         try:
             same = _asked(saved.read_text()) == wanted
-        except ValueError:  # truncated when it was written or copied
+        except (TypeError, ValueError):  # truncated when it was written or copied
             _LOGGER.warning("%s is damaged, so its run is passed over", saved)
             continue
         if same:

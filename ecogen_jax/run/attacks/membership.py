@@ -1,9 +1,11 @@
 """Membership inference on each type of message.
 
-| message | an image is judged by | |---|---| | update | the loss of the updated net,
-alone or minus that of the broadcast net | | broadcast | the loss of the net that every
-device receives | | logits | the distance of its logits to the device's mean, alone or
-against all devices' | | generator | its distance to the generator's outputs |
+| message | an image is judged by |
+|---|---|
+| update | the loss of the updated net, alone or minus that of the broadcast net |
+| broadcast | the loss of the net that every device receives |
+| logits | the distance of its logits to the device's mean, alone or against all |
+| generator | its distance to the generator's outputs |
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -63,7 +63,7 @@ def default() -> ConfigDict:
                 "cloud": "cnn_large",
                 "edge": "cnn_medium",
                 "end": "cnn_small",  # "cnn_medium,mlp": devices alternate
-                "precision": "f32",  # of products and convolutions; or "bf16"
+                "precision": "f32",  # of products; "bf16" is for GPUs and TPUs
             },
             "protocol": {
                 "name": "relay_cycle",  # the stages of one cycle

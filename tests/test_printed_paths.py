@@ -4,6 +4,7 @@ import sys
 import types
 
 import pytest
+import rich
 
 from benchmarks.peers import __main__ as peers
 from ecogen_jax import config as configs
@@ -84,6 +85,8 @@ def test_of_a_sweep_whose_overrides_have_them(odd, monkeypatch, capsys):
 
     monkeypatch.setattr(sweep, "run", run)
     monkeypatch.setenv("COLUMNS", "500")
+    # A console keeps the width that it had when another test made it.
+    monkeypatch.setattr(rich, "_console", None)
     results = list(sweep_script.run_with_progress([cell]))
     assert f"run.workdir={odd} " in capsys.readouterr().out
     sweep_script.show(results)

@@ -37,23 +37,28 @@ class Page(NamedTuple):
 
 PAGES = (
     Page(
-        *("relay cycle", "papers_repro/relay_cycle/README.md"),
+        "relay cycle",
+        "papers_repro/relay_cycle/README.md",
         "papers_repro/relay_cycle/tables/*.csv",
     ),
     Page(
-        *("data-free hops", "papers_repro/dfkd/README.md"),
+        "data-free hops",
+        "papers_repro/dfkd/README.md",
         "papers_repro/dfkd/tables/*.csv",
     ),
     Page(
-        *("federated protocols", "papers_repro/fedgen/README.md"),
+        "federated protocols",
+        "papers_repro/fedgen/README.md",
         "papers_repro/fedgen/tables/*.csv",
     ),
     Page(
-        *("energy and carbon", "papers_repro/energy/README.md"),
+        "energy and carbon",
+        "papers_repro/energy/README.md",
         "papers_repro/energy/tables/V*.csv",  # beside them are known contradictions
     ),
     Page(
-        *("speed", "docs/benchmarks.md"),
+        "speed",
+        "docs/benchmarks.md",
         "benchmarks/results/S*.csv",
     ),
 )

@@ -255,13 +255,12 @@ def command(
         The exit status: that of `reproduce`, or 130 after Ctrl-C and after a SIGTERM,
         which stops the runs alike.
     """
-    options = options_of.parse_args(arguments)
-    console = Console()
+    options, console = options_of.parse_args(arguments), Console()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
+        _refuse_part(options)
         only = [id for id in options.only.split(",") if id]
         paper.chosen(only)
-        _refuse_part(options)
         if not options.smoke:
             return reproduce(options, only, paper.folder / "tables", console)
         _refuse_idle(paper, only, in_smoke)

@@ -12,7 +12,7 @@ from ecogen_jax.nets.classifier import classifier
 from ecogen_jax.nets.latent import HEAD, latent_generator, num_features
 from ecogen_jax.run.build_data import fewest
 from papers_repro import paper, trials
-from papers_repro.fedgen import at_energy, curves, experiments, plot, reproduce, table
+from papers_repro.fedgen import curves, experiments, plot, reproduce, table
 from papers_repro.fedgen.experiments import CELLS, EXPERIMENTS, OURS, PROTOCOLS
 from papers_repro.fedgen.table import PAPER
 from tests.federation_folders import CELL, ROUNDS, comparison, federation
@@ -271,32 +271,6 @@ def test_the_committed_picture_has_the_curves_of_its_table():
     shown = shown[shown["ours_mean"].notna()]["experiment"]
     drawn = {f"{cell}.{name}" for cell, name in plot.read(kept / "curves" / "B5.csv")}
     assert drawn == set(shown)
-
-
-def test_the_committed_ranking_at_equal_energy_is_that_of_the_curves():
-    kept = experiments.HERE / "tables" / "curves" / "B5.csv"
-    printed = at_energy.markdown(plot.read(kept))
-    assert kept.with_suffix(".md").read_text() == printed
-
-
-def test_at_equal_energy_each_is_read_at_its_last_state_that_costs_no_more():
-    def states(*rows):
-        return pd.DataFrame(rows, columns=["round", "end_seen", "energy_j"])
-
-    found = at_energy.ranking(
-        {
-            (CELL, "fedavg"): states((0, 0.1, 0.0), (3, 0.6, 50.0), (6, 0.7, 100.0)),
-            (CELL, "fedgen"): states((0, 0.1, 0.0), (3, 0.8, 100.9), (6, 0.9, 201.8)),
-            (CELL, "scaffold"): states((0, 0.1, 0.0), (3, 0.9, 101.1)),
-            (CELL, "centralised"): states((0, 0.1, 0.0), (6, 0.95, 1.0)),
-        },
-        CELL,
-    )
-    assert found["protocol"].tolist() == ["centralised", "fedgen", "fedavg", "scaffold"]
-    assert found["round"].tolist() == [6, 3, 6, 0]
-    assert found["rank"].isna().tolist() == [True, False, False, False]
-    assert found["rank"].tolist()[1:] == [1, 2, 3]
-    assert at_energy.ranking({(CELL, "fedgen"): states((0, 0.1, 0.0))}, CELL).empty
 
 
 def test_joules_and_grams_share_an_axis_only_on_one_grid(tmp_path):

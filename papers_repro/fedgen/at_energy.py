@@ -1,15 +1,11 @@
 """B5 as a ranking: who is ahead once training has cost what FedAvg's has."""
 
-import math
-
 import pandas as pd
 
 from ecogen_jax.report import tables
-from papers_repro.fedgen.curves import within
+from papers_repro.fedgen.curves import Curves, within
 from papers_repro.fedgen.experiments import CELLS, PROTOCOLS, REFERENCE
-
-Curves = dict[tuple[str, str], pd.DataFrame]
-"""Comparison and protocol -> states: `round`, `end_seen`, `energy_j`."""
+from papers_repro.fedgen.table import humans, percents, rank_cell
 
 
 def ranking(states: Curves, cell: str) -> pd.DataFrame:
@@ -55,14 +51,11 @@ def markdown(states: Curves) -> str:
             continue
         shown = pd.DataFrame(
             {
-                "rank": [
-                    tables.BLANK if math.isnan(rank) else f"{rank:.0f}"
-                    for rank in rows["rank"]
-                ],
+                "rank": [rank_cell(rank) for rank in rows["rank"]],
                 "protocol": rows["protocol"],
-                "seen": [f"{value:.2f}" for value in rows["seen"]],
+                "seen": percents(rows["seen"]),
                 "round": [f"{value:.0f}" for value in rows["round"]],
-                "energy": [tables.human(value, "J") for value in rows["energy_j"]],
+                "energy": humans(rows["energy_j"], "J"),
             }
         )
         title = f"### {dataset}, alpha {alpha:g}, at FedAvg's joules of training"

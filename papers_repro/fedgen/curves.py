@@ -32,6 +32,9 @@ TOLERANCE = 0.01
 EARLY = 20
 """The round of `B1.round20`."""
 
+Curves = dict[tuple[str, str], pd.DataFrame]
+"""Comparison and protocol -> mean states over seeds; see `curve`."""
+
 _LEDGER = ("flops", "up_bytes", "energy_j", "carbon_location_g")
 _SMOKE = "_smoke"
 

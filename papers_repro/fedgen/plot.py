@@ -65,7 +65,7 @@ def write(found: Sequence[Run], folder: pathlib.Path) -> None:
     )
 
 
-def _before(kept: pathlib.Path, states: at_energy.Curves) -> at_energy.Curves:
+def _before(kept: pathlib.Path, states: curves.Curves) -> curves.Curves:
     """Curves of comparisons that are not at hand, if they can share the picture.
 
     Those under other constants of the grid have no axis in common with what was made
@@ -83,7 +83,7 @@ def _before(kept: pathlib.Path, states: at_energy.Curves) -> at_energy.Curves:
     return found
 
 
-def read(path: pathlib.Path) -> at_energy.Curves:
+def read(path: pathlib.Path) -> curves.Curves:
     """Reads the curves that `write` has kept, but for those that are drawn no more."""
     found = pd.read_csv(path).groupby(["cell", "protocol"])
     return {
@@ -93,7 +93,7 @@ def read(path: pathlib.Path) -> at_energy.Curves:
     }
 
 
-def mean_curves(found: Sequence[Run]) -> at_energy.Curves:
+def mean_curves(found: Sequence[Run]) -> curves.Curves:
     """Mean curves over seeds, by comparison and protocol; see `curves.curve`."""
     seeds: dict[tuple[str, str], list[pd.DataFrame]] = {}
     for run in found:
@@ -108,7 +108,7 @@ def mean_curves(found: Sequence[Run]) -> at_energy.Curves:
 
 
 def draw(
-    states: at_energy.Curves,
+    states: curves.Curves,
     cells: Sequence[str],
     *,
     synthetic: bool = False,
@@ -145,7 +145,7 @@ def draw(
     return figure
 
 
-def grams_per_joule(states: at_energy.Curves) -> float:
+def grams_per_joule(states: curves.Curves) -> float:
     """The one intensity behind all curves: every place is on the same grid."""
     found = [
         float(each["carbon_g"].iloc[-1] / each["energy_j"].iloc[-1])

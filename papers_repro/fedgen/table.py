@@ -181,14 +181,14 @@ def ranking_markdown(name: str, table: pd.DataFrame) -> str:
     for (cell, budget), rows in _run(table).groupby(["cell", "budget"], sort=False):
         shown = pd.DataFrame(
             {
-                "rank": [_whole(value) for value in rows["rank"]],
+                "rank": [rank_cell(value) for value in rows["rank"]],
                 "protocol": rows["protocol"],
-                "seen": _percent(rows["ours_mean"]),
-                "std": _percent(rows["ours_std"]),
-                "worst": _percent(rows["ours_worst"]),
-                "global": _percent(rows["global"]),
+                "seen": percents(rows["ours_mean"]),
+                "std": percents(rows["ours_std"]),
+                "worst": percents(rows["ours_worst"]),
+                "global": percents(rows["global"]),
                 "round": [f"{value:.4g}" for value in rows["round"]],
-                f"{OURS} - it": _percent(rows["difference"]),
+                f"{OURS} - it": percents(rows["difference"]),
                 "95 %": [
                     interval({**row, "unit": "%"}) for row in rows.to_dict("records")
                 ],
@@ -207,12 +207,12 @@ def costs_markdown(name: str, table: pd.DataFrame) -> str:
         shown = pd.DataFrame(
             {
                 "protocol": rows["protocol"],
-                "seen": _percent(rows["seen"]),
-                "global": _percent(rows["global"]),
-                "all": _human(rows["ours_mean"], "J"),
-                "of it devices": _human(rows["end_energy_j"], "J"),
-                "CO2e": _human(rows["carbon_g"], "g"),
-                "sent up": _human(rows["up_bytes"], "B"),
+                "seen": percents(rows["seen"]),
+                "global": percents(rows["global"]),
+                "all": humans(rows["ours_mean"], "J"),
+                "of it devices": humans(rows["end_energy_j"], "J"),
+                "CO2e": humans(rows["carbon_g"], "g"),
+                "sent up": humans(rows["up_bytes"], "B"),
                 "seeds": rows["seeds"],
             }
         )
@@ -240,13 +240,16 @@ def _unranked(table: pd.DataFrame) -> str:
     return f"Out of the ranking: {'; '.join(said)}.\n" if said else ""
 
 
-def _percent(values: "pd.Series[float]") -> list[str]:
+def percents(values: "pd.Series[float]") -> list[str]:
+    """Percentages as cells of a table."""
     return [digits(value, "%") for value in values]
 
 
-def _whole(value: float) -> str:
+def rank_cell(value: float) -> str:
+    """A rank as a cell; a dash where a protocol is out of the ranking."""
     return tables.BLANK if pd.isna(value) else f"{value:.0f}"
 
 
-def _human(values: "pd.Series[float]", unit: str) -> list[str]:
+def humans(values: "pd.Series[float]", unit: str) -> list[str]:
+    """Amounts as cells, with SI prefixes."""
     return [tables.human(value, unit) for value in values]

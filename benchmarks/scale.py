@@ -111,7 +111,9 @@ def measured(devices: int, cohort: int) -> dict[str, float]:
     assert made is not None
     device, pool = made.plan.active[0], samples(task._replace(clients=POOL))
     shared = mesh.everywhere(cohort, CORES)
-    run = jax.jit(made.engine.round, donate_argnums=0, out_shardings=(shared, None))
+    run = jax.jit(
+        made.engine.round, donate_argnums=0, out_shardings=(shared, None, None)
+    )
     state = jax.jit(made.engine.init, out_shardings=shared)(
         jax.random.key(0), brought(task, device, pool)
     )
@@ -120,7 +122,7 @@ def measured(devices: int, cohort: int) -> dict[str, float]:
     for number in range(1 + REPEATS):
         started = time.perf_counter()
         placed = mesh.place(brought(task, device, pool), num_devices=CORES)
-        state, metrics = run(state, placed, jax.random.key(number))
+        state, metrics, _ = run(state, placed, jax.random.key(number))
         jax.device_get(metrics)
         jax.block_until_ready(state)
         del placed

@@ -8,9 +8,11 @@ stream does not change the others, and a resumed run needs no saved key.
 import zlib
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
-from ecogen_jax.types import Key
+from ecogen_jax.types import Key, Leaf
 
 
 def root(seed: int) -> Key:
@@ -23,6 +25,35 @@ def root(seed: int) -> Key:
       The typed key that all streams of the run are derived from.
     """
     return jax.random.key(seed)
+
+
+def data(key: Key) -> np.ndarray:
+    """The numbers of a key on the host, uint32 `[2]`."""
+    return np.asarray(jax.random.key_data(key))
+
+
+def moment(key: np.ndarray, cycle: int, number: int) -> np.ndarray:
+    """The run's key, a cycle and a round in one array of the host.
+
+    A program gets one argument in place of three, each of which would be copied to each
+    JAX device.
+
+    Args:
+      key: its `data`.
+      cycle: its number.
+      number: of the round.
+
+    Returns:
+      uint32 `[4]`, see `of_moment`.
+    """
+    return np.array([*key, cycle, number], np.uint32)
+
+
+def of_moment(moment: Leaf) -> tuple[Key, Array, Array]:
+    """The key, the cycle and the round of a `moment`, the latter two as int32."""
+    numbers = jnp.asarray(moment)
+    cycle, number = numbers[2:].astype(jnp.int32)
+    return jax.random.wrap_key_data(numbers[:2]), cycle, number
 
 
 def stream(key: Key, name: str, *indices: int | Array) -> Key:

@@ -302,7 +302,7 @@ def test_a_federation_begins_anew_with_its_schedule(tiny, monkeypatch):
     for _ in range(3):
         ours.one()
     assert (ours.number, ours.state.number) == (1, 1)
-    assert not ours.state.verdicts.any()
+    assert not ours.said.verdicts.any()
 
 
 def test_the_plain_fedgen_has_the_published_sizes():
@@ -337,7 +337,7 @@ def test_a_step_of_the_plain_fedgen_has_the_operations_of_ours():
     stage = federation.fedgen(1)
     assert stage.together is not None
     state, _ = stage.begin(federation.NOBODY, jax.random.key(0))
-    work = stage.together.flops(0, state, stage.together.feed(0))
+    work = stage.together.flops(0, state)
     steps = fedgen_sizes.ACTIVE * fedgen_sizes.STEPS
     assert plain.flops * steps == pytest.approx(work["end"], rel=0.1)
 

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecogen_jax import mesh
+from ecogen_jax import keys, mesh, packing
 from ecogen_jax.config_federated import ROUNDS
 from ecogen_jax.relay.federated import FEDERATED
 from ecogen_jax.relay.federated.compression import COMPRESSIONS
-from ecogen_jax.relay.federated.engine import _spoilt
+from ecogen_jax.relay.federated.engine import Said, _spoilt
 from ecogen_jax.relay.federated.privacy import clip
 from ecogen_jax.relay.federated.schedule import DROP, FAULTS, NAN, OK, SHAPE, STALE
 from ecogen_jax.relay.messages import ClientUpdate, num_bytes
@@ -38,6 +38,8 @@ METHODS = sorted(set(FEDERATED) - {"feddf", "fedftg", *ROUNDS})
 STATISTICS = {"fedgen": {"norm": True, "statistics": "own"}}
 """Methods that are tried with BatchNorm, whose statistics stay on the device."""
 
+MOMENT = keys.moment(keys.data(keys.root(0)), 1, 0)
+
 FAULTY = 2
 """Place of the faulty device in the cohort."""
 
@@ -59,16 +61,16 @@ def spoilt(fault, *places, rounds=(0,)):
 
 
 def learnt(state):
-    """What a federation has learnt: all but the record of its last messages."""
+    """What a federation has learnt: all but the number of its round."""
     return state.server, state.own, state.errors
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_rounds_are_finite_repeatable_compiled_once_and_change_the_nets(name):
     played = of(name)
-    states, metrics = played.play(3)
+    states, told = played.play(3)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(learnt(states[-1])))
-    assert all(np.isfinite(list(each.values())).all() for each in metrics)
+    assert all(np.isfinite(list(each.metrics.values())).all() for each in told)
     assert played.round._cache_size() == 1
     again, _ = played.play(3)
     assert distance(learnt(states[-1]), learnt(again[-1])) == 0.0
@@ -84,8 +86,10 @@ def test_devices_that_share_the_work_give_what_one_gives(name):
     split, change = of(name, backend="shard_map", num_devices=2), spoilt(NAN, FAULTY)
     one, other = of(name).play(change=change), split.play(change=change)
     assert_close(learnt(one[0][-1]), learnt(other[0][-1]))
-    for metrics, same in zip(one[1], other[1], strict=True):
-        assert metrics == pytest.approx(same, rel=1e-6, abs=1e-6)
+    for told, same in zip(one[1], other[1], strict=True):
+        assert told.metrics == pytest.approx(same.metrics, rel=1e-6, abs=1e-6)
+        assert told.verdicts.tolist() == same.verdicts.tolist()
+        assert_close((told.down, told.up), (same.down, same.up))
     assert split.round._cache_size() == 1
 
 
@@ -93,7 +97,7 @@ def test_the_devices_of_the_machine_meet_once_in_a_round():
     split = of("fedavg", backend="shard_map", num_devices=2)
     state = mesh.replicate(split.first, num_clients=len(ACTIVE), num_devices=2)
     cohort = mesh.place(split.stage.together.feed(0), num_devices=2)
-    lowered = split.round.lower(state, cohort, jax.random.key(0), 1, 0)
+    lowered = split.round.lower(state, cohort, MOMENT)
     assert exchanges(lowered.compile()) == 1
 
 
@@ -112,8 +116,8 @@ def test_the_state_is_donated_and_stays_where_it_was_put():
     for number in range(2):
         cohort = mesh.place(played.stage.together.feed(number), num_devices=2)
         before = state
-        state, _ = played.round(before, cohort, jax.random.key(0), 1, number)
-        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(learnt(before)))
+        state, *_ = played.round(before, cohort, MOMENT)
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
         assert {leaf.sharding for leaf in jax.tree.leaves(state)} == places
         compiled.append(played.round._cache_size())
     assert compiled[0] == compiled[1]
@@ -138,12 +142,12 @@ def test_a_round_in_which_nobody_is_heard_changes_nothing(name):
     # Who trains alone sends nothing that could be spoilt.
     for kind in (DROP, STALE) if name == "alone" else (DROP, NAN, STALE, SHAPE):
         change = spoilt(kind, *everybody, rounds=(1,))
-        states, metrics = played.play(1, state=warm, change=change)
+        states, (told,) = played.play(1, state=warm, change=change)
         if name == "hierarchical":  # the cloud's visits come by the calendar
             states[1] = _at_round(states[1], warm.server.number)
         assert distance(learnt(warm), learnt(states[1])) == 0.0
-        assert states[1].verdicts.tolist() == [kind] * len(ACTIVE)
-        assert np.isfinite(list(metrics[0].values())).all()
+        assert told.verdicts.tolist() == [kind] * len(ACTIVE)
+        assert np.isfinite(list(told.metrics.values())).all()
 
 
 def _at_round(state, number):
@@ -161,21 +165,21 @@ def test_a_faulty_message_is_as_if_its_device_had_not_been_sampled(name):
     wanted = of(name, active=HEALTHY).play(1, state=warm)[0][-1]
     for code in range(1, len(FAULTS)):
         change = spoilt(code, FAULTY, rounds=(1,))
-        states, _ = played.play(2, state=warm, change=change)
+        states, told = played.play(2, state=warm, change=change)
         assert_close(learnt(states[1]), learnt(wanted))
-        assert states[1].verdicts.tolist() == [0, 0, code, 0]
+        assert told[0].verdicts.tolist() == [0, 0, code, 0]
         kept = [jax.tree.map(lambda a: a[device], each.own) for each in states]
         assert distance(kept[0], kept[1]) == 0.0
         assert distance(kept[1], kept[2]) > 0.0  # back in the round after it
-        assert not states[2].verdicts.any()
+        assert not told[1].verdicts.any()
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_a_message_with_one_array_of_nan_is_refused_however_it_is_compressed(
     compression,
 ):
-    states, _ = toy("fedavg", compression=compression).play(1, change=spoilt(NAN, 1))
-    assert states[1].verdicts.tolist() == [OK, NAN, OK, OK]
+    _, (told,) = toy("fedavg", compression=compression).play(1, change=spoilt(NAN, 1))
+    assert told.verdicts.tolist() == [OK, NAN, OK, OK]
 
 
 def test_of_a_message_with_nan_the_smallest_array_alone_is_spoilt():
@@ -190,9 +194,8 @@ def test_of_a_message_with_nan_the_smallest_array_alone_is_spoilt():
 
 def test_faults_are_told_by_device_and_name():
     played = toy("fedavg")
-    codes = np.array([DROP, OK, NAN, STALE])
-    state = dataclasses.replace(played.first, verdicts=codes)
-    assert played.stage.together.events(0, state) == [
+    said = Said(np.array([DROP, OK, NAN, STALE]), packing.packed(()))
+    assert played.stage.together.events(0, said) == [
         {"event": "fault", "device": device, "fault": fault}
         for device, fault in ((0, "drop"), (3, "nan"), (4, "stale"))
     ]
@@ -303,10 +306,10 @@ def test_privacy_clips_every_device_and_counts_who_was_asked():
 def test_statistics_are_averaged_or_stay_where_they_were_made():
     shared = toy("fedavg", norm=True)
     kept = toy("fedavg", norm=True, statistics="own")
-    assert shared.first.last_down.payload.stats
     assert not shared.first.own.stats
-    assert not kept.first.last_down.payload.stats
-    states, _ = kept.play(1)
+    (states, (told,)), (_, (other,)) = kept.play(1), shared.play(1)
+    assert other.down.payload.stats
+    assert not told.down.payload.stats
     own, cloud = states[1].own.stats["norm"], states[1].server.variables.stats["norm"]
     means = own["mean"]
     assert distance(means[0], means[1]) > 1e-3
@@ -322,9 +325,9 @@ def test_statistics_are_averaged_or_stay_where_they_were_made():
 
 def test_a_head_alone_is_sent_and_makes_no_net_of_the_cloud():
     played = toy("fedavg", share="head")
-    states, _ = played.play(1)
-    assert num_bytes(states[1].last_down) == 4 * HEAD_FLOATS
-    assert num_bytes(states[1].last_up) == 4 * HEAD_FLOATS + 8
+    states, (told,) = played.play(1)
+    assert num_bytes(told.down) == 4 * HEAD_FLOATS
+    assert num_bytes(told.up) == 4 * HEAD_FLOATS + 8
     before, after = (state.server.variables.params for state in states)
     assert distance(before["hidden"], after["hidden"]) == 0.0
     assert distance(before["classifier"], after["classifier"]) > 0.0

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from ecogen_jax.relay.learn import Data
+from ecogen_jax.relay.protocols.federated import _counted
 from tests.toy_federation import ACTIVE, LENGTH, SIZES, assert_close, mixed, toy
 
 EVERYBODY = (3, 0, 5, 1, 4, 2)
@@ -25,10 +26,10 @@ def brought(cohort, number=0):
 
 def test_images_that_a_round_picks_are_those_that_devices_would_bring():
     played = toy("fedavg", active=EVERYBODY)
-    picked, metrics = played.play(2)
+    picked, told = played.play(2)
     wanted, others = played.play(2, change=brought)
     assert_close(picked[-1], wanted[-1])
-    assert_close(metrics, others)
+    assert_close(told, others)
     cohort = played.stage.together.feed(0)
     for place, device in enumerate(EVERYBODY):
         own = cohort.member(place).data
@@ -40,10 +41,8 @@ def test_what_is_picked_is_not_copied_and_costs_what_it_did():
     played = toy("fedavg", active=EVERYBODY)
     first, second = (played.stage.together.feed(number) for number in range(2))
     assert first.everybody is second.everybody
-    counted = [
-        played.on(mixed(), EVERYBODY).stage.together.flops(0, played.first, cohort)
-        for cohort in (first, brought(first))
-    ]
+    own = played.settings.federated
+    counted = [_counted(own, played.first, each) for each in (first, brought(first))]
     assert counted[0]["end"] == counted[1]["end"]
 
 

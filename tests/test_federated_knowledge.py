@@ -69,7 +69,7 @@ def test_feddistill_averages_logits_by_the_images_behind_them():
 def test_feddistill_learns_from_the_mean_logits_of_the_round_before():
     data, weight = single(), 0.1
     played = toy("feddistill").on(data)
-    states, metrics = played.play(2, change=one_step)
+    states, told = played.play(2, change=one_step)
     images = data.images[HERE, 0] / np.float32(255)
     labels = data.labels[HERE, 0]
 
@@ -93,15 +93,15 @@ def test_feddistill_learns_from_the_mean_logits_of_the_round_before():
     # The second step is not done, but its loss is known: the net after the first.
     q = [jax.nn.log_softmax(logits(state)) for state in states[1:]]
     divergence = [float(jnp.mean(jnp.sum(jnp.exp(p) * (p - each), -1))) for each in q]
-    assert metrics[0]["distillation"] == 0.0
+    assert told[0].metrics["distillation"] == 0.0
     wanted = weight * sum(divergence) / 2
-    assert metrics[1]["distillation"] == pytest.approx(wanted, rel=1e-4)
+    assert told[1].metrics["distillation"] == pytest.approx(wanted, rel=1e-4)
 
 
 def test_feddistill_sends_one_number_for_each_pair_of_classes():
-    messages, table = toy("feddistill").first, 4 * (CLASSES**2 + CLASSES)
-    assert num_bytes(messages.last_down) == table
-    assert num_bytes(messages.last_up) == table + OVERHEAD
+    table, (_, (told,)) = 4 * (CLASSES**2 + CLASSES), toy("feddistill").play(1)
+    assert num_bytes(told.down) == table
+    assert num_bytes(told.up) == table + OVERHEAD
     assert toy("feddistill").stage.student == "end"
 
 
@@ -167,10 +167,10 @@ def generating():
 
 
 def test_fedgen_lets_devices_learn_from_the_generator_after_the_first_round():
-    _, metrics = generating().play(3)
+    _, told = generating().play(3)
     for term in ("generated", "distillation"):
-        assert metrics[0][term] == 0.0
-        assert metrics[1][term] > 0.0
+        assert told[0].metrics[term] == 0.0
+        assert told[1].metrics[term] > 0.0
 
 
 def test_the_first_round_of_fedgen_is_fedavg():
@@ -182,17 +182,17 @@ def test_the_first_round_of_fedgen_is_fedavg():
 
 @pytest.mark.parametrize(("share", "floats"), [("all", FLOATS), ("head", HEAD_FLOATS)])
 def test_fedgen_sends_layers_and_generator_down_and_counts_up(share, floats):
-    messages = toy("fedgen", share=share).first
+    _, (told,) = toy("fedgen", share=share).play(1)
     features, noise, hidden = 5, 3, 256
     dense = (noise + CLASSES + 1) * hidden
     norm, last = 4 * hidden, (hidden + 1) * features
-    assert num_bytes(messages.last_down) == 4 * (floats + dense + norm + last)
-    assert num_bytes(messages.last_up) == 4 * (floats + CLASSES) + OVERHEAD
+    assert num_bytes(told.down) == 4 * (floats + dense + norm + last)
+    assert num_bytes(told.up) == 4 * (floats + CLASSES) + OVERHEAD
 
 
 def test_fedgen_keeps_statistics_on_their_device():
-    states, _ = generating().play(1)
-    assert not states[1].last_down.payload.net.stats
+    states, (told,) = generating().play(1)
+    assert not told.down.payload.net.stats
     means = states[1].own.stats["norm"]["mean"]
     assert distance(means[0], means[1]) > 1e-3
     wanted = np.average(means[HERE], axis=0, weights=SIZES[HERE])

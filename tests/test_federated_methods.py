@@ -200,9 +200,9 @@ def test_scaffold_corrects_the_drift_of_a_device():
 
 
 def test_scaffold_sends_twice_the_bytes_of_fedavg():
-    messages = toy("scaffold").first
-    assert num_bytes(messages.last_down) == 2 * 4 * FLOATS
-    assert num_bytes(messages.last_up) == 2 * 4 * FLOATS + OVERHEAD
+    _, (told,) = toy("scaffold").play(1)
+    assert num_bytes(told.down) == 2 * 4 * FLOATS
+    assert num_bytes(told.up) == 2 * 4 * FLOATS + OVERHEAD
 
 
 def test_fedavgm_without_momentum_is_fedavg():
@@ -210,7 +210,7 @@ def test_fedavgm_without_momentum_is_fedavg():
     first, key = toy("fedavg").first, jax.random.key(0)
     updates = jax.tree.map(
         lambda a: jnp.asarray(rng.normal(size=(4, *a.shape)), jnp.float32),
-        first.last_up.payload,
+        first.server.variables,
     )
     arrived = Arrived(None, None, updates, {}, jnp.array([3.0, 0.0, 1.0, 5.0]))
     played = toy("fedavgm", fedavgm__momentum=0.0)
@@ -345,16 +345,15 @@ def test_the_cloud_is_met_once_a_period(period, down, up):
 
 def test_averaging_is_counted_where_it_is_done():
     played = toy("hierarchical", hierarchical__period=2)
-    cohort = played.stage.together.feed(0)
     between, visit = (
-        played.stage.together.flops(number, played.first, cohort) for number in (0, 1)
+        played.stage.together.flops(number, played.first) for number in (0, 1)
     )
     assert between["cloud"] == 0
     # A mean over edges: a product and a sum for each number, and who is there.
     assert 2 * EDGES * FLOATS <= visit["cloud"] <= 4 * EDGES * FLOATS
     assert between["edge"] == visit["edge"] > visit["cloud"]
     flat = toy("fedavg").stage.together
-    assert set(flat.flops(0, toy("fedavg").first, cohort)) == {"end", "cloud"}
+    assert set(flat.flops(0, toy("fedavg").first)) == {"end", "cloud"}
 
 
 def test_an_edge_reports_the_statistics_that_devices_never_get():

@@ -50,6 +50,6 @@ def test_the_steps_of_one_class_are_counted_from_round_to_round(name):
     state = replace(played.first, server=replace(server, variables=sure))
     for number in range(2):
         key = jax.random.key(number)
-        state, metrics = played.round(state, cohort(number), key)
+        state, metrics, _ = played.round(state, cohort(number), key)
         assert metrics[COLLAPSE].item() == STEPS * (number + 1)
     assert jnp.shape(metrics[COLLAPSE]) == (1, 1)

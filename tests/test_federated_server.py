@@ -126,7 +126,7 @@ class Run:
         state, metrics = self.first, {}
         for at in range(number):
             key = jax.random.fold_in(jax.random.key(seed), at)
-            state, metrics = self.round(state, cohort(at, **how), key)
+            state, metrics, _ = self.round(state, cohort(at, **how), key)
         return state, metrics
 
 

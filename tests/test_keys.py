@@ -50,6 +50,15 @@ def test_traced_indices_give_the_same_keys_as_plain_ones():
     assert [data(k) for k in mapped(jnp.arange(3))] == plain
 
 
+def test_a_moment_holds_the_key_the_cycle_and_the_round():
+    sent = keys.moment(keys.data(keys.root(2**32 - 1)), 3, 41)
+    assert isinstance(sent, np.ndarray)
+    key, cycle, number = jax.jit(keys.of_moment)(sent)
+    assert data(key) == data(keys.root(2**32 - 1))
+    assert (cycle, number) == (3, 41)
+    assert cycle.dtype == number.dtype == jnp.int32
+
+
 def test_a_raw_array_is_not_taken_for_a_key():
     with pytest.raises(Exception, match="Key"):
         keys.stream(jnp.zeros(2, jnp.uint32), "a")

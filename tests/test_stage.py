@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecogen_jax import mesh
+from ecogen_jax import keys, mesh
 from ecogen_jax.energy import meter
 from ecogen_jax.relay.stage import (
     Mapping,
@@ -74,7 +74,7 @@ def test_a_round_is_traced_once_and_its_state_donated(local, material, mapping):
     state, inputs = map(placed, material)
     for number in range(3):
         before = state
-        state, _ = one_round(before, inputs, KEY, 1, number)
+        state, _ = one_round(before, inputs, keys.moment(keys.data(KEY), 1, number))
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(inputs))
     assert traces == 1
@@ -86,7 +86,8 @@ def test_a_round_draws_from_the_keys_of_its_cycle_and_number(local, material):
         return state, {"drawn": jax.random.key_data(key)}
 
     one_round = compile_round(local._replace(one=drawn), VMAP)
-    _, metrics = one_round(*jax.tree.map(jnp.asarray, material), KEY, 2, 5)
+    moment = keys.moment(keys.data(KEY), 2, 5)
+    _, metrics = one_round(*jax.tree.map(jnp.asarray, material), moment)
     expected = jax.random.key_data(party_keys(local, KEY, 2, 5))
     assert np.array_equal(metrics["drawn"], expected)
 
@@ -94,7 +95,9 @@ def test_a_round_draws_from_the_keys_of_its_cycle_and_number(local, material):
 def results(stage, material, mapping):
     state, inputs = jax.tree.map(jnp.asarray, material)
     one_round = compile_round(stage, mapping)
-    return jax.tree.map(np.asarray, one_round(state, inputs, KEY, 1, 0))
+    return jax.tree.map(
+        np.asarray, one_round(state, inputs, keys.moment(keys.data(KEY), 1, 0))
+    )
 
 
 @pytest.fixture(scope="module")

@@ -162,7 +162,7 @@ def history(cycles: int) -> list[Passage]:
         state, inputs = stage.begin(parties, key)
         state = jax.tree.map(np.asarray, state)
         for index in range(stage.rounds):
-            state, _ = one(state, inputs, KEY, number, index)
+            state, _ = one(state, inputs, keys.moment(keys.data(KEY), number, index))
         after = stage.end(parties, state)
         passages.append(Passage(stage, number, parties, inputs, state, after))
         parties = after

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -10,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ecogen_jax import config as configs
+from ecogen_jax import keys
 from ecogen_jax.nets.functional import Net, Output, Variables
 from ecogen_jax.relay.federated.engine import Federation
 from ecogen_jax.relay.learn import Data
+from ecogen_jax.relay.messages import ClientUpdate, ServerBroadcast
 from ecogen_jax.relay.parties import Nets, Parties, Topology, initialise
 from ecogen_jax.relay.protocols.federated import federated
 from ecogen_jax.relay.settings import Evidence, Images, ReplaySettings, Route, Settings
@@ -109,6 +110,15 @@ def config(name, **changes):
     return made
 
 
+class Told(NamedTuple):
+    """What the host reads of a round, see `engine.Said`."""
+
+    metrics: dict[str, float]
+    verdicts: np.ndarray
+    down: ServerBroadcast
+    up: ClientUpdate
+
+
 class Toy(NamedTuple):
     """A federation, compiled when it is first played.
 
@@ -156,18 +166,21 @@ class Toy(NamedTuple):
           change: `change(cohort, number)`, of the devices of a round.
 
         Returns:
-          The states on the host, the one before the first round too; the metrics.
+          The states on the host, the one before the first round too; and what was told
+          of each round.
         """
-        state = self.first if state is None else state
-        state = replace(state, verdicts=self.first.verdicts)
-        states, metrics = [state], []
+        states, told = [self.first if state is None else state], []
+        state = states[0]
         for number in range(int(state.number), int(state.number) + rounds):
             cohort = change(self.stage.together.feed(number), number)
             before = jax.device_put(states[-1])
-            state, seen = self.round(before, cohort, KEY, 1, number)
+            moment = keys.moment(keys.data(KEY), 1, number)
+            state, seen, said = self.round(before, cohort, moment)
             states.append(jax.device_get(state))
-            metrics.append({name: value.item() for name, value in seen.items()})
-        return states, metrics
+            metrics = {name: value.item() for name, value in seen.items()}
+            down, up = self.stage.together.messages(number, said)
+            told.append(Told(metrics, jax.device_get(said.verdicts), down, up))
+        return states, told
 
 
 @functools.cache

@@ -160,7 +160,7 @@ def run(settings: Settings) -> dict[str, Passage]:
         begun, inputs = stage.begin(parties, keys.stream(KEY, stage.name))
         begun = jax.tree.map(np.asarray, begun)
         one = compile_round(stage, Mapping("vmap", 1))
-        state, _ = one(begun, inputs, KEY, 1, 0)
+        state, _ = one(begun, inputs, keys.moment(keys.data(KEY), 1, 0))
         after = stage.end(parties, state)
         passages[stage.name] = Passage(stage, parties, begun, inputs, state, after)
         parties = after

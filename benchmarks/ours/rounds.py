@@ -62,6 +62,7 @@ class Rounds:
     Attributes:
         stage: of the federation.
         state: between rounds.
+        said: in the last round.
         number: of the round that comes next; the federation begins anew at the end of
             its schedule.
     """
@@ -69,8 +70,10 @@ class Rounds:
     def __init__(self, stage: Stage, num_devices: int) -> None:
         assert stage.together is not None
         self.stage, self.number = stage, 0
+        self.said: PyTree = None
         self._num_devices = num_devices
         self._key = keys.root(0)
+        self._key_data = keys.data(self._key)
         mapping = Mapping("auto", num_devices)
         self._compiled = compile_round(stage, mapping)
         self._begin()
@@ -94,8 +97,8 @@ class Rounds:
 
     def run(self, inputs: PyTree) -> dict[str, Any]:
         """Runs a round on its inputs."""
-        now = (self._key, CYCLE, self.number)
-        self.state, metrics = self._compiled(self.state, inputs, *now)
+        moment = keys.moment(self._key_data, CYCLE, self.number)
+        self.state, metrics, self.said = self._compiled(self.state, inputs, moment)
         self.number += 1
         return mesh.to_host(metrics)
 
@@ -122,7 +125,7 @@ class Told(Rounds):
         inputs = self.inputs()
         stage, number = self.stage, self.number
         assert stage.together is not None
-        flops = stage.together.flops(number, self.state, inputs)
+        flops = stage.together.flops(number, self.state)
         metrics = self.run(inputs)
         diverged.check_round(
             metrics,
@@ -137,9 +140,9 @@ class Told(Rounds):
             line[f"{tier}/energy_j"] = self._joules(tier, done)
         for name, each in metrics.items():
             line[f"end/{name}_loss"] = float(each.sum()) / each.size
-        self._auditor.count(stage.together.messages(self.state))
+        self._auditor.count(stage.together.messages(number, self.said))
         place = {"cycle": CYCLE, "phase": stage.phase, "stage": stage.name}
-        lines = [line, *together.lines(stage, self.state, number + 1)]
+        lines = [line, *together.lines(stage, self.said, number + 1)]
         writer.append_metrics(self._folder, [place | each for each in lines])
 
 

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ecogen_jax import keys, mesh
+from ecogen_jax import keys, mesh, packing
 from ecogen_jax.energy import meter
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.messages import Delivery, Message
 from ecogen_jax.relay.parties import Parties
-from ecogen_jax.types import Key, PyTree
+from ecogen_jax.types import Key, Leaf, PyTree
 
 Counter = int | jax.Array
 Metrics = dict[str, jax.Array]
@@ -36,17 +36,16 @@ class Rounds(NamedTuple):
     Attributes:
       feed: `feed(number) -> inputs` of round `number`, arrays with a leading axis over
         the parties that take part; only these are copied to the JAX devices.
-      messages: the messages of the last round, given the state.
-      events: the faults of round `number`, the last one, as JSON objects, given the
-        state after it.
-      flops: FLOPs by tier of round `number`, given the state and its inputs.
+      messages: some messages of a round on the host, given its number and `said`.
+      events: the faults of a round as JSON objects, likewise.
+      flops: FLOPs by tier of round `number`, given the state.
       link_bytes: bytes up and down of round `number`, on the links of the end devices.
     """
 
     feed: Callable[[int], PyTree]
-    messages: Callable[[PyTree], list[Message]]
+    messages: Callable[[int, PyTree], list[Message]]
     events: Callable[[int, PyTree], list[dict[str, Any]]]
-    flops: Callable[[int, PyTree, PyTree], dict[str, float]]
+    flops: Callable[[int, PyTree], dict[str, float]]
     link_bytes: Callable[[int], tuple[int, int]]
 
 
@@ -75,7 +74,8 @@ class Stage(NamedTuple):
       kind: which kind of net of the end tier is trained, if it has several.
       evaluate_every: rounds from one evaluation and checkpoint to the next.
       together: set if a round is one program for all parties; `one` then takes the
-        state and the inputs of all parties, and one key.
+        state and the inputs of all parties, and one key, and also returns `said`: what
+        only the host reads.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Stage(NamedTuple):
     rounds: int
     num_parties: int
     begin: Callable[[Parties, Key], tuple[PyTree, PyTree]]
-    one: Callable[[PyTree, PyTree, Key], tuple[PyTree, Metrics]]
+    one: Callable[[PyTree, PyTree, Key], tuple[Any, ...]]
     end: Callable[[Parties, PyTree], Parties]
     trained: Callable[[PyTree], Variables]
     deliveries: Callable[[Parties], list[Delivery]]
@@ -138,14 +138,15 @@ def compile_round(stage: Stage, mapping: Mapping) -> Callable[..., Any]:
     Only the backend `loop`, for debugging, has one program per party.
 
     Returns:
-      `round(state, inputs, key, cycle, number) -> (state, metrics)`, metrics
-      `[parties, steps]`; the key is the run's, see `party_keys`.
+      `round(state, inputs, moment) -> (state, metrics)`, metrics `[parties, steps]`;
+      see `keys.moment`. If the stage is `together`, it returns `(state, metrics,
+      said)`.
     """
     if stage.together:
         # The output state has the sharding of the input, or round 2 is compiled again.
         state = mesh.everywhere(stage.num_parties, mapping.num_devices)
-        one = _with_keys(stage, stage.one)
-        return jax.jit(one, donate_argnums=0, out_shardings=(state, None))
+        one = _with_keys(stage, _unpacking(stage.one))
+        return jax.jit(one, donate_argnums=0, out_shardings=(state, None, None))
     backend = mesh.resolve(mapping.backend)
     if backend == "loop":  # for debugging: one program per party
         one = mesh.map_clients(jax.jit(stage.one), backend=backend, num_devices=1)
@@ -159,6 +160,11 @@ def compile_round(stage: Stage, mapping: Mapping) -> Callable[..., Any]:
     return jax.jit(_with_keys(stage, mapped), donate_argnums=0)
 
 
+def _unpacking(one: Callable[..., Any]) -> Callable[..., Any]:
+    """A round whose inputs may be packed."""
+    return lambda state, inputs, key: one(state, packing.unpacked(inputs), key)
+
+
 def _with_keys(stage: Stage, one: Callable[..., Any]) -> Callable[..., Any]:
     """A round that derives its own keys: another call takes as long as a small round.
 
@@ -167,10 +173,8 @@ def _with_keys(stage: Stage, one: Callable[..., Any]) -> Callable[..., Any]:
       one: `one(state, inputs, keys)`, see `party_keys`.
     """
 
-    def one_round(
-        state: PyTree, inputs: PyTree, key: Key, cycle: Counter, number: Counter
-    ) -> tuple[PyTree, Metrics]:
-        return one(state, inputs, party_keys(stage, key, cycle, number))
+    def one_round(state: PyTree, inputs: PyTree, moment: Leaf) -> tuple[Any, ...]:
+        return one(state, inputs, party_keys(stage, *keys.of_moment(moment)))
 
     return one_round
 

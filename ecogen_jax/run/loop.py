@@ -89,6 +89,7 @@ class _Run:
         self.config, self.experiment, self.folder = config, experiment, folder
         self.checkpoints, self.bars = checkpoints, bars
         self.evaluator = Evaluator(experiment)
+        self.key = keys.data(experiment.key)
         self.rounds: dict[str, Any] = {}
         self.flops: dict[str, float] = {}
         self.joules = journals.joules(experiment.rates)
@@ -114,7 +115,7 @@ class _Run:
             while journal.round < stage.rounds:
                 inputs = self._inputs(stage, inputs)
                 flops = self._flops(stage, state, inputs)
-                state, metrics = self._round(cycle, stage, state, inputs)
+                state, metrics, said = self._round(cycle, stage, state, inputs)
                 if stage.together:
                     inputs = ()  # else two cohorts' images would be in memory
                 journal.round += 1
@@ -125,7 +126,7 @@ class _Run:
                 if accuracy is not None:
                     journal.curve.append(accuracy)
                 line = self._line(stage, metrics, accuracy, flops)
-                more = self._lines_together(stage, state, scored=scored)
+                more = self._lines_together(stage, state, said, scored=scored)
                 self._append(cycle, stage, line, *more)
                 if last:
                     # Results of separate processes may differ in the last digit.
@@ -164,7 +165,7 @@ class _Run:
                 state, self.state = self.state, None
             if stage.together:
                 return together.placed(stage, state, self._num_devices), inputs
-            return self._placed(state), self._placed(inputs)
+            return mesh.place((state, inputs), num_devices=self._num_devices)
 
     def _inputs(self, stage: Stage, inputs: PyTree) -> PyTree:
         """The inputs of the next round besides the state."""
@@ -177,7 +178,7 @@ class _Run:
         """FLOPs of the next round by tier, also added to those of the stage."""
         number, journal = self.journal.round, self.journal
         if stage.together:
-            flops = stage.together.flops(number, state, inputs)
+            flops = stage.together.flops(number, state)
         else:
             if stage.name not in self.flops:
                 self.flops[stage.name] = round_flops(stage, state, inputs)
@@ -188,12 +189,13 @@ class _Run:
 
     def _round(
         self, cycle: int, stage: Stage, state: PyTree, inputs: PyTree
-    ) -> tuple[PyTree, dict[str, float]]:
+    ) -> tuple[PyTree, dict[str, float], list[PyTree]]:
         if stage.name not in self.rounds:
             self.rounds[stage.name] = compile_round(stage, self.experiment.mapping)
         with self.clock("train"), self.stage_clock("train"):
-            key, number = self.experiment.key, self.journal.round
-            state, metrics = self.rounds[stage.name](state, inputs, key, cycle, number)
+            moment = keys.moment(self.key, cycle, self.journal.round)
+            one_round = self.rounds[stage.name]
+            state, metrics, *said = one_round(state, inputs, moment)
             metrics = mesh.to_host(metrics)
         check_round(
             metrics,
@@ -203,7 +205,8 @@ class _Run:
             checkpoints=self.folder.path / "checkpoints",
         )
         # `np.mean` takes four times as long.
-        return state, {n: float(each.sum()) / each.size for n, each in metrics.items()}
+        means = {n: float(each.sum()) / each.size for n, each in metrics.items()}
+        return state, means, said
 
     def _accuracy(self, stage: Stage, state: PyTree) -> float:
         with self.clock("evaluate"):
@@ -232,14 +235,14 @@ class _Run:
         return line | losses
 
     def _lines_together(
-        self, stage: Stage, state: PyTree, *, scored: bool
+        self, stage: Stage, state: PyTree, said: list[PyTree], *, scored: bool
     ) -> list[dict[str, Any]]:
         """Further log lines of a round that is one program for many parties."""
         if not stage.together:
             return []
-        number = self.journal.round
-        self.journal.raw_samples += self.auditor.count(stage.together.messages(state))
-        lines = together.lines(stage, state, number)
+        (told,), number = said, self.journal.round
+        self.journal.raw_samples += self.auditor.of_round(stage, told, number)
+        lines = together.lines(stage, told, number)
         if scored:
             with self.clock("evaluate"):
                 parties = mesh.to_host(stage.end(self.parties, state))
@@ -391,9 +394,6 @@ class _Run:
 
     def _stage_key(self, cycle: int, stage: Stage) -> Any:
         return keys.stream(self.experiment.key, f"{stage.name}/begin", cycle)
-
-    def _placed(self, tree: PyTree) -> PyTree:
-        return mesh.place(tree, num_devices=self._num_devices)
 
     @property
     def _num_devices(self) -> int:

@@ -52,9 +52,8 @@ def _stage_flops(experiment: Experiment, stage: Stage) -> dict[str, float]:
     state, inputs = jax.eval_shape(stage.begin, parties, jax.random.key(0))
     if stage.together:
         total: dict[str, float] = {}
-        fed = stage.together.feed(0)  # all rounds have the same shapes
         for number in range(stage.rounds):
-            for tier, done in stage.together.flops(number, state, fed).items():
+            for tier, done in stage.together.flops(number, state).items():
                 total[tier] = total.get(tier, 0.0) + done
         return total
     rounds = stage.rounds * round_flops(stage, state, inputs)

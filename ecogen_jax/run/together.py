@@ -4,7 +4,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from ecogen_jax import mesh
+from ecogen_jax import mesh, packing
 from ecogen_jax.data.sources import Dataset
 from ecogen_jax.relay.messages import audit, fingerprints
 from ecogen_jax.relay.stage import Stage
@@ -29,6 +29,11 @@ class Auditor:
         size = self._dataset.test_images[0].size
         return sum(audit(each, self._real, size) for each in messages)
 
+    def of_round(self, stage: Stage, said: PyTree, number: int) -> int:
+        """The same of what was said in a round; see `lines`."""
+        assert stage.together is not None
+        return self.count(stage.together.messages(number - 1, said))
+
     @functools.cached_property
     def _real(self) -> set[bytes]:
         train = fingerprints(self._dataset.train_images)
@@ -50,19 +55,19 @@ def inputs(stage: Stage, number: int, num_devices: int) -> PyTree:
     fed = stage.together.feed(number)
     if mesh.num_shards(stage.num_parties, num_devices) == 1:
         return fed
-    return mesh.place(fed, num_devices=num_devices)
+    return mesh.place(packing.packed(fed), num_devices=num_devices)
 
 
-def lines(stage: Stage, state: PyTree, number: int) -> list[dict[str, Any]]:
+def lines(stage: Stage, said: PyTree, number: int) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl` after a round: its bytes, and its faults.
 
     Args:
       stage: whose `together` is set.
-      state: after the round.
+      said: in the round.
       number: of the round, from 1.
     """
     assert stage.together is not None
     up, down = stage.together.link_bytes(number - 1)
     sent = {"event": "round", "link/up_bytes": up, "link/down_bytes": down}
-    wrong = stage.together.events(number - 1, state)
+    wrong = stage.together.events(number - 1, said)
     return [{"round": number} | line for line in (sent, *wrong)]

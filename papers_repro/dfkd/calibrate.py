@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ecogen_jax import config as configs
-from ecogen_jax import mesh
+from ecogen_jax import keys, mesh
 from ecogen_jax.relay.stage import compile_round
 from ecogen_jax.run.build import build
 from papers_repro.dfkd.experiments import BUDGETS, LONG_S, SHORT_S, Experiment
@@ -71,7 +71,8 @@ def _round_seconds(config: configs.ConfigDict) -> Iterator[float]:
     end = None
     for number in range(_MAX_CALLS):
         start = time.process_time()  # what others use of the core is not ours
-        after = one_round(state, inputs, experiment.key, 1, number)
+        moment = keys.moment(keys.data(experiment.key), 1, number)
+        after = one_round(state, inputs, moment)
         state, _ = jax.block_until_ready(after)
         seconds = time.process_time() - start
         if end is None:  # the first call compiles

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from ecogen_jax import keys, mesh
+from ecogen_jax import keys, mesh, packing
 from ecogen_jax.relay.federated import pools, privacy, schedule
 from ecogen_jax.relay.federated.base import Arrived, Member, Method, Metrics
 from ecogen_jax.relay.federated.compression import Compression, carried
@@ -49,21 +49,30 @@ class Federation:
       own: the state that each device keeps, `[devices, ...]`.
       errors: compression errors so far, `[devices, ...]`, or ().
       number: int32 scalar, rounds done.
-      last_down: the message to one of the sampled devices in the last round, a random
-        one: for audits.
-      last_up: the message from this device.
-      verdicts: int32 `[active]`, of the sampled devices in the last round: 0 if the
-        message was accepted, else the code of the fault that the server found, see
-        `schedule`.
     """
 
     server: PyTree
     own: PyTree
     errors: PyTree
     number: Leaf
-    last_down: ServerBroadcast
-    last_up: ClientUpdate
+
+
+@struct.dataclass
+class Said:
+    """What the host reads of a round, and no other round needs.
+
+    It stays on the JAX devices on which it was made: to bring it together, they would
+    have to wait for each other.
+
+    Attributes:
+      verdicts: int32 `[active]`, of the sampled devices: 0 if the message was accepted,
+        else the code of the fault that the server found, see `schedule`.
+      messages: for audits, from each share of the devices one message down and the
+        payload and facts of one message up, `[shares, ...]`, packed.
+    """
+
     verdicts: Leaf
+    messages: packing.Packed
 
 
 @struct.dataclass
@@ -93,7 +102,7 @@ class Engine(NamedTuple):
 
     Attributes:
       init: `init(key, cohort) -> Federation`; of the cohort only shapes matter.
-      round: `round(federation, cohort, key) -> (federation, metrics)`.
+      round: `round(federation, cohort, key) -> (federation, metrics, said)`.
       one: one device's part of a round, for counting its operations.
       counted: the round on one JAX device, one end device after another, for counting:
         the operations do not depend on the mapping.
@@ -103,9 +112,9 @@ class Engine(NamedTuple):
     """
 
     init: Callable[[Key, Cohort], Federation]
-    round: Callable[[Federation, Cohort, Key], tuple[Federation, Metrics]]
+    round: Callable[[Federation, Cohort, Key], tuple[Federation, Metrics, Said]]
     one: Callable[..., Any]
-    counted: Callable[[Federation, Cohort, Key], tuple[Federation, Metrics]]
+    counted: Callable[[Federation, Cohort, Key], tuple[Federation, Metrics, Said]]
     picks: Callable[[int], bool]
 
 
@@ -159,32 +168,26 @@ def _picks(setup: _Setup, active: int) -> bool:
 
 def _init(setup: _Setup, key: Key, cohort: Cohort) -> Federation:
     method, server, own = setup.method, setup.method.init(key), setup.method.own(key)
-    member = cohort.member(0)
-    sent = method.send(server, member.edge)
     error: PyTree = ()
     if setup.compression.feeds_back:
+        member = cohort.member(0)
+        sent = method.send(server, member.edge)
         trained = jax.eval_shape(method.train, sent, own, ordered(member, key), key)
         error = jax.tree.map(jnp.zeros_like, trained.update)
-    message, *_ = jax.eval_shape(
-        functools.partial(_alone, setup), server, member, own, error, key
-    )
     return Federation(
         server=server,
         own=copies(own, setup.num_devices),
         errors=copies(error, setup.num_devices),
         number=jnp.int32(0),
-        last_down=ServerBroadcast(sent),
-        last_up=jax.tree.map(jnp.zeros_like, message),
-        verdicts=jnp.zeros_like(cohort.members.device),
     )
 
 
 def _round(
     setup: _Setup, state: Federation, cohort: Cohort, key: Key
-) -> tuple[Federation, Metrics]:
+) -> tuple[Federation, Metrics, Said]:
     members, device = _with_their_own(cohort), cohort.members.device
     before = jax.tree.map(lambda leaf: leaf[device], (state.own, state.errors))
-    (own, errors), sums, arrived = _heard_from(
+    (own, errors), verdicts, sums, arrived = _heard_from(
         setup, state, replace(cohort, members=members), before, key
     )
     server, server_metrics = _merged(setup, state.server, arrived, key)
@@ -193,19 +196,19 @@ def _round(
         (state.own, state.errors),
         (own, errors),
     )
-    following = Federation(
-        server=server,
-        own=own,
-        errors=errors,
-        number=state.number + 1,
-        last_down=ServerBroadcast(setup.method.send(state.server, members.edge[-1])),
-        last_up=_message(state.number, *sums.last),
-        verdicts=sums.verdicts.astype(jnp.int32),
-    )
+    following = Federation(server, own, errors, state.number + 1)
+    down = ServerBroadcast(setup.method.send(state.server, members.edge[-1]))
+    said = Said(verdicts, _overheard(down, sums.last))
     # If every device diverged, 0 / 0 gives NaN, which reports the divergence.
     means = jax.tree.map(lambda total: total / sums.counted, sums.metrics)
     means |= jax.tree.map(jnp.mean, server_metrics)
-    return following, {name: each.reshape(1, 1) for name, each in means.items()}
+    metrics = {name: each.reshape(1, 1) for name, each in means.items()}
+    return following, metrics, said
+
+
+def _overheard(down: ServerBroadcast, up: PyTree) -> packing.Packed:
+    shares = next((len(leaf) for leaf in jax.tree.leaves(up)), 1)
+    return packing.packed((copies(down, shares), up))
 
 
 def _alone(
@@ -224,43 +227,39 @@ def _one(
         payload, error = carried(compression, trained.update, error)
     else:
         payload = compression.encode(trained.update)
-    message = _message(member.number, payload, trained.facts)
-    return message, trained.own, error, trained.metrics
-
-
-def _message(number: Leaf, payload: PyTree, facts: PyTree) -> ClientUpdate:
     size = sum(leaf.size for leaf in jax.tree.leaves(payload))
-    return ClientUpdate(number, jnp.int32(size), payload, facts)
+    message = ClientUpdate(member.number, jnp.int32(size), payload, trained.facts)
+    return message, trained.own, error, trained.metrics
 
 
 def _heard_from(
     setup: _Setup, state: Federation, cohort: Cohort, before: PyTree, key: Key
-) -> tuple[PyTree, Sums, Arrived]:
-    """The round on every device: what it keeps, and what the server gets."""
+) -> tuple[PyTree, Leaf, Sums, Arrived]:
+    """The round on every device: what it keeps, its verdict, what the server gets."""
     # A device's key depends on its number, not on the other sampled devices.
     numbers = cohort.members.device
     each_key = jax.vmap(lambda i: keys.stream(key, "device", i))(numbers)
     members = jax.vmap(ordered)(cohort.members, each_key)
-    places = jnp.arange(numbers.shape[0], dtype=jnp.int32)
-    own = (places, members, cohort.fault, *before, each_key)
+    own = (members, cohort.fault, *before, each_key)
     common = (state.server, state.number, _images(cohort))
     each, count = functools.partial(_told, setup), setup.pools
     _, said, one = jax.eval_shape(each, *common, *one_party(own))
 
     def told(*arguments: PyTree) -> tuple[PyTree, PyTree]:
         kept, said, one = each(*arguments)
-        return (kept, () if count else one), (said, one if count else ())
+        alone = (kept, said.verdict, () if count else one)
+        return alone, (said, one if count else ())
 
-    (kept, arrived), sums = mesh.fold_clients(
+    (kept, verdicts, arrived), sums = mesh.fold_clients(
         told,
-        mesh.Fold(nobody(said, one, len(places), count), added),
+        mesh.Fold(nobody(said, one, count), added),
         backend=setup.mapping.backend,
         num_devices=setup.mapping.num_devices,
         chunk=setup.mapping.chunk,
         shared=common,
     )(*own)
     whole = of_all_shares(sums)
-    return kept, whole, pools.means(whole.pools) if count else arrived
+    return kept, verdicts, whole, pools.means(whole.pools) if count else arrived
 
 
 def _told(
@@ -268,7 +267,6 @@ def _told(
     server: PyTree,
     number: jax.Array,
     images: Leaf,
-    place: jax.Array,
     member: Member,
     fault: jax.Array,
     own: PyTree,
@@ -293,7 +291,7 @@ def _told(
     weight = jnp.where(taken, size, 0.0)
     return (
         chosen(taken, tuple(after), (own, error)),
-        Heard(place, verdict, (message.payload, message.facts), metrics),
+        Heard(verdict, (message.payload, message.facts), metrics),
         Arrived(member.device, member.edge, update, arrived.facts, weight),
     )
 

@@ -2,7 +2,8 @@
 
 Each JAX device adds up its share of the cohort; then one all-reduce adds up the shares.
 There is only one such exchange, because simulated devices wait for each other longer
-than a round of small nets takes.
+than a round of small nets takes. What only the host reads, the last message of each
+share, stays where it is.
 """
 
 from dataclasses import replace
@@ -14,7 +15,6 @@ from flax import struct
 from ecogen_jax import mesh
 from ecogen_jax.relay.federated import pools, schedule
 from ecogen_jax.relay.federated.base import Arrived
-from ecogen_jax.relay.federated.trees import over
 from ecogen_jax.types import Leaf, PyTree
 
 
@@ -23,13 +23,11 @@ class Heard:
     """What the round reports of a device, besides its part of the server's update.
 
     Attributes:
-      place: int32, of the device in the cohort.
       verdict: int32, `schedule.OK` or why its message was refused.
       message: payload and facts, as they were sent.
       metrics: `[steps]` each.
     """
 
-    place: Leaf
     verdict: Leaf
     message: tuple[PyTree, PyTree]
     metrics: PyTree
@@ -40,33 +38,28 @@ class Sums:
     """The same of many devices.
 
     Attributes:
-      last: the message of the device in the last place.
-      verdicts: float32 `[active]`, each device's at its place, and 0 elsewhere; floats,
-        so that they can be part of the same sum.
+      last: the message of the last of them.
       metrics: sums of the means over steps, over the devices that count.
       counted: float32, how many count.
       pools: `pools.Pools`; () where the server keeps every message.
     """
 
     last: tuple[PyTree, PyTree]
-    verdicts: Leaf
     metrics: PyTree
     counted: Leaf
     pools: PyTree
 
 
-def nobody(heard: Heard, one: Arrived, active: int, count: int) -> Sums:
+def nobody(heard: Heard, one: Arrived, count: int) -> Sums:
     """Sums over no device.
 
     Args:
       heard: of a device, or its shapes.
       one: the message of a device, or its shapes.
-      active: devices in the cohort.
       count: of pools.
     """
     return Sums(
         last=heard.message,
-        verdicts=jnp.zeros(active),
         metrics={name: jnp.zeros(()) for name in heard.metrics},
         counted=jnp.zeros(()),
         pools=pools.empty(one, count) if count else (),
@@ -88,7 +81,6 @@ def added(sums: Sums, value: tuple[Heard, PyTree]) -> Sums:
     counts = (heard.verdict == schedule.OK) | finite.all()
     return Sums(
         last=heard.message,
-        verdicts=sums.verdicts.at[heard.place].set(heard.verdict.astype(jnp.float32)),
         metrics=jax.tree.map(
             lambda total, each: total + jnp.where(counts, jnp.mean(each), 0.0),
             sums.metrics,
@@ -100,11 +92,11 @@ def added(sums: Sums, value: tuple[Heard, PyTree]) -> Sums:
 
 
 def of_all_shares(sums: Sums) -> Sums:
-    """The sums over all devices, from those of the shares, `[shares, ...]`."""
+    """The sums over all devices, from those of the shares, `[shares, ...]`.
 
-    def of_the_last(leaf: jax.Array) -> jax.Array:
-        # An index would gather all shares on all devices.
-        last = jnp.arange(leaf.shape[0]) == leaf.shape[0] - 1
-        return jnp.where(over(last, leaf), leaf, jnp.zeros_like(leaf))
-
-    return mesh.added_up(replace(sums, last=jax.tree.map(of_the_last, sums.last)))
+    Returns:
+      `last` is still `[shares, ...]`.
+    """
+    parts = (sums.metrics, sums.counted, sums.pools)
+    metrics, counted, whole = mesh.added_up(parts)
+    return replace(sums, metrics=metrics, counted=counted, pools=whole)

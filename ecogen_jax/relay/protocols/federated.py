@@ -18,16 +18,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ecogen_jax import mesh, packing
 from ecogen_jax.data.partition import Held
 from ecogen_jax.energy import meter
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.federated import schedule
 from ecogen_jax.relay.federated.base import Member
-from ecogen_jax.relay.federated.engine import Cohort, Federation
+from ecogen_jax.relay.federated.engine import Cohort, Federation, Said
 from ecogen_jax.relay.learn import Data
 from ecogen_jax.relay.messages import (
     ClientUpdate,
     Delivery,
+    Message,
     ServerBroadcast,
     num_bytes,
 )
@@ -37,7 +39,7 @@ from ecogen_jax.relay.stage import Rounds, Stage, one_party
 from ecogen_jax.types import Key, Leaf, PyTree
 
 Feed = Callable[[int], Cohort]
-Flops = Callable[[int, Federation, Cohort], dict[str, float]]
+Flops = Callable[[int, Federation], dict[str, float]]
 LinkBytes = Callable[[int], tuple[int, int]]
 
 
@@ -105,9 +107,9 @@ def federated(settings: Settings) -> tuple[list[Stage], list[Stage]]:
             evaluate_every=own.evaluate_every,
             together=Rounds(
                 feed=feed,
-                messages=lambda state: [state.last_down, state.last_up],
+                messages=functools.partial(_messages, shapes),
                 events=functools.partial(_events, own),
-                flops=_flops(own),
+                flops=_flops(own, feed),
                 link_bytes=_link_bytes(own, shapes),
             ),
         )
@@ -185,13 +187,23 @@ def _everybody(settings: Settings, held: Held, counts: np.ndarray) -> Member:
 
 
 def _shapes(own: FederatedSettings, feed: Feed) -> Shapes:
-    state = jax.eval_shape(own.engine.init, jax.random.key(0), feed(0))
+    key, cohort = jax.random.key(0), feed(0)
+    state = jax.eval_shape(own.engine.init, key, cohort)
+    member, kept = _first(state, cohort)
+    down = jax.eval_shape(own.method.send, state.server, member.edge)
+    up, *_ = jax.eval_shape(own.engine.one, state.server, member, *kept, key)
     report, visits = None, own.method.visits
     if visits is not None:
         number = jax.ShapeDtypeStruct((), jnp.int32)
         update, facts = jax.eval_shape(visits.report, state.server)
         report = ClientUpdate(number, number, update, facts)
-    return Shapes(state.last_down, state.last_up, report)
+    return Shapes(ServerBroadcast(down), up, report)
+
+
+def _first(state: Federation, cohort: Cohort) -> tuple[Member, PyTree]:
+    """The first device of a round and the state that it keeps, as shapes."""
+    member = jax.eval_shape(lambda each: each.member(0), cohort)
+    return member, one_party((state.own, state.errors))
 
 
 def _blank(shapes: PyTree) -> PyTree:
@@ -232,11 +244,20 @@ def _link_bytes(own: FederatedSettings, shapes: Shapes) -> LinkBytes:
     return link_bytes
 
 
-def _events(
-    own: FederatedSettings, number: int, state: Federation
-) -> list[dict[str, object]]:
-    """One line for each message that was refused in round `number`, the last one."""
-    devices, verdicts = own.plan.active[number], np.asarray(state.verdicts)
+def _messages(shapes: Shapes, number: int, said: Said) -> list[Message]:
+    """One message down and one up, `[1, ...]`, of the devices of this process.
+
+    The round does not say the number and the size of the latter, which are known.
+    """
+    down, (payload, facts) = packing.unpacked(mesh.of_last_share(said.messages))
+    size = sum(leaf.size for leaf in jax.tree.leaves(shapes.up.payload))
+    said_number, said_size = np.array([[number], [size]], np.int32)
+    return [down, ClientUpdate(said_number, said_size, payload, facts)]
+
+
+def _events(own: FederatedSettings, number: int, said: Said) -> list[dict[str, object]]:
+    """One line for each message that was refused in a round."""
+    devices, verdicts = own.plan.active[number], mesh.to_host(said.verdicts)
     return [
         {
             "event": "fault",
@@ -247,13 +268,13 @@ def _events(
     ]
 
 
-def _flops(own: FederatedSettings) -> Flops:
-    """Makes `flops(number, state, cohort)`, by tier; programs are counted once."""
+def _flops(own: FederatedSettings, feed: Feed) -> Flops:
+    """Makes `flops(number, state)`, by tier; programs are counted once."""
     counted: dict[str, float] = {}
 
-    def flops(number: int, state: Federation, cohort: Cohort) -> dict[str, float]:
+    def flops(number: int, state: Federation) -> dict[str, float]:
         if not counted:
-            counted.update(_counted(own, state, cohort))
+            counted.update(_counted(own, state, feed(number)))
         shares = float(own.plan.steps_share[number].sum())
         found = counted | {"end": counted["end"] * shares}
         visits = own.method.visits
@@ -272,9 +293,7 @@ def _counted(
     For edges that do their own averaging, the cloud's part is that of a round in which
     it averages the edges.
     """
-    first = jax.eval_shape(lambda each: each.member(0), cohort)
-    kept = one_party((state.own, state.errors))
-    key = jax.random.key(0)
+    (first, kept), key = _first(state, cohort), jax.random.key(0)
     one = meter.cost(own.engine.one, state.server, first, *kept, key).flops
     whole = meter.cost(own.engine.counted, state, cohort, key).flops
     above = whole - one * cohort.fault.shape[0]

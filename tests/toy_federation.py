@@ -178,7 +178,7 @@ class Toy(NamedTuple):
             state, seen, said = self.round(before, cohort, moment)
             states.append(jax.device_get(state))
             metrics = {name: value.item() for name, value in seen.items()}
-            down, up = self.stage.together.messages(number, said)
+            down, up = self.stage.together.messages(number, state, said)
             told.append(Told(metrics, jax.device_get(said.verdicts), down, up))
         return states, told
 

@@ -140,7 +140,7 @@ class Told(Rounds):
             line[f"{tier}/energy_j"] = self._joules(tier, done)
         for name, each in metrics.items():
             line[f"end/{name}_loss"] = float(each.sum()) / each.size
-        self._auditor.count(stage.together.messages(number, self.said))
+        self._auditor.of_round(stage, number + 1, self.state, self.said)
         place = {"cycle": CYCLE, "phase": stage.phase, "stage": stage.name}
         lines = [line, *together.lines(stage, self.said, number + 1)]
         writer.append_metrics(self._folder, [place | each for each in lines])

@@ -36,14 +36,15 @@ class Rounds(NamedTuple):
     Attributes:
       feed: `feed(number) -> inputs` of round `number`, arrays with a leading axis over
         the parties that take part; only these are copied to the JAX devices.
-      messages: some messages of a round on the host, given its number and `said`.
-      events: the faults of a round as JSON objects, likewise.
+      messages: some messages on the host, given the number of a round, the state
+        after it and `said`.
+      events: the faults of a round as JSON objects, given its number and `said`.
       flops: FLOPs by tier of round `number`, given the state.
       link_bytes: bytes up and down of round `number`, on the links of the end devices.
     """
 
     feed: Callable[[int], PyTree]
-    messages: Callable[[int, PyTree], list[Message]]
+    messages: Callable[[int, PyTree, PyTree], list[Message]]
     events: Callable[[int, PyTree], list[dict[str, Any]]]
     flops: Callable[[int, PyTree], dict[str, float]]
     link_bytes: Callable[[int], tuple[int, int]]

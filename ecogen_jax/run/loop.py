@@ -194,8 +194,7 @@ class _Run:
             self.rounds[stage.name] = compile_round(stage, self.experiment.mapping)
         with self.clock("train"), self.stage_clock("train"):
             moment = keys.moment(self.key, cycle, self.journal.round)
-            one_round = self.rounds[stage.name]
-            state, metrics, *said = one_round(state, inputs, moment)
+            state, metrics, *said = self.rounds[stage.name](state, inputs, moment)
             metrics = mesh.to_host(metrics)
         check_round(
             metrics,
@@ -241,7 +240,8 @@ class _Run:
         if not stage.together:
             return []
         (told,), number = said, self.journal.round
-        self.journal.raw_samples += self.auditor.of_round(stage, told, number)
+        found = self.auditor.of_round(stage, number, state, told)
+        self.journal.raw_samples += found
         lines = together.lines(stage, told, number)
         if scored:
             with self.clock("evaluate"):

@@ -29,10 +29,10 @@ class Auditor:
         size = self._dataset.test_images[0].size
         return sum(audit(each, self._real, size) for each in messages)
 
-    def of_round(self, stage: Stage, said: PyTree, number: int) -> int:
-        """The same of what was said in a round; see `lines`."""
+    def of_round(self, stage: Stage, number: int, state: PyTree, said: PyTree) -> int:
+        """The same in the messages of a round, numbered from 1."""
         assert stage.together is not None
-        return self.count(stage.together.messages(number - 1, said))
+        return self.count(stage.together.messages(number - 1, state, said))
 
     @functools.cached_property
     def _real(self) -> set[bytes]:

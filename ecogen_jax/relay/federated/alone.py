@@ -4,8 +4,6 @@ The lower reference of every comparison. The upper one, training on all images i
 place, is the same method with a single device that holds all images.
 """
 
-import jax
-
 from ecogen_jax import keys
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.federated.base import (
@@ -17,7 +15,7 @@ from ecogen_jax.relay.federated.base import (
     Trained,
 )
 from ecogen_jax.relay.federated.local import local_training
-from ecogen_jax.types import Key
+from ecogen_jax.types import Key, Leaf
 
 
 def alone(task: Task) -> Method:
@@ -27,7 +25,7 @@ def alone(task: Task) -> Method:
     def init(key: Key) -> Variables:
         return task.net.init(keys.stream(key, "net"))
 
-    def send(server: Variables, edge: jax.Array) -> tuple[()]:
+    def send(server: Variables, edge: Leaf) -> tuple[()]:
         del server, edge
         return ()
 

@@ -152,7 +152,7 @@ class Method(NamedTuple):
 
     init: Callable[[Key], PyTree]
     own: Callable[[Key], PyTree]
-    send: Callable[[PyTree, jax.Array], PyTree]
+    send: Callable[[PyTree, Leaf], PyTree]
     train: Callable[[PyTree, PyTree, Member, Key], Trained]
     merge: Callable[[PyTree, Arrived, Key], tuple[PyTree, Metrics]]
     cloud: Callable[[PyTree], Variables]

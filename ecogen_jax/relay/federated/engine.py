@@ -35,7 +35,7 @@ from ecogen_jax.relay.federated.heard import (
 from ecogen_jax.relay.federated.local import ordered
 from ecogen_jax.relay.federated.trees import chosen, copies
 from ecogen_jax.relay.learn import Data
-from ecogen_jax.relay.messages import ClientUpdate, ServerBroadcast, all_finite
+from ecogen_jax.relay.messages import ClientUpdate, all_finite
 from ecogen_jax.relay.stage import Mapping, one_party
 from ecogen_jax.types import Key, Leaf, PyTree
 
@@ -67,8 +67,8 @@ class Said:
     Attributes:
       verdicts: int32 `[active]`, of the sampled devices: 0 if the message was accepted,
         else the code of the fault that the server found, see `schedule`.
-      messages: for audits, from each share of the devices one message down and the
-        payload and facts of one message up, `[shares, ...]`, packed.
+      messages: payload and facts of the last message of each share of the devices,
+        `[shares, ...]`, packed: for audits.
     """
 
     verdicts: Leaf
@@ -197,18 +197,11 @@ def _round(
         (own, errors),
     )
     following = Federation(server, own, errors, state.number + 1)
-    down = ServerBroadcast(setup.method.send(state.server, members.edge[-1]))
-    said = Said(verdicts, _overheard(down, sums.last))
     # If every device diverged, 0 / 0 gives NaN, which reports the divergence.
     means = jax.tree.map(lambda total: total / sums.counted, sums.metrics)
     means |= jax.tree.map(jnp.mean, server_metrics)
     metrics = {name: each.reshape(1, 1) for name, each in means.items()}
-    return following, metrics, said
-
-
-def _overheard(down: ServerBroadcast, up: PyTree) -> packing.Packed:
-    shares = next((len(leaf) for leaf in jax.tree.leaves(up)), 1)
-    return packing.packed((copies(down, shares), up))
+    return following, metrics, Said(verdicts, packing.packed(sums.last))
 
 
 def _alone(

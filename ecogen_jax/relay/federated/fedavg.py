@@ -58,7 +58,7 @@ def averaging(task: Task, train: LocalTraining) -> Method:
         # All devices start from the same net, so that averages are meaningful.
         return part.kept(task.net.init(keys.stream(key, "net")))
 
-    def send(server: Server, edge: jax.Array) -> Variables:
+    def send(server: Server, edge: Leaf) -> Variables:
         del edge
         return part.shared(server.variables)
 

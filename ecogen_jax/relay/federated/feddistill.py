@@ -77,7 +77,7 @@ def feddistill(task: Task) -> Method:
         blank = ByClass(jnp.zeros((classes, classes)), jnp.zeros(classes))
         return Server(plain.init(key), blank)
 
-    def send(server: Server, edge: jax.Array) -> ByClass:
+    def send(server: Server, edge: Leaf) -> ByClass:
         del edge
         return server.known
 

@@ -98,7 +98,7 @@ def fedgen(task: Task) -> Method:
         extra = Learner(generator, tx.init(generator.params))
         return replace(plain.init(key), extra=extra)
 
-    def send(server: Server, edge: jax.Array) -> Sent:
+    def send(server: Server, edge: Leaf) -> Sent:
         return Sent(plain.send(server, edge), server.extra.generator)
 
     def device_train(received: Sent, own: Kept, member: Member, key: Key) -> Trained:

@@ -59,10 +59,10 @@ def hierarchical(task: Task) -> Method:
             number=jnp.int32(0),
         )
 
-    def of_edge(server: Tiers, edge: jax.Array) -> Server:
+    def of_edge(server: Tiers, edge: Leaf) -> Server:
         return jax.tree.map(lambda leaf: leaf[edge], server.edges)
 
-    def send(server: Tiers, edge: jax.Array) -> Variables:
+    def send(server: Tiers, edge: Leaf) -> Variables:
         return part.shared(of_edge(server, edge).variables)
 
     def merge(server: Tiers, arrived: Arrived, key: Key) -> tuple[Tiers, Metrics]:

@@ -111,7 +111,7 @@ def relay_rounds(task: Task) -> Method:
         memory = Memory(server.extra, changes, server.variables, jnp.int32(0))
         return replace(server, extra=memory)
 
-    def send(server: Server, edge: jax.Array) -> Sent:
+    def send(server: Server, edge: Leaf) -> Sent:
         return Sent(plain.send(bare(server), edge), part.shared(served(server)))
 
     def merge(server: Server, arrived: Arrived, key: Key) -> tuple[Server, Metrics]:

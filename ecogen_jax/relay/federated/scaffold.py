@@ -65,7 +65,7 @@ def scaffold(task: Task) -> Method:
     def own(key: Key) -> Own:
         return Own(plain.own(key), zeros(key))
 
-    def send(server: Server, edge: jax.Array) -> Sent:
+    def send(server: Server, edge: Leaf) -> Sent:
         return Sent(plain.send(server, edge), server.extra)
 
     def device_train(received: Sent, own: Own, member: Member, key: Key) -> Trained:

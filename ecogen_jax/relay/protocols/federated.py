@@ -107,7 +107,7 @@ def federated(settings: Settings) -> tuple[list[Stage], list[Stage]]:
             evaluate_every=own.evaluate_every,
             together=Rounds(
                 feed=feed,
-                messages=functools.partial(_messages, shapes),
+                messages=functools.partial(_messages, own, shapes),
                 events=functools.partial(_events, own),
                 flops=_flops(own, feed),
                 link_bytes=_link_bytes(own, shapes),
@@ -244,15 +244,30 @@ def _link_bytes(own: FederatedSettings, shapes: Shapes) -> LinkBytes:
     return link_bytes
 
 
-def _messages(shapes: Shapes, number: int, said: Said) -> list[Message]:
-    """One message down and one up, `[1, ...]`, of the devices of this process.
+def _messages(
+    own: FederatedSettings,
+    shapes: Shapes,
+    number: int,
+    state: Federation,
+    said: Said,
+) -> list[Message]:
+    """A message down after a round, and one up from a device of this process.
 
-    The round does not say the number and the size of the latter, which are known.
+    The first message down, of nets that have never been trained, is not among them. Of
+    the one up, the round does not say the number and the size, which are known.
     """
-    down, (payload, facts) = packing.unpacked(mesh.of_last_share(said.messages))
+    edge = own.plan.edge[number][-1]
+    down = ServerBroadcast(mesh.to_host(own.method.send(state.server, edge)))
+    last = packing.unpacked(mesh.of_last_share(said.messages))
     size = sum(leaf.size for leaf in jax.tree.leaves(shapes.up.payload))
-    said_number, said_size = np.array([[number], [size]], np.int32)
-    return [down, ClientUpdate(said_number, said_size, payload, facts)]
+    return [
+        down,
+        ClientUpdate(
+            np.int32(number),
+            np.int32(size),
+            *jax.tree.map(lambda leaf: leaf[0], last),
+        ),
+    ]
 
 
 def _events(own: FederatedSettings, number: int, said: Said) -> list[dict[str, object]]:

@@ -365,6 +365,10 @@ def _replace(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
+_PRINTED = ("papers_repro/*/tables/*", "benchmarks/results/*")
+"""Results that commands print from runs; no run depends on them."""
+
+
 def _git(*arguments: str) -> str | None:
     """Runs git on the source tree; None where git or the checkout is missing."""
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
@@ -378,11 +382,14 @@ def _git(*arguments: str) -> str | None:
 def git_state() -> tuple[str | None, bool | None]:
     """The commit of the source, and whether anything in the checkout differs from it.
 
-    A file that git neither has nor ignores differs too. Both are None where the source
-    is not a checkout.
+    A file that git neither has nor ignores differs too; `_PRINTED` may differ. Both are
+    None where the source is not a checkout.
     """
     # An installed copy may be inside another checkout, whose commit is not that of
     # this code.
     if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None, None
-    return _git("rev-parse", "HEAD"), bool(_git("status", "--porcelain"))
+    ours = (":/", *(f":(top,exclude){path}" for path in _PRINTED))
+    return _git("rev-parse", "HEAD"), bool(
+        _git("status", "-uall", "--porcelain", "--", *ours)
+    )

@@ -110,6 +110,13 @@ def from_main(tree: PyTree) -> PyTree:
     return multihost_utils.broadcast_one_to_all(tree)
 
 
+def largest(number: int) -> int:
+    """The largest of the numbers of all processes."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.process_allgather(np.int32(number)).max())
+
+
 def text_from_main(text: str) -> str:
     """The text of process 0 in all processes; the text of the others is ignored."""
     told = np.frombuffer(text.encode(), np.uint8)

@@ -28,7 +28,7 @@ def root(seed: int) -> Key:
 
 
 def data(key: Key) -> np.ndarray:
-    """The numbers of a key on the host, uint32 `[2]`."""
+    """The numbers of a key on the host, uint32; two of them for JAX's default keys."""
     return np.asarray(jax.random.key_data(key))
 
 
@@ -39,12 +39,12 @@ def moment(key: np.ndarray, cycle: int, number: int) -> np.ndarray:
     JAX device.
 
     Args:
-      key: its `data`.
+      key: the run's, as `data` gives it.
       cycle: its number.
-      number: of the round.
+      number: of the round, from 0.
 
     Returns:
-      uint32 `[4]`, see `of_moment`.
+      uint32, one after the other, see `of_moment`.
     """
     return np.array([*key, cycle, number], np.uint32)
 
@@ -52,8 +52,8 @@ def moment(key: np.ndarray, cycle: int, number: int) -> np.ndarray:
 def of_moment(moment: Leaf) -> tuple[Key, Array, Array]:
     """The key, the cycle and the round of a `moment`, the latter two as int32."""
     numbers = jnp.asarray(moment)
-    cycle, number = numbers[2:].astype(jnp.int32)
-    return jax.random.wrap_key_data(numbers[:2]), cycle, number
+    cycle, number = numbers[-2:].astype(jnp.int32)
+    return jax.random.wrap_key_data(numbers[:-2]), cycle, number
 
 
 def stream(key: Key, name: str, *indices: int | Array) -> Key:

@@ -167,16 +167,21 @@ def to_host(tree: PyTree) -> PyTree:
 
 
 def of_last_share(tree: PyTree) -> PyTree:
-    """Copies the last entry of arrays `[shares, ...]` to the host.
+    """Copies the last entry of this process to the host, without any exchange.
 
-    It is the last of this process. Unlike for whole arrays, nothing is exchanged.
+    Args:
+      tree: arrays `[shares, ...]`, split over JAX devices by shares, if at all.
 
     Returns:
       Leaves `[1, ...]`.
     """
-    return jax.tree.map(
-        lambda leaf: np.asarray(leaf.addressable_shards[-1].data)[-1:], tree
-    )
+
+    def last(leaf: jax.Array) -> np.ndarray:
+        shard = leaf.addressable_shards[-1].data
+        assert shard.shape[1:] == leaf.shape[1:], leaf.sharding
+        return np.asarray(shard)[-1:]
+
+    return jax.tree.map(last, tree)
 
 
 def everywhere(num_clients: int, num_devices: int) -> NamedSharding:

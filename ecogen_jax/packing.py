@@ -26,12 +26,12 @@ _BITS = {1: "uint8", 2: "uint16", 4: "uint32"}
 )
 @dataclass(frozen=True)
 class Packed:
-    """The arrays of a tree side by side, one row per client.
+    """The arrays of a tree side by side, one row per entry of their leading axis.
 
     Attributes:
-      arrays: the bits of the numbers, `[clients, values]`, by dtype: one array for all
-        numbers of the same number of bytes.
-      shapes: of each leaf, without the axis of the clients, and its dtype.
+      arrays: the bits of the numbers, `[rows, values]`, by the unsigned dtype of their
+        size: one array for all numbers of the same number of bytes.
+      shapes: of each leaf, without its leading axis, and its dtype.
       structure: of the tree.
     """
 
@@ -41,9 +41,13 @@ class Packed:
 
 
 def packed(tree: PyTree) -> Packed:
-    """Packs arrays `[clients, ...]` of numbers of up to four bytes.
+    """Packs arrays `[rows, ...]` of numbers of up to four bytes; no truth values.
 
-    Arrays of the host stay there, and the only one of its size is not copied.
+    Arrays of the host stay there. An array is not copied if no other has numbers of as
+    many bytes.
+
+    Raises:
+      KeyError: a number has more bytes.
     """
     leaves, structure = jax.tree.flatten(tree)
     rows: dict[str, list[Leaf]] = {}

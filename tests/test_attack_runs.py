@@ -55,7 +55,7 @@ def heard(played):
 def test_the_message_is_the_one_that_was_sent(played, heard):
     begun, said = played
     assert [one.device for one in heard] == begun.plan.active[1].tolist()
-    shown_device = heard[1 % len(heard)]  # the engine keeps one message a round
+    shown_device = heard[1 % len(heard)]  # the engine keeps the last message
     payload, _ = packing.unpacked(mesh.of_last_share(said.messages))
     sent = jax.tree.map(
         lambda values, scale: np.float32(values) * scale, payload.values, payload.scales

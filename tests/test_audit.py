@@ -1,6 +1,7 @@
 """No raw image crosses a link: every delivery of a finished run, and a smuggler."""
 
 import json
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -8,8 +9,11 @@ import pytest
 
 import ecogen_jax
 from ecogen_jax import config as configs
+from ecogen_jax import keys, packing
 from ecogen_jax.data import sources
+from ecogen_jax.data.sources import Dataset
 from ecogen_jax.nets.functional import Variables
+from ecogen_jax.relay.federated.engine import Said
 from ecogen_jax.relay.messages import (
     MESSAGE_TYPES,
     Delivery,
@@ -20,8 +24,12 @@ from ecogen_jax.relay.messages import (
 from ecogen_jax.relay.protocols import PROTOCOLS, relay_cycle
 from ecogen_jax.run.build import build
 from ecogen_jax.run.loop import run
+from ecogen_jax.run.together import Auditor
+from tests.toy_federation import CLASSES, KEY, mixed, toy
 
 IMAGE_SIZE = 28 * 28
+SECRET = mixed().images[0, 0]
+"""A real image of a toy federation, which a smuggler hides in a net."""
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +125,34 @@ def test_a_run_refuses_to_send_what_is_no_message(monkeypatch, tmp_path):
         run(small(tmp_path))
     (path,) = (tmp_path / "quickstart_smoke").iterdir()
     assert not (path / "summary.json").exists()
+
+
+@pytest.fixture(scope="module")
+def auditor():
+    image, labels = SECRET[None], np.zeros(1, np.int32)
+    return Auditor(Dataset("toy", image, labels, image, labels, CLASSES, True, "none"))
+
+
+def smuggled(net):
+    """The net of the toy, with an image scaled to [0, 1] among its weights."""
+
+    def leaf(values):
+        kernel = np.array(values)
+        if values.size % SECRET.size == 0:
+            kernel.reshape(-1)[-SECRET.size :] = SECRET.reshape(-1) / np.float32(255)
+        return kernel
+
+    return jax.tree.map(leaf, net)
+
+
+@pytest.mark.parametrize("backend", ["vmap", "shard_map"])
+def test_messages_of_a_federation_are_searched_both_ways(auditor, backend):
+    played = toy("fedavg", backend=backend, num_devices=2)
+    cohort, moment = played.stage.together.feed(0), keys.moment(keys.data(KEY), 1, 0)
+    state, _, said = played.round(jax.device_put(played.first), cohort, moment)
+    assert auditor.of_round(played.stage, 1, state, said) == 0
+    bad = replace(state, server=smuggled(state.server))
+    assert auditor.of_round(played.stage, 1, bad, said) == 1
+    (payload, facts) = packing.unpacked(jax.device_get(said.messages))
+    sent = jax.device_put(packing.packed((smuggled(payload), facts)))
+    assert auditor.of_round(played.stage, 1, state, Said(said.verdicts, sent)) == 1

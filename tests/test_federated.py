@@ -38,8 +38,6 @@ METHODS = sorted(set(FEDERATED) - {"feddf", "fedftg", *ROUNDS})
 STATISTICS = {"fedgen": {"norm": True, "statistics": "own"}}
 """Methods that are tried with BatchNorm, whose statistics stay on the device."""
 
-MOMENT = keys.moment(keys.data(keys.root(0)), 1, 0)
-
 FAULTY = 2
 """Place of the faulty device in the cohort."""
 
@@ -97,7 +95,8 @@ def test_the_devices_of_the_machine_meet_once_in_a_round():
     split = of("fedavg", backend="shard_map", num_devices=2)
     state = mesh.replicate(split.first, num_clients=len(ACTIVE), num_devices=2)
     cohort = mesh.place(split.stage.together.feed(0), num_devices=2)
-    lowered = split.round.lower(state, cohort, MOMENT)
+    moment = keys.moment(keys.data(keys.root(0)), 1, 0)
+    lowered = split.round.lower(state, cohort, moment)
     assert exchanges(lowered.compile()) == 1
 
 
@@ -116,7 +115,8 @@ def test_the_state_is_donated_and_stays_where_it_was_put():
     for number in range(2):
         cohort = mesh.place(played.stage.together.feed(number), num_devices=2)
         before = state
-        state, *_ = played.round(before, cohort, MOMENT)
+        moment = keys.moment(keys.data(keys.root(0)), 1, number)
+        state, *_ = played.round(before, cohort, moment)
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
         assert {leaf.sharding for leaf in jax.tree.leaves(state)} == places
         compiled.append(played.round._cache_size())

@@ -226,9 +226,10 @@ def test_git_state_of_the_source(tmp_path, monkeypatch):
     extra.write_text("")
     assert writer.git_state() == (commit, True)
     extra.unlink()
-    table = tmp_path / "papers_repro" / "one" / "tables" / "C1.csv"
-    table.parent.mkdir(parents=True)
-    table.write_text("")  # a reproduction printed it
+    for printed in ("papers_repro/one/tables/C1.csv", "benchmarks/results/S1.md"):
+        table = tmp_path / printed
+        table.parent.mkdir(parents=True)
+        table.write_text("")
     assert writer.git_state() == (commit, False)
     source.write_text("changed")
     assert writer.git_state() == (commit, True)

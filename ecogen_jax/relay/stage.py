@@ -36,8 +36,8 @@ class Rounds(NamedTuple):
     Attributes:
       feed: `feed(number) -> inputs` of round `number`, arrays with a leading axis over
         the parties that take part; only these are copied to the JAX devices.
-      messages: some messages on the host, given the number of a round, the state
-        after it and `said`.
+      messages: what the server would send next and one message that it got, given the
+        number of a round, from 0, the state after it and `said`.
       events: the faults of a round as JSON objects, given its number and `said`.
       flops: FLOPs by tier of round `number`, given the state.
       link_bytes: bytes up and down of round `number`, on the links of the end devices.
@@ -64,7 +64,8 @@ class Stage(NamedTuple):
       num_parties: parties that work in parallel.
       begin: `begin(parties, key) -> (state, inputs)`, leaves with a leading party axis;
         a checkpoint holds the state; the inputs are rebuilt.
-      one: `one(state, inputs, key) -> (state, metrics)`, a round of one party.
+      one: `one(state, inputs, key) -> (state, metrics)`, a round of one party; see
+        `together`.
       end: `end(parties, state) -> parties`.
       trained: the student's variables inside the state, `[num_parties, ...]`.
       deliveries: the messages that crossed links for this stage, given the parties

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from ecogen_jax import mesh, packing
+from ecogen_jax import distributed, mesh, packing
 from ecogen_jax.data.sources import Dataset
 from ecogen_jax.relay.messages import audit, fingerprints
 from ecogen_jax.relay.stage import Stage
@@ -30,9 +30,14 @@ class Auditor:
         return sum(audit(each, self._real, size) for each in messages)
 
     def of_round(self, stage: Stage, number: int, state: PyTree, said: PyTree) -> int:
-        """The same in the messages of a round, numbered from 1."""
+        """The same in the messages of a round, numbered from 1.
+
+        Each process searches messages of its own; the largest of their counts is
+        returned.
+        """
         assert stage.together is not None
-        return self.count(stage.together.messages(number - 1, state, said))
+        messages = stage.together.messages(number - 1, state, said)
+        return distributed.largest(self.count(messages))
 
     @functools.cached_property
     def _real(self) -> set[bytes]:

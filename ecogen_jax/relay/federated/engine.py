@@ -61,8 +61,8 @@ class Federation:
 class Said:
     """What the host reads of a round, and no other round needs.
 
-    It stays on the JAX devices on which it was made: to bring it together, they would
-    have to wait for each other.
+    It stays on the JAX devices on which it was made: bringing it together would make
+    them wait for each other.
 
     Attributes:
       verdicts: int32 `[active]`, of the sampled devices: 0 if the message was accepted,

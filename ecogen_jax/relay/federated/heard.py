@@ -38,7 +38,8 @@ class Sums:
     """The same of many devices.
 
     Attributes:
-      last: the message of the last of them.
+      last: the message of the last of them; of the last of each share, `[shares, ...]`,
+        once they are all added.
       metrics: sums of the means over steps, over the devices that count.
       counted: float32, how many count.
       pools: `pools.Pools`; () where the server keeps every message.

@@ -43,8 +43,7 @@ class Schedule(NamedTuple):
     """The devices and faults of each round of a run.
 
     Attributes:
-      active: int32 `[rounds, active]`, the devices that take part, in random order; the
-        messages of the last one are audited.
+      active: int32 `[rounds, active]`, the devices that take part, in random order.
       edge: int32 `[rounds, active]`, the edge of each of them.
       fault: int8 `[rounds, active]`, codes of `FAULTS`.
       steps_share: float32 `[rounds, active]`, the share of the local steps that each

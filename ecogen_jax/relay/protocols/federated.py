@@ -251,13 +251,13 @@ def _messages(
     state: Federation,
     said: Said,
 ) -> list[Message]:
-    """A message down after a round, and one up from a device of this process.
+    """What the server would send next, and a message of one device of this process.
 
-    The first message down, of nets that have never been trained, is not among them. Of
-    the one up, the round does not say the number and the size, which are known.
+    What it sends first, of nets that have never been trained, is never among them. The
+    round does not say the number and the size of the device's message, which are known.
     """
     edge = own.plan.edge[number][-1]
-    down = ServerBroadcast(mesh.to_host(own.method.send(state.server, edge)))
+    down = ServerBroadcast(own.method.send(state.server, edge))
     last = packing.unpacked(mesh.of_last_share(said.messages))
     size = sum(leaf.size for leaf in jax.tree.leaves(shapes.up.payload))
     return [

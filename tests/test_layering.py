@@ -20,7 +20,7 @@ CONFIGS = (
     "config_scope",
 )
 LAYERS = {
-    **dict.fromkeys(("types", "keys", "distributed", "mesh"), 0),
+    **dict.fromkeys(("types", "keys", "distributed", "mesh", "packing"), 0),
     **dict.fromkeys(CONFIGS, 0),
     **dict.fromkeys(("nets", "losses", "metrics", "data", "energy"), 1),
     **dict.fromkeys(("relay", "serve"), 2),

@@ -19,6 +19,7 @@ from ecogen_jax.relay.federated.engine import Said, _spoilt
 from ecogen_jax.relay.federated.privacy import clip
 from ecogen_jax.relay.federated.schedule import DROP, FAULTS, NAN, OK, SHAPE, STALE
 from ecogen_jax.relay.messages import ClientUpdate, num_bytes
+from ecogen_jax.run import together
 from tests.test_mesh import exchanges
 from tests.toy_federation import (
     ACTIVE,
@@ -94,7 +95,7 @@ def test_devices_that_share_the_work_give_what_one_gives(name):
 def test_the_devices_of_the_machine_meet_once_in_a_round():
     split = of("fedavg", backend="shard_map", num_devices=2)
     state = mesh.replicate(split.first, num_clients=len(ACTIVE), num_devices=2)
-    cohort = mesh.place(split.stage.together.feed(0), num_devices=2)
+    cohort = together.inputs(split.stage, 0, num_devices=2)
     moment = keys.moment(keys.data(keys.root(0)), 1, 0)
     lowered = split.round.lower(state, cohort, moment)
     assert exchanges(lowered.compile()) == 1
@@ -113,7 +114,7 @@ def test_the_state_is_donated_and_stays_where_it_was_put():
     places = {leaf.sharding for leaf in jax.tree.leaves(state)}
     compiled = []
     for number in range(2):
-        cohort = mesh.place(played.stage.together.feed(number), num_devices=2)
+        cohort = together.inputs(played.stage, number, num_devices=2)
         before = state
         moment = keys.moment(keys.data(keys.root(0)), 1, number)
         state, *_ = played.round(before, cohort, moment)

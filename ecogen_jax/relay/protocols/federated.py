@@ -107,7 +107,7 @@ def federated(settings: Settings) -> tuple[list[Stage], list[Stage]]:
             evaluate_every=own.evaluate_every,
             together=Rounds(
                 feed=feed,
-                messages=functools.partial(_messages, own, shapes),
+                messages=functools.partial(_messages, own),
                 events=functools.partial(_events, own),
                 flops=_flops(own, feed),
                 link_bytes=_link_bytes(own, shapes),
@@ -245,11 +245,7 @@ def _link_bytes(own: FederatedSettings, shapes: Shapes) -> LinkBytes:
 
 
 def _messages(
-    own: FederatedSettings,
-    shapes: Shapes,
-    number: int,
-    state: Federation,
-    said: Said,
+    own: FederatedSettings, number: int, state: Federation, said: Said
 ) -> list[Message]:
     """What the server would send next, and a message of one device of this process.
 
@@ -259,15 +255,9 @@ def _messages(
     edge = own.plan.edge[number][-1]
     down = ServerBroadcast(own.method.send(state.server, edge))
     last = packing.unpacked(mesh.of_last_share(said.messages))
-    size = sum(leaf.size for leaf in jax.tree.leaves(shapes.up.payload))
-    return [
-        down,
-        ClientUpdate(
-            np.int32(number),
-            np.int32(size),
-            *jax.tree.map(lambda leaf: leaf[0], last),
-        ),
-    ]
+    payload, facts = jax.tree.map(lambda leaf: leaf[0], last)
+    size = sum(leaf.size for leaf in jax.tree.leaves(payload))
+    return [down, ClientUpdate(np.int32(number), np.int32(size), payload, facts)]
 
 
 def _events(own: FederatedSettings, number: int, said: Said) -> list[dict[str, object]]:

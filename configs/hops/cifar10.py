@@ -18,8 +18,8 @@ both augmentations, and at 66.4 % with neither (seed 0):
         --config.pretrain.shift=4 --config.pretrain.flip=True \
         --config.mesh.num_devices=1
 
-Expected: published students reach 90 to 90.4 % with this pair at their best epoch (CMI
-90.01), from a teacher of 94.87 %; a student trained on the real images reaches 91.12 %.
+Expected: with this pair, a published student reaches 90.01 % at its best epoch (CMI),
+from a teacher of 94.87 %; trained on the real images, it reaches 91.12 %.
 """
 
 from ecogen_jax.config import ConfigDict, default, parse_arg

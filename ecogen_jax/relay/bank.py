@@ -18,7 +18,8 @@ class Bank:
 
     Attributes:
       images: uint8 `[size, height, width, channels]`.
-      labels: the label each image was generated for, int32 `[size]`.
+      labels: the label each image was generated for, or, by distillers without target
+        labels, the class that the teachers predict; int32 `[size]`.
       logits: the teachers' logits on each image, float32 `[size, classes]`.
       written: int32 scalar, images written so far, overwritten ones included.
     """

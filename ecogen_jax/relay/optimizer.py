@@ -1,4 +1,4 @@
-"""The one place where optax is called: the schedule, and one update."""
+"""Optimisers with their schedules, and one update."""
 
 import jax
 import optax

@@ -23,8 +23,8 @@ Differs from the published recipe:
   padded crops for the views; the student's images have those of the hop's section
   (`shift`, `flip`).
 - The whole memory (4096) is used as negatives (published: 4096 drawn from 40,960). Only
-  the batch's images are anchors, not those of the memory; the head's Adam is reset for
-  each batch.
+  the batch's images are anchors, not those of the memory; the head has 128 outputs
+  (the published script sets 256), and its Adam is reset for each batch.
 - Student: Adam with a cosine schedule instead of SGD at 0.1; a ring buffer of the
   newest images, which starts empty (published: about 50,000 images inverted before).
 - Generator: the conditional one of this project, with its own initialisation.
@@ -51,7 +51,7 @@ from ecogen_jax.relay.distillers.base import (
 from ecogen_jax.relay.ensemble import Teachers
 from ecogen_jax.types import Key, PyTree
 
-# The constants are those of the published code.
+# Temperature, memory and area are those of the published code.
 TEMPERATURE = 0.1
 HEAD_SIZE = 128
 MEMORY_SIZE = 4096

@@ -18,7 +18,9 @@ Differs from the published recipe:
 
 - The weights are normalised by their sum, so that they do not scale the logits. Their
   gradient, weighted by them, sums to 0, so they never all decrease together. One step
-  per batch of images, on one batch of the bank (published: on every batch of it).
+  per batch of images, on one batch of the bank, which holds the new images already
+  (published: from the second batch on, on every batch made before). They start at the
+  hop's `teacher_weights` (published: equal).
 - Perturbed images are clipped to [0, 1], and 8/255 is in units of [0, 1].
 - Student: Adam with a cosine schedule instead of SGD at 0.01; a ring buffer of the
   newest images.

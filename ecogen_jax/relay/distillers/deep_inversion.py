@@ -17,7 +17,8 @@ Differs from the published recipe:
 - Each image has its own shift, with edge padding (published: one roll for all). The
   shifted image is kept, as the teachers saw it.
 - Adam has `b1 = 0.5`; the student's is Adam too (published: SGD). No weight decay of
-  the pixels (published on CIFAR-10: 0), and JS is not clamped.
+  the pixels (published on CIFAR-10: 0). JS is not clamped, and its divergences are from
+  each of the two to their mean (published code: in the other direction).
 - Labels are drawn (published on CIFAR-10: all classes equally often).
 - Batch and number of batches are those of the config (published: 256, about 1000; the
   student's part of the code was never published).

@@ -18,6 +18,9 @@ Differs from the published recipe:
   newest images.
 - Generator: the conditional one of this project. Its first layers are not reinitialised
   half-way, and there is no warm-up without adversarial term and student.
+- The EMA of the moments starts at the teacher's statistics and follows the kept batch
+  (published: it starts with the first batch, whose loss is not damped, and follows the
+  last inner step).
 - No flips and no crops between generator and teachers; the student's images have those
   of the hop's section (`shift`, `flip`).
 """

@@ -22,14 +22,18 @@ Differs from the published recipe:
 - The codes are orthonormal and random. The paper uses text embeddings of the class
   names from a vision-language model; here no outside knowledge is used.
 - `z` is divided by the root of the code's size, so that it has the scale of the noise
-  of the other methods. With the BatchNorm that follows, this makes no difference.
-- Generator: the conditional one of this project, which also gets the label.
+  of the other methods.
+- Generator: the conditional one of this project, which also gets the label. (Without
+  it, as published, the BatchNorm that follows would cancel the scale of `z`.)
 - Student: Adam with a cosine schedule instead of SGD at 0.2; a ring buffer of the
   newest images; one batch per step, without the published warm-up without adversarial
   term.
 - If some class is unknown, a batch has more rounds than layers. Images that reuse a
   layer have normal noise added. (If only one class is known, the BatchNorm removes its
   code, so that the other images of a batch would be the same.)
+- The EMA of the moments starts at the teacher's statistics and follows the kept batch
+  (published: it starts with the first batch, whose loss is not damped, and follows the
+  last inner step).
 - No flips and no crops between generator and teachers; the student's images have those
   of the hop's section (`shift`, `flip`).
 """

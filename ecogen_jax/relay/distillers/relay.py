@@ -3,7 +3,7 @@
 One step trains the generator once against the teachers and the student, writes its
 images into the bank, and then takes several student steps on the bank:
 
-    G minimises  a CE(t, y) + b L_bn + c L_adv + d L_balance
+    G minimises  a CE(t, y) + b L_bn + c L_adv + d L_balance + e L_one_hot + f L_act
     S minimises  T^2 KL(softmax(t / T) || softmax(s / T))
 
 The parts are those that data-free distillation shares (see `ecogen_jax.losses` for

@@ -53,7 +53,7 @@ def defaults() -> dict[str, Any]:
         "share": "all",  # layers that are sent; "head": the last layer only
         "statistics": "average",  # of BatchNorm; "own": sent up, never down
         "aggregator": "mean",  # "median", "trimmed_mean": robust to Byzantine updates
-        "compression": "none",  # of the devices' updates, with error feedback
+        "compression": "none",  # of the devices' updates: "bf16", "int8", "topk"
         "keep": 0.1,  # share of values that "topk" sends
         "evaluate_every": 5,  # rounds; also the interval of checkpoints
         "faults": {  # probabilities per sampled device and round
@@ -235,7 +235,7 @@ def check(config: ConfigDict) -> None:
         allowed = "1; federated.rounds says how often devices and server meet"
         raise ConfigError("protocol.cycles", config.protocol.cycles, allowed)
     data = config.data
-    if data.public_fraction == 1 and data.partition != "domain":
+    if data.public_fraction == 1:
         allowed = f"below 1 in {name}, whose devices train on the private half"
         raise ConfigError("data.public_fraction", data.public_fraction, allowed)
     if name == "scaffold" and federated.momentum:

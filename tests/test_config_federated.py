@@ -82,3 +82,13 @@ def test_what_the_server_needs_is_checked(file, override, field):
     with pytest.raises(configs.ConfigError) as refusal:
         configs.load(f"configs/federated/{file}.py", [override])
     assert refusal.value.field == field
+
+
+@pytest.mark.parametrize("partition", ["dirichlet", "domain"])
+def test_devices_need_private_images_in_every_partition(partition):
+    made = config("fedavg")
+    made.data.update(public_fraction=1.0, partition=partition)
+    made.data.domains = (made.data.name, "usps") if partition == "domain" else ()
+    with pytest.raises(configs.ConfigError) as refusal:
+        configs.check(made)
+    assert refusal.value.field == "data.public_fraction"

@@ -341,7 +341,7 @@ def test_fedftg_keeps_its_generator():
 
 
 @pytest.mark.parametrize("name", configs.config_federated.ROUNDS)
-def test_rounds_keep_the_bank_and_the_optimiser(name):
+def test_rounds_keep_the_bank(name):
     first, _ = run(name).rounds(number=1)
     second, _ = run(name).rounds(number=2)
     extra = second.server.extra

@@ -212,8 +212,9 @@ class Task(NamedTuple):
       num_edges: edges between them and the cloud.
       local: local training.
       share: `all` layers are shared, or only the `head`: the last linear layer.
-      keeps_statistics: whether running statistics of BatchNorm stay on the device. They
-        are still sent up, for the cloud's own net, but never down.
+      keeps_statistics: whether running statistics of BatchNorm stay on the device. If
+        all layers are shared, they are still sent up, for the cloud's own net, but
+        never down.
       aggregate: the aggregator of the updates.
       options: fields of the method's own section in the config.
       proxy: unlabelled images of the server, uint8 `[size, ...]`; empty for methods

@@ -11,12 +11,13 @@ average and distils their ensemble into it by a hop with one of `relay.distiller
 The project's own method in federated rounds generates features instead of images: see
 `relay_rounds`.
 
-From round to round the server keeps the generator, its optimiser and the bank of
-images. Everything that belongs to the teachers is reset, as the teachers change in each
-round: moments, learned weights (which stay near equal weights if a round has few
-steps), and the logits in the bank, which are recomputed with the new teachers. The
-student's Adam and its cosine schedule are reset too. BatchNorm of the student keeps the
-statistics of the average, since statistics of generated images would be worse.
+From round to round the server keeps the bank of images; both methods have a new
+generator for each batch. Everything that belongs to the teachers is reset, as the
+teachers change in each round: moments, learned weights (which stay near equal weights
+if a round has few steps), and the logits in the bank, which are recomputed with the new
+teachers. The student's Adam and its cosine schedule are reset too. BatchNorm of the
+student keeps the statistics of the average, since statistics of generated images would
+be worse.
 """
 
 from dataclasses import replace
@@ -42,7 +43,7 @@ from ecogen_jax.relay.federated.received import (
 )
 from ecogen_jax.relay.federated.trees import copies
 from ecogen_jax.relay.learn import in_chunks
-from ecogen_jax.types import Key, Leaf, PyTree
+from ecogen_jax.types import Key, Leaf
 
 
 @struct.dataclass
@@ -50,14 +51,10 @@ class Memory:
     """The state of the hop that the server keeps.
 
     Attributes:
-      generator: of images.
-      optimizer: of the generator, or None where each batch has a new one.
       bank: the newest images.
       one_class_steps: see `HopState`.
     """
 
-    generator: Variables
-    optimizer: PyTree
     bank: Bank
     one_class_steps: Leaf
 
@@ -68,14 +65,13 @@ def ensemble_rounds(task: Task) -> Method:
     assert task.distillation is not None
     plain, maker, hop = telling(fedavg(task)), task.maker.net, task.distillation
 
+    def begin(student: Variables, devices: Teachers, key: Key) -> HopState:
+        made = maker.init(keys.stream(key, "generator"))
+        return hop.distiller.init(student, made, devices, keys.stream(key, "hop"))
+
     def init(key: Key) -> Server:
         server = plain.init(key)
-        first = hop.distiller.init(
-            server.variables,
-            maker.init(keys.stream(key, "generator")),
-            _blank(task, server.variables),
-            keys.stream(key, "hop"),
-        )
+        first = begin(server.variables, _blank(task, server.variables), key)
         return replace(server, extra=_kept(first))
 
     def merge(server: Server, arrived: Arrived, key: Key) -> tuple[Server, Metrics]:
@@ -85,12 +81,8 @@ def ensemble_rounds(task: Task) -> Method:
         devices = teachers(task, server.variables, nets, weights)
         if hop.generation.by_class:
             devices = replace(devices, log_priors=log_priors(told(arrived)))
-        begun = hop.distiller.init(
-            after.variables, memory.generator, devices, keys.stream(key, "hop")
-        )
         begun = replace(
-            begun,
-            generator_optimizer=memory.optimizer,
+            begin(after.variables, devices, key),
             bank=asked_anew(task, memory.bank, devices),
             one_class_steps=memory.one_class_steps,
         )
@@ -108,12 +100,7 @@ def ensemble_rounds(task: Task) -> Method:
 
 
 def _kept(state: HopState) -> Memory:
-    return Memory(
-        state.generator,
-        state.generator_optimizer,
-        state.bank,
-        state.one_class_steps,
-    )
+    return Memory(state.bank, state.one_class_steps)
 
 
 def _blank(task: Task, variables: Variables) -> Teachers:

@@ -6,10 +6,10 @@
 Liu et al., "Client-edge-cloud hierarchical federated learning", ICC 2020, algorithm 1
 (HierFAVG): their kappa_1 is the number of local steps, their kappa_2 the option
 `period`. `n_e` is the number of images of the devices that took part since the last
-average at the cloud; a device counts once for each of its rounds. Edges send their
-whole nets, uncompressed, and the cloud takes their mean, whatever the aggregator of the
-edges is. Layers that are not shared with devices are not sent down to edges either:
-each edge keeps its own.
+average at the cloud; a device counts once for each of its rounds. Edges send the layers
+that devices share, uncompressed, and the cloud takes their mean, whatever the
+aggregator of the edges is. Layers that are not shared with devices are not sent down to
+edges either: each edge keeps its own.
 """
 
 import math

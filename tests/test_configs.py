@@ -126,6 +126,7 @@ def test_a_smoke_of_hops_ends_with_its_results(file, nets, tier, baselines, tmp_
     (hop,) = summary["hops"]
     assert hop["tier"] == tier
     assert 0 <= hop["test"] <= 1
+    assert 0 <= hop["together"]["test"] <= 1
 
 
 @pytest.mark.slow

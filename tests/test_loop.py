@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -259,9 +260,9 @@ def test_a_hop_s_entry_has_teachers_students_curve_and_time(play):
     assert link == {}
     assert 0 < seconds["train"] < summary["seconds"]["train"]
     assert 0 < seconds["compile"] < summary["seconds"]["compile"]
-    assert entry.pop("teacher") == pytest.approx(
-        {"tier": "cloud", "test": 0.4, "validation": 0.25}
-    )
+    together = {"test": 0.4, "validation": 0.25}
+    assert entry.pop("teacher") == pytest.approx({"tier": "cloud", **together})
+    assert entry.pop("together") == pytest.approx(together)
     assert entry == pytest.approx(
         {
             "cycle": 1,
@@ -276,6 +277,16 @@ def test_a_hop_s_entry_has_teachers_students_curve_and_time(play):
             "largest_drop_last_half": 0.25,
         }
     )
+
+
+def test_a_hop_with_several_teachers_tells_what_they_know_together(play):
+    def heard(party, images):  # the first party's say class 0, the second's class 1
+        return jnp.broadcast_to(jax.nn.one_hot(party, 3)[None], (len(images), 3))
+
+    hop = stage("up", "edge", parties=2, answers=(2, 0, 1), teachers=heard)
+    (entry,) = read(play((1, hop)))["hops"]
+    expected = {"test": (0.5 + 0.4) / 2, "validation": (0.25 + 0.25) / 2}
+    assert entry["together"] == pytest.approx(expected)
 
 
 def test_devices_of_every_kind_make_one_baseline_and_an_ensemble(play):

@@ -100,7 +100,9 @@ def _hop(student: Any, *teachers: Any, keep_statistics: bool = False) -> HopSett
         ),
     )
     return HopSettings(
-        *(1, STEPS, distiller, label_count_weights), keeps_generator=True, by_class=True
+        *(1, STEPS, distiller, teachers, label_count_weights),
+        keeps_generator=True,
+        by_class=True,
     )
 
 

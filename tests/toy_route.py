@@ -118,7 +118,7 @@ def settings(
         )
         for name, net in learners.items()
     }
-    hop = HopSettings(1, STEPS, distiller(), weigh, keeps_generator, by_class)
+    hop = HopSettings(1, STEPS, distiller(), (), weigh, keeps_generator, by_class)
     return Settings(
         nets=nets,
         topology=Topology(edges, len(PRIVATE) // edges),

@@ -116,7 +116,7 @@ def stage(hop: Hop, steps: int) -> Stage:
         del state
         return parties
 
-    settings = HopSettings(1, steps, distiller, label_count_weights, True)
+    settings = HopSettings(1, steps, distiller, (teacher,), label_count_weights, True)
     leg = Leg("cloud", "edge", returns=False)
     return hop_stage(
         leg, settings, num_parties=1, start=start, end=end, deliveries=no_messages

@@ -74,6 +74,7 @@ def hop_stage(
         trained=lambda state: state.student,
         deliveries=deliveries,
         ensemble=ensemble,
+        teachers=settings.together if leg.direction == "up" else None,
     )
 
 

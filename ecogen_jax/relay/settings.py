@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ecogen_jax.data.partition import Held
-from ecogen_jax.nets.functional import Variables
+from ecogen_jax.nets.functional import Net, Variables
 from ecogen_jax.relay import learn
 from ecogen_jax.relay.distillers.base import Distiller
-from ecogen_jax.relay.ensemble import Teachers, log_priors
+from ecogen_jax.relay.ensemble import Teachers, ensemble, log_priors
 from ecogen_jax.relay.federated.base import Method
 from ecogen_jax.relay.federated.engine import Engine
 from ecogen_jax.relay.federated.schedule import Schedule
@@ -33,6 +33,7 @@ class HopSettings(NamedTuple):
       rounds: rounds of the hop.
       steps: generator steps in a round.
       distiller: built for the hop's nets.
+      nets: of the teachers, one for each group of `Teachers`.
       weigh: maps the label counts behind the teachers to their weights, both
         `[teachers, classes]`.
       keeps_generator: whether the distiller leaves a generator that can be replayed.
@@ -43,6 +44,7 @@ class HopSettings(NamedTuple):
     rounds: int
     steps: int
     distiller: Distiller
+    nets: tuple[Net, ...]
     weigh: Callable[[jax.Array], jax.Array]
     keeps_generator: bool
     by_class: bool = False
@@ -63,6 +65,16 @@ class HopSettings(NamedTuple):
         seen = jnp.where(jnp.asarray(taught)[:, None], 0, counts)
         priors = jax.vmap(log_priors)(seen) if self.by_class else None
         return Teachers(groups, jax.vmap(self.weigh)(counts), priors)
+
+    def together(self, teachers: Teachers, images: jax.Array) -> jax.Array:
+        """Logits of one party's teachers, combined class by class, `[batch, classes]`.
+
+        Args:
+          teachers: of the party.
+          images: `[batch, height, width, channels]` in [0, 1]. Their labels are not
+            known, by which a distiller may combine teachers: see `relay/ensemble.py`.
+        """
+        return ensemble(self.nets, teachers, images).logits
 
 
 class ReplaySettings(NamedTuple):

@@ -73,6 +73,8 @@ class Stage(NamedTuple):
       setup_flops: FLOPs of all parties before the first round, given the parties
         before it.
       ensemble: the tier whose nets together are the teachers of this stage, or "".
+      teachers: `teachers(inputs, images) -> logits` of all teachers of one party of a
+        hop together, for images in [0, 1]; None if there is only one.
       kind: which kind of net of the end tier is trained, if it has several.
       evaluate_every: rounds from one evaluation and checkpoint to the next.
       together: set if a round is one program for all parties; `one` then takes the
@@ -93,6 +95,7 @@ class Stage(NamedTuple):
     deliveries: Callable[[Parties], list[Delivery]]
     setup_flops: Callable[[Parties], float] = lambda parties: 0.0
     ensemble: str = ""
+    teachers: Callable[[PyTree, jax.Array], jax.Array] | None = None
     kind: int = 0
     evaluate_every: int = 1
     together: Rounds | None = None

@@ -13,8 +13,8 @@ from ecogen_jax.report.runs import Run
 # The caption of each plot; a plot without an entry has none.
 CAPTIONS = {
     "accuracy": "Test accuracy after each phase; dashed: local training alone.",
-    "hops": "Students, on up to 5,000 validation images, against the mean of their "
-    "teachers on all of them (horizontal lines).",
+    "hops": "Students, on up to 5,000 validation images, against their teachers "
+    "together on all of them (horizontal lines).",
     "samples": "What the generators made; no real image was used in a hop.",
     "energy": "Energy of the simulated devices and links, with its interval.",
     "tornado": "What each constant alone does to the total, over its whole interval.",
@@ -83,7 +83,8 @@ def _student_headline(hop: dict[str, Any]) -> str:
     return (
         f"{hop['tier'].capitalize()} after {hop['stage']}: "
         f"{tables.percent(hop['test'], digits=2)} %; its teachers, {teacher['tier']}, "
-        f"{tables.percent(teacher['test'], digits=2)} % on average"
+        f"{tables.percent(teacher['test'], digits=2)} % on average, "
+        f"{tables.percent(hop['together']['test'], digits=2)} % together"
     )
 
 

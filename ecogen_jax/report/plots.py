@@ -370,13 +370,13 @@ def _hop_lines(
     rows = metrics[chosen].dropna(subset=[column])
     accuracies = rows[column].to_list()
     style = STYLES[cycle % len(STYLES)]
-    students, teachers = f"student, cycle {cycle}", f"teachers, cycle {cycle}"
+    students, teachers = f"student, cycle {cycle}", f"teachers together, cycle {cycle}"
     lines = {}
     (lines[students],) = axes.plot(
         rows["round"], _error(accuracies), color="k", linestyle=style, marker="."
     )
     lines[teachers] = axes.axhline(
-        _error([hop["teacher"]["validation"]])[0],
+        _error([hop["together"]["validation"]])[0],
         color=COLORS["cloud"],
         linestyle=style,
     )

@@ -88,9 +88,10 @@ def hops(summary: Mapping[str, Any]) -> TextTable:
         summary: the content of `summary.json`.
 
     Returns:
-        One row a hop: test accuracy of teachers and students (mean, worst), validation
-        accuracy over training (mean, peak, last, largest drop in the last half, in
-        percentage points), and seconds of training and compiling on this host.
+        One row a hop: test accuracy of a student's teachers together and of students
+        (mean, worst), validation accuracy over training (mean, peak, last, largest drop
+        in the last half, in percentage points), and seconds of training and compiling
+        on this host.
     """
     rows = [
         (
@@ -98,7 +99,7 @@ def hops(summary: Mapping[str, Any]) -> TextTable:
             *(
                 percent(accuracy, digits=2)
                 for accuracy in (
-                    hop["teacher"]["test"],
+                    hop["together"]["test"],
                     hop["test"],
                     hop["worst_test"],
                     hop["mean_over_training_validation"],
@@ -112,7 +113,7 @@ def hops(summary: Mapping[str, Any]) -> TextTable:
         for hop in summary.get("hops", [])
     ]
     header = (
-        *("hop", "teacher", "student", "worst"),
+        *("hop", "teachers", "student", "worst"),
         *("mean", "peak", "last", "drop", "host s"),
     )
     title = "Hops: test (%), validation over training (%), host (train+compile)"

@@ -182,11 +182,12 @@ def hops(
         section = config[_section(leg)]
         kind = kind_of(config, leg)
         own = nets.of_tier(leg.receiver)[:1]
+        teachers = nets.of_tier(leg.sender) + (own if leg.returns else ())
         if section.weights.attention:
             _check_attention(config, leg, nets, shape)
         distiller = kind.build(
             own[0],
-            nets.of_tier(leg.sender) + (own if leg.returns else ()),
+            teachers,
             nets.generator,
             generation=generation(config, leg, shape, num_classes),
             study=Study(
@@ -201,6 +202,7 @@ def hops(
             rounds=section.rounds,
             steps=section.steps,
             distiller=distiller,
+            nets=teachers,
             weigh=WEIGHINGS[section.teacher_weights],
             by_class=section.teacher_weights == "by_class",
             keeps_generator=kind.keeps_generator,

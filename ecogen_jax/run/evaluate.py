@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ecogen_jax import mesh
 from ecogen_jax.metrics import (
     accuracy,
     own_accuracy,
@@ -16,8 +17,10 @@ from ecogen_jax.metrics import (
 )
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.parties import TIERS, Parties
+from ecogen_jax.relay.stage import Stage
 from ecogen_jax.run.build import Experiment, Labelled
-from ecogen_jax.serve.inference import Hits, ensemble, inference
+from ecogen_jax.serve.inference import Hits, answers, ensemble, inference
+from ecogen_jax.types import PyTree
 
 PROGRESS_IMAGES = 5000
 """Validation images that a progress bar's accuracy is taken on."""
@@ -179,6 +182,7 @@ class Evaluator:
             experiment.label_counts, split.get("device_domains"), num_domains=len(test)
         )
         self._answered: dict[tuple[str, str], tuple[list[Any], np.ndarray]] = {}
+        self._teachers: dict[str, Hits] = {}
 
     def mean(self, tier: str, variables: Variables, split: str, kind: int = 0) -> float:
         """Mean accuracy over variables `[parties, ...]` of one kind of net.
@@ -217,6 +221,21 @@ class Evaluator:
         together = ensemble(self._experiment.nets.of_tier(tier), **mapping._asdict())
         hits = self._ask(together, parties.of_tier(tier), split)
         return float(accuracy(hits[None], self._totals(split))[0])
+
+    def teachers(self, stage: Stage, inputs: PyTree, split: str) -> np.ndarray:
+        """Accuracy of the teachers of each party of a hop together, `[parties]`.
+
+        Args:
+          stage: the hop, with `teachers`.
+          inputs: of its parties.
+          split: `test` or `validation`.
+        """
+        assert stage.teachers is not None
+        if stage.name not in self._teachers:
+            mapping = self._experiment.mapping
+            self._teachers[stage.name] = answers(stage.teachers, **mapping._asdict())
+        hits = self._ask(self._teachers[stage.name], mesh.to_host(inputs), split)
+        return accuracy(hits, self._totals(split))
 
     def _ask(
         self, hits: Callable[..., np.ndarray], nets: Any, split: str

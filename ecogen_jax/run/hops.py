@@ -9,6 +9,9 @@ from ecogen_jax.energy.ledger import Entry
 from ecogen_jax.relay.parties import Parties
 from ecogen_jax.relay.stage import Stage
 from ecogen_jax.run.evaluate import Evaluator
+from ecogen_jax.types import PyTree
+
+SPLITS = ("test", "validation")
 
 
 def hop_entry(
@@ -17,6 +20,7 @@ def hop_entry(
     *,
     evaluator: Evaluator,
     parties: Parties,
+    inputs: PyTree,
     curve: Sequence[float],
     seconds: Mapping[str, float],
     messages: Sequence[Entry],
@@ -28,26 +32,29 @@ def hop_entry(
       stage: of phase `down` or `up`.
       evaluator: of the experiment.
       parties: after the stage.
+      inputs: of the stage: the teachers of each party that trains.
       curve: see `training_curve`.
       seconds: of the stage on this host, by what the host did.
       messages: the ledger's entries of the messages.
 
     Returns:
-      Accuracies of the teachers (mean) and of the receivers (mean and worst),
-      properties of the curve, `train` and `compile` seconds, and bytes by link.
+      Accuracies of the teachers (mean), of each student's teachers together (mean over
+      students), and of the receivers (mean and worst), properties of the curve,
+      `train` and `compile` seconds, and bytes by link.
     """
     teacher, student = (
-        {
-            split: evaluator.tier(parties, tier, split)
-            for split in ("test", "validation")
-        }
+        {split: evaluator.tier(parties, tier, split) for split in SPLITS}
         for tier in (stage.sender, stage.student)
     )
+    together = teacher
+    if stage.teachers:
+        together = {split: evaluator.teachers(stage, inputs, split) for split in SPLITS}
     return {
         "cycle": cycle,
         "stage": stage.name,
         "tier": stage.student,
         "teacher": {"tier": stage.sender, **_means(teacher)},
+        "together": _means(together),
         **_means(student),
         "worst_test": float(student["test"].min()),
         **training_curve(curve),

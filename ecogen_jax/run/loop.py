@@ -131,7 +131,7 @@ class _Run:
                 if last:
                     # Results of separate processes may differ in the last digit.
                     whole = distributed.from_main(mesh.to_host(state))
-                    self._end(cycle, stage, whole)
+                    self._end(cycle, stage, whole, inputs)
                     self._save(None)
                     return
                 if scored:
@@ -251,7 +251,7 @@ class _Run:
             lines.append(event | scores)
         return lines
 
-    def _end(self, cycle: int, stage: Stage, state: PyTree) -> None:
+    def _end(self, cycle: int, stage: Stage, state: PyTree, inputs: PyTree) -> None:
         """Ends a stage: parties, messages, ledger, samples, test accuracy."""
         journal = self.journal
         flops = {**journal.flops}
@@ -268,17 +268,17 @@ class _Run:
         with self.clock("evaluate"):
             self._compare(stage, state, entries[0])
             if stage.is_hop:
-                journal.hops.append(
-                    hop_entry(
-                        cycle,
-                        stage,
-                        evaluator=self.evaluator,
-                        parties=self.parties,
-                        curve=journal.curve,
-                        seconds=seconds,
-                        messages=messages,
-                    )
+                entry = hop_entry(
+                    cycle,
+                    stage,
+                    evaluator=self.evaluator,
+                    parties=self.parties,
+                    inputs=inputs,
+                    curve=journal.curve,
+                    seconds=seconds,
+                    messages=messages,
                 )
+                journal.hops.append(entry)
         add_samples(self.folder.path, cycle, stage.name, state)
         journal.index += 1
         journal.round = 0

@@ -11,67 +11,84 @@ from ecogen_jax.energy import meter
 from ecogen_jax.metrics import class_hits
 from ecogen_jax.nets.classifier import to_unit
 from ecogen_jax.nets.functional import Net, Variables
+from ecogen_jax.types import PyTree
 
 CHUNK = 250
 """Images in one call: all splits are cut into such chunks, so one program serves.
 
 Twice as many no longer fit into a core's caches: 1.5 times the time, measured."""
 
-Hits = Callable[[Variables, np.ndarray, np.ndarray], np.ndarray]
+Hits = Callable[[PyTree, np.ndarray, np.ndarray], np.ndarray]
 EnsembleHits = Callable[[Sequence[Variables], np.ndarray, np.ndarray], np.ndarray]
 
 
 def inference(net: Net, *, backend: str, num_devices: int, chunk: int = 0) -> Hits:
-    """Builds the inference of one tier.
+    """Builds the inference of one tier: `answers` of its classifier, by its variables.
 
     Args:
       net: the tier's classifier.
       backend: see `mesh.map_clients`.
       num_devices: see `mesh.map_clients`.
       chunk: see `mesh.map_clients`.
+    """
+    return answers(
+        lambda variables, images: net.apply(variables, images, train=False).value,
+        backend=backend,
+        num_devices=num_devices,
+        chunk=chunk,
+    )
+
+
+def answers(
+    ask: Callable[[PyTree, jax.Array], jax.Array],
+    *,
+    backend: str,
+    num_devices: int,
+    chunk: int = 0,
+) -> Hits:
+    """Builds the inference of parties that answer each by itself.
+
+    Args:
+      ask: `ask(nets, images) -> logits` of one party, images in [0, 1].
+      backend: see `mesh.map_clients`.
+      num_devices: see `mesh.map_clients`.
+      chunk: see `mesh.map_clients`.
 
     Returns:
-      `hits(variables, images, labels)`: for variables `[parties, ...]`, uint8 images
+      `hits(nets, images, labels)`: for nets `[parties, ...]`, uint8 images
       `[n, height, width, channels]` and labels `[n]`, the correct predictions of each
       party by class, `[parties, classes]`. Parties whose nets are all alike, as devices
       that are served the same net, answer as one.
     """
 
-    def one_party(
-        variables: Variables, images: jax.Array, labels: jax.Array
-    ) -> jax.Array:
-        logits = net.apply(variables, to_unit(images), train=False).value
-        return class_hits(logits, labels)
+    def one_party(nets: PyTree, images: jax.Array, labels: jax.Array) -> jax.Array:
+        return class_hits(ask(nets, to_unit(images)), labels)
 
     @jax.jit
-    def chunk_hits(
-        variables: Variables, images: jax.Array, labels: jax.Array
-    ) -> jax.Array:
+    def chunk_hits(nets: PyTree, images: jax.Array, labels: jax.Array) -> jax.Array:
         answer = mesh.map_clients(
             lambda one: one_party(one, images, labels),  # the same images for all
             backend=backend,
             num_devices=num_devices,
             chunk=chunk,
         )
-        return answer(variables)
+        return answer(nets)
 
-    def hits(
-        variables: Variables, images: np.ndarray, labels: np.ndarray
-    ) -> np.ndarray:
-        parties = jax.tree.leaves(variables)[0].shape[0]
-        if parties > 1 and _alike(variables):
-            variables = jax.tree.map(lambda a: a[:1], variables)
-        variables = mesh.place(variables, num_devices=num_devices)
-        total = [chunk_hits(variables, *some) for some in _chunks(images, labels)]
+    def hits(nets: PyTree, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        parties = jax.tree.leaves(nets)[0].shape[0]
+        if parties > 1 and _alike(nets):
+            nets = jax.tree.map(lambda a: a[:1], nets)
+        nets = mesh.place(nets, num_devices=num_devices)
+        total = [chunk_hits(nets, *some) for some in _chunks(images, labels)]
         found = np.sum(mesh.to_host(total), axis=0)
         return np.broadcast_to(found, (parties, *found.shape[1:]))
 
     return hits
 
 
-def _alike(variables: Variables) -> bool:
-    """Whether all parties `[parties, ...]` have the first one's net."""
-    return all(bool((a == a[:1]).all()) for a in jax.tree.leaves(variables))
+def _alike(nets: PyTree) -> bool:
+    """Whether all parties `[parties, ...]` have the first one's nets."""
+    return all(bool((a == a[:1]).all()) for a in jax.tree.leaves(nets))
 
 
 def ensemble(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ecogen_jax.report import tables
+from ecogen_jax.report import files, tables
 from papers_repro import paper
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -158,7 +158,7 @@ def main() -> int:
     """Writes the results into README.md; returns 2 where they have no place."""
     readme = ROOT / "README.md"
     try:
-        paper.put(readme, replaced(readme.read_text("utf-8"), block()))
+        files.put(readme, replaced(readme.read_text("utf-8"), block()))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

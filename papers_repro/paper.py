@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import io
 import math
-import os
 import pathlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import IO, Any
@@ -16,6 +15,7 @@ from typing import IO, Any
 import pandas as pd
 
 from ecogen_jax.report import bars, tables, verdicts
+from ecogen_jax.report.files import put
 from ecogen_jax.report.runs import Run
 
 STANDINGS = ("read", "second-hand", "inferred")
@@ -205,7 +205,7 @@ class Paper:
         path = folder / f"{name}.csv"
         if not path.exists():
             return table
-        before = read(path).reindex(columns=table.columns)
+        before = bars.printed(path).reindex(columns=table.columns)
         before = before[before["ours_mean"].notna()]
         asked = self.bars[name].set_index("id").reindex(before["id"])
         best = (asked["against"] == BEST).to_numpy()
@@ -315,21 +315,6 @@ class Paper:
         wanted = ("id", "published", "ours", "std", "worst", "bar", "verdict")
         text = self.readable(table)
         return text[[name for name in wanted if name in text]]
-
-
-def put(path: pathlib.Path, content: str | Callable[[pathlib.Path], object]) -> None:
-    """Puts a file in its place once it is whole.
-
-    Args:
-        path: the file.
-        content: its text, or what writes it to a path.
-    """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    if isinstance(content, str):
-        temporary.write_text(content, encoding="utf-8")
-    else:
-        content(temporary)
-    os.replace(temporary, path)
 
 
 def read(path: pathlib.Path | IO[str]) -> pd.DataFrame:

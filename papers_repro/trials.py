@@ -12,10 +12,10 @@ import pandas as pd
 from rich.console import Console
 
 from ecogen_jax.report import runs, verdicts
+from ecogen_jax.report.files import put
 from ecogen_jax.run import sweep
 from papers_repro import harness
 from papers_repro.harness import Job, Place
-from papers_repro.paper import put
 
 Choices = Mapping[str, Mapping[str, tuple[float, ...]]]
 """Method -> field of its config -> the values that are tried."""

@@ -1,3 +1,4 @@
+import errno
 import math
 import pathlib
 import re
@@ -6,7 +7,7 @@ import sys
 import pandas as pd
 import pytest
 
-from ecogen_jax.report import bars, runs, tables, verdicts
+from ecogen_jax.report import bars, files, runs, tables, verdicts
 from scripts import table as script
 from tests.run_folders import make_run, summary
 
@@ -280,6 +281,47 @@ def test_a_row_without_its_runs_stays_as_printed(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(after, before, check_exact=True)
     assert after.loc["B", "seeds"] == "0 1 2"
     assert after.loc["B", "commit"].startswith(made[0].manifest["git_commit"])
+
+
+@pytest.mark.parametrize("end", [".md", ".csv"])
+def test_a_table_that_cannot_be_put_is_lost_by_no_row(tmp_path, monkeypatch, end):
+    two_experiments(tmp_path, monkeypatch)
+    path = tmp_path / "tables" / "bars.csv"
+    before, put = path.read_bytes(), files.put
+
+    def full(to, text):
+        if to.suffix == end:
+            raise OSError(errno.ENOSPC, "no space left")
+        put(to, text)
+
+    monkeypatch.setattr(files, "put", full)
+    assert run_script(monkeypatch, tmp_path / "bars.csv", tmp_path / "b") == 2
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("keep", "reason"),
+    [
+        (lambda text: "", "No columns to parse"),
+        (lambda text: text[: len(text) // 2], "its last line is cut"),
+        (lambda text: text[text.index("\n") + 1 :], "it has no id, ours_mean"),
+        (lambda text: text + '"\n', "EOF inside string"),
+    ],
+)
+def test_a_damaged_table_is_told_with_the_remedy_and_stays(
+    tmp_path, monkeypatch, capsys, keep, reason
+):
+    two_experiments(tmp_path, monkeypatch)
+    path = tmp_path / "tables" / "bars.csv"
+    path.write_text(keep(path.read_text()))
+    before = path.read_bytes()
+    capsys.readouterr()
+    assert run_script(monkeypatch, tmp_path / "bars.csv", tmp_path / "a") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {path} is damaged (")
+    assert reason in line
+    assert "put a whole one back, or delete it" in line
+    assert path.read_bytes() == before
 
 
 def test_a_corrected_figure_is_taken_into_a_row_that_stays(tmp_path, monkeypatch):

@@ -78,3 +78,19 @@ def test_the_table_of_bars(path, tmp_path, refused, name):
     block(tmp_path / name)
     line = refused(table, tmp_path / "bars.csv", path)
     assert line.startswith(f"error: {tmp_path}/{name} cannot be read or written (")
+
+
+def test_a_file_is_put_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "table.csv"
+    files.put(path, "the first\n")
+
+    def half(to):
+        to.write_text("half a")
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        files.put(path, half)
+    assert path.read_text() == "the first\n"
+    files.put(path, lambda to: to.write_text("the second\n"))
+    assert path.read_text() == "the second\n"
+    assert list(tmp_path.iterdir()) == [path]

@@ -46,6 +46,12 @@ def test_what_was_printed_before_stays_where_its_runs_are_gone(tmp_path):
     pd.testing.assert_frame_equal(PAPER.kept("D1", late, tmp_path), late)
 
 
+def test_a_damaged_table_is_told_with_the_remedy(tmp_path):
+    (tmp_path / "D1.csv").write_text("")
+    with pytest.raises(ValueError, match=r"D1.csv is damaged \(.*put a whole one back"):
+        PAPER.kept("D1", table.judged("D1", []), tmp_path)
+
+
 def test_a_corrected_claim_is_taken_into_a_row_that_stays(tmp_path):
     found = made(tmp_path / "runs", "D1", {0: 0.97})
     before = table.judged("D1", found)

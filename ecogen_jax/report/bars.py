@@ -5,6 +5,7 @@ over a run's summary, and the `bar` that its mean, worst or spread over seeds ha
 reach. A row may compare the value with that of another experiment, paired by seed.
 """
 
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -132,19 +133,50 @@ def kept(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     Returns:
         The table; rows without runs keep the numbers, command and commit of the earlier
         table, unless the bar has changed since.
+
+    Raises:
+        ValueError: as `printed`.
     """
     if not path.exists():
         return table
-    printed = pd.read_csv(path, dtype={"seeds": "str", "commit": "str"})
+    before = printed(path)
     missing = table.loc[table["ours_mean"].isna(), "id"]
-    printed = printed[printed["id"].isin(missing) & printed["ours_mean"].notna()]
-    asked = table.set_index("id").reindex(printed["id"])
-    printed = printed[unchanged(asked, printed).to_numpy()].set_index("id")
+    before = before[before["id"].isin(missing) & before["ours_mean"].notna()]
+    asked = table.set_index("id").reindex(before["id"])
+    before = before[unchanged(asked, before).to_numpy()].set_index("id")
     filled = table.set_index("id").astype("object")
-    columns = [name for name in _FROM_RUNS if name in printed and name in filled]
-    filled.loc[printed.index, columns] = printed[columns]
+    columns = [name for name in _FROM_RUNS if name in before and name in filled]
+    filled.loc[before.index, columns] = before[columns]
     filled["deviation"] = deviation(filled)
     return filled.reset_index()[list(table.columns)].infer_objects()
+
+
+def printed(path: Path) -> pd.DataFrame:
+    """Reads a judged table that was written before.
+
+    Args:
+        path: its CSV.
+
+    Returns:
+        The table; seeds and commits are text.
+
+    Raises:
+        ValueError: the file is empty or damaged.
+    """
+    try:
+        text = path.read_text("utf-8")
+        table = pd.read_csv(io.StringIO(text), dtype={"seeds": "str", "commit": "str"})
+        lacking = [name for name in ("id", "ours_mean") if name not in table]
+        if lacking:
+            raise ValueError(f"it has no {', '.join(lacking)}")
+        if not text.endswith("\n"):
+            raise ValueError("its last line is cut")
+        return table.astype({"ours_mean": "float"})
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({str(error).strip()}); put a whole one back, or "
+            "delete it, which loses its rows of runs that are not at hand"
+        ) from error
 
 
 def deviation(table: pd.DataFrame) -> "pd.Series[float]":
@@ -171,14 +203,16 @@ def write(table: pd.DataFrame, path: Path) -> Path:
     Returns:
         The Markdown.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False)
-    printed = readable(pd.read_csv(path))
+    text = table.to_csv(index=False, lineterminator="\n")
+    shown = readable(pd.read_csv(io.StringIO(text)))
     title = (
         f"Mean, std and worst are over seeds; commands and commits are in {path.name}."
     )
     markdown = path.with_suffix(".md")
-    markdown.write_text(tables.to_markdown(tables.from_frame(title, printed)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The CSV comes last: what it has of runs that are gone is nowhere else.
+    files.put(markdown, tables.to_markdown(tables.from_frame(title, shown)))
+    files.put(path, text)
     return markdown
 
 

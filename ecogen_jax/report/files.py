@@ -1,9 +1,10 @@
-"""Files named on the command line: read, or checked before the work starts."""
+"""Files that a command reads, checks before its work starts, or puts in their place."""
 
 import contextlib
+import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -112,7 +113,25 @@ def accessing(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ValueError(
-            f"{error.filename or path} cannot be read or written "
+            f"{error.filename2 or error.filename or path} cannot be read or written "
             f"({error.strerror or error}); clear the path, permit its use or make "
             "room, and give the same command again"
         ) from error
+
+
+def put(path: Path, content: str | Callable[[Path], object]) -> None:
+    """Puts a file in its place once it is whole; until then the one before stays.
+
+    Args:
+        path: the file.
+        content: its text, or what writes it to a path.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        if isinstance(content, str):
+            temporary.write_text(content, encoding="utf-8")
+        else:
+            content(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

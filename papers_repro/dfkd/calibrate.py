@@ -16,10 +16,10 @@ import pandas as pd
 from ecogen_jax import config as configs
 from ecogen_jax import keys, mesh
 from ecogen_jax.relay.stage import compile_round
+from ecogen_jax.report.files import put
 from ecogen_jax.run.build import build
 from papers_repro.dfkd.experiments import BUDGETS, LONG_S, SHORT_S, Experiment
 from papers_repro.origin import processor
-from papers_repro.paper import put
 
 MIN_ROUNDS = 10
 """A curve needs some points: a slower distiller gets shorter rounds, where it can."""

@@ -20,8 +20,8 @@ matplotlib.use("Agg")
 import pandas as pd
 from matplotlib import pyplot as plt
 
+from ecogen_jax.report.files import put
 from papers_repro.energy import accounting, predictions, programs, rows
-from papers_repro.paper import put
 
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     **accounting.TABLES,

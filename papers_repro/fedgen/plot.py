@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, NullFormatter
 
+from ecogen_jax.report.files import put
 from ecogen_jax.report.runs import Run
 from papers_repro.fedgen import at_energy, curves
 from papers_repro.fedgen.experiments import CELLS, OURS, PROTOCOLS
 from papers_repro.fedgen.table import COSTS
-from papers_repro.paper import put
 
 # Okabe and Ito, "Color Universal Design" (2008): told apart without colour vision.
 # Black is ours, and markers tell apart what shares a colour.

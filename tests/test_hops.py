@@ -268,6 +268,7 @@ def test_devices_of_each_kind_train_by_themselves_and_keep_their_nets(kinds):
     for kind, name in enumerate(("train/five", "train/four")):
         stage, before, _, inputs, state, after = kinds[name]
         assert (stage.kind, stage.num_parties) == (kind, len(MEMBERS[kind]))
+        assert stage.members == tuple(MEMBERS[kind])
         mine = party(toy_route.private(), MEMBERS[kind])
         assert equal(inputs.data, mine)
         assert equal(after.end[kind], state.variables)

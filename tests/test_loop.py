@@ -1,6 +1,7 @@
 """The loop over toy stages: what stops it, what it compares with, what it remembers."""
 
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,15 @@ import pytest
 from ecogen_jax import config as configs
 from ecogen_jax import mesh
 from ecogen_jax.nets.functional import Variables
-from ecogen_jax.relay.stage import Stage, no_messages, repeat
+from ecogen_jax.relay.stage import Rounds, Stage, no_messages, repeat
 from ecogen_jax.run import loop, writer
 from ecogen_jax.run.checkpoint import CheckpointError, Checkpoints
-from ecogen_jax.run.diverged import COLLAPSE_STEPS, CollapsedError, DivergedError
+from ecogen_jax.run.diverged import (
+    COLLAPSE_STEPS,
+    CollapsedError,
+    DivergedError,
+    check_round,
+)
 from tests.toy_experiment import always, experiment
 
 STEPS, ROUNDS = 4, 3
@@ -138,6 +144,39 @@ def test_a_loss_that_is_not_finite_names_its_place_and_itself(play):
         assert words in message
     assert "balance" not in message  # it was lost one step later
     assert standing(folder(play)) == (1, 1)
+
+
+def test_a_device_among_those_of_its_kind_is_told_by_its_own_number(play):
+    bad = stage(
+        "local_only", "end", metrics=diverging, parties=2, kind=1, members=(1, 3)
+    )
+    with pytest.raises(DivergedError, match=r"round 2, step 3, party 3\. "):
+        play((0, bad), counts=np.ones((4, 3), np.int64), kinds=2)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        (
+            {"loss": np.nan, "balance": 1.0, "server_distillation": np.inf},
+            "loss is nan (mean over the devices of the round), server_distillation is "
+            "inf (mean over the steps of the server) in cycle 1, stage federated, "
+            "round 2. ",
+        ),
+        (
+            {"loss": 1.0, "one_class_steps": COLLAPSE_STEPS},
+            "up to cycle 1, stage federated, round 2. ",
+        ),
+    ],
+)
+def test_of_a_federation_s_means_no_step_and_no_party_is_told(
+    tmp_path, metrics, message
+):
+    together = Rounds(*[None] * len(Rounds._fields))
+    one = stage("pretrain", "cloud", name="federated", together=together)
+    means = {name: np.full((1, 1), value) for name, value in metrics.items()}
+    with pytest.raises(DivergedError, match=re.escape(message)):
+        check_round(means, cycle=1, stage=one, number=2, checkpoints=tmp_path)
 
 
 def collapsing(until):

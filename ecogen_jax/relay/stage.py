@@ -76,6 +76,7 @@ class Stage(NamedTuple):
       teachers: `teachers(inputs, images) -> logits` of all teachers of one party of a
         hop together, for images in [0, 1]; None if there is only one.
       kind: which kind of net of the end tier is trained, if it has several.
+      members: numbers of the parties in their tier; () for 0, 1, 2 and so on.
       evaluate_every: rounds from one evaluation and checkpoint to the next.
       together: set if a round is one program for all parties; `one` then takes the
         state and the inputs of all parties, and one key, and also returns `said`: what
@@ -97,6 +98,7 @@ class Stage(NamedTuple):
     ensemble: str = ""
     teachers: Callable[[PyTree, jax.Array], jax.Array] | None = None
     kind: int = 0
+    members: tuple[int, ...] = ()
     evaluate_every: int = 1
     together: Rounds | None = None
 

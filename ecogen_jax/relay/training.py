@@ -26,12 +26,13 @@ def learn_stage(
     end: Callable[[Parties, Variables], Parties],
     setup_flops: Callable[[Parties], float] = lambda parties: 0.0,
     kind: int = 0,
+    members: tuple[int, ...] = (),
 ) -> Stage:
     """Builds a stage of `learn.learner`, which sends nothing.
 
     Args:
       name: see `Stage`, as for `phase`, `tier`, `student`, `num_parties`,
-        `setup_flops` and `kind`.
+        `setup_flops`, `kind` and `members`.
       phase: see `Stage`.
       tier: see `Stage`.
       student: see `Stage`.
@@ -42,6 +43,7 @@ def learn_stage(
       end: `end(parties, trained) -> parties`.
       setup_flops: see `Stage`.
       kind: see `Stage`.
+      members: see `Stage`.
     """
 
     def begin(parties: Parties, key: Key) -> tuple[PyTree, PyTree]:
@@ -62,6 +64,7 @@ def learn_stage(
         deliveries=no_messages,
         setup_flops=setup_flops,
         kind=kind,
+        members=members,
     )
 
 
@@ -121,4 +124,5 @@ def devices_alone(settings: Settings, name: str, kind: int, *, kept: bool) -> St
         ),
         end=end,
         kind=kind,
+        members=tuple(devices.tolist()),
     )

@@ -31,7 +31,8 @@ def check_round(
     """Looks at the metrics of every step of a round.
 
     Args:
-      metrics: `[parties, steps]` by name.
+      metrics: `[parties, steps]` by name; if the stage is `together`, means of the
+        round, `[1, 1]`.
       cycle: number of the cycle.
       stage: what ran.
       number: of the round, from 1.
@@ -44,33 +45,48 @@ def check_round(
     finite = np.logical_and.reduce([np.isfinite(each) for each in metrics.values()])
     bad = _first(~finite)
     if bad:
-        place, kept = _told(cycle, stage, number, checkpoints)
+        place, kept = _told(cycle, stage, number, checkpoints, bad)
         terms = {name: values[bad] for name, values in metrics.items()}
-        wrong = [f"{name} is {x}" for name, x in terms.items() if not np.isfinite(x)]
+        wrong = [name for name, value in terms.items() if not np.isfinite(value)]
+        said = ", ".join(_term(stage, name, terms[name]) for name in wrong)
         raise DivergedError(
-            f"{', '.join(wrong)} in {place}, step {bad[1] + 1}, party {bad[0]}. {kept} "
-            "lower the learning rates of the stage."
+            f"{said} in {place}. {kept} lower the learning rates of the stage."
         )
     collapsed = COLLAPSE in metrics and _first(metrics[COLLAPSE] >= COLLAPSE_STEPS)
     if collapsed:
-        place, kept = _told(cycle, stage, number, checkpoints)
+        place, kept = _told(cycle, stage, number, checkpoints, collapsed)
         # For a federation whose server takes a hop, the settings of the hop are there.
         section = stage.name.replace("/", "_") if stage.is_hop else "up_end_cloud"
         raise CollapsedError(
             f"the generator made one class alone for {COLLAPSE_STEPS} steps on end, "
-            f"up to {place}, step {collapsed[1] + 1}, party {collapsed[0]}. {kept} "
-            f"lower {section}.generator_learning_rate, or raise "
+            f"up to {place}. {kept} lower {section}.generator_learning_rate, or raise "
             f"{section}.weights.balance where the distiller has that term."
         )
 
 
-def _told(cycle: int, stage: Stage, number: int, checkpoints: Path) -> tuple[str, str]:
+def _told(
+    cycle: int, stage: Stage, number: int, checkpoints: Path, at: tuple[int, int]
+) -> tuple[str, str]:
     """Where it went wrong, and the last checkpoint."""
+    place = f"cycle {cycle}, stage {stage.name}, round {number}"
+    if not stage.together:
+        party, step = at
+        own = stage.members[party] if stage.members else party
+        place += f", step {step + 1}, party {own}"
     return (
-        f"cycle {cycle}, stage {stage.name}, round {number}",
+        place,
         f"The last good state is the newest checkpoint in {checkpoints}; the same "
         "config would go wrong again:",
     )
+
+
+def _term(stage: Stage, name: str, value: float) -> str:
+    """A term and its value, and of what it is the mean."""
+    if not stage.together:
+        return f"{name} is {value}"
+    server = name.startswith("server_")
+    over = "the steps of the server" if server else "the devices of the round"
+    return f"{name} is {value} (mean over {over})"
 
 
 def _first(wrong: np.ndarray) -> tuple[int, int] | None:

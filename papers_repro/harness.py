@@ -22,7 +22,7 @@ import pandas as pd
 from rich.console import Console
 
 from ecogen_jax import config as config_lib
-from ecogen_jax.report import runs, tables
+from ecogen_jax.report import files, runs, tables
 from ecogen_jax.run import sweep
 from ecogen_jax.run.command import positive
 from papers_repro.paper import SMOKE, Paper
@@ -248,7 +248,7 @@ def command(
         options_of: from `parser`.
         arguments: of the command line; None for those of the process.
         paper: whose bars `--only` chooses from.
-        reproduce: what to do; a ValueError is told as a wrong argument.
+        reproduce: what to do; an OSError and a ValueError are told as wrong arguments.
         in_smoke: ids of the experiments that a smoke makes.
 
     Returns:
@@ -262,12 +262,14 @@ def command(
         only = [id for id in options.only.split(",") if id]
         paper.chosen(only)
         if not options.smoke:
-            return reproduce(options, only, paper.folder / "tables", console)
+            folder = paper.folder / "tables"
+            files.check_folder(folder)  # before hours of runs
+            return reproduce(options, only, folder, console)
         _refuse_idle(paper, only, in_smoke)
         with tempfile.TemporaryDirectory(prefix=f"{paper.folder.name}-smoke-") as made:
             options.workdir = made
             return reproduce(options, only, pathlib.Path(made) / "tables", console)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         options_of.error(str(error))
     except KeyboardInterrupt:
         kept = "" if options.smoke else "; finished runs are not made again"

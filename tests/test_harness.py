@@ -1,8 +1,11 @@
 """The command line that papers share: what a smoke prints, and what it refuses."""
 
+import dataclasses
+import errno
 import os
 import pathlib
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -17,6 +20,7 @@ from papers_repro.dfkd.table import PAPER as DFKD
 from papers_repro.fedgen import reproduce as fedgen
 from papers_repro.fedgen.table import PAPER as FEDGEN
 from tests.federation_folders import federation
+from tests.run_folders import make_run
 
 PAPERS = {"dfkd": (dfkd, DFKD), "fedgen": (fedgen, FEDGEN)}
 
@@ -125,6 +129,46 @@ def test_what_is_done_for_all_is_refused_for_a_part(
         f"--only is {only!r}, but --{flag} cannot be done in part; leave out --only"
     )
     assert wanted in line
+
+
+def told(capsys, command):
+    """Calls a command that ends with 2; returns the last line of stderr."""
+    with pytest.raises(SystemExit) as stopped:
+        command()
+    assert stopped.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_run_that_has_lost_a_file_is_told_with_the_remedy(
+    capsys, monkeypatch, tmp_path
+):
+    lost = make_run(tmp_path, "B3.fedgen")
+    (lost / "parties.csv").unlink()
+    monkeypatch.setattr(harness.sweep, "finished_run", lambda cell: lost)
+    line = told(capsys, lambda: fedgen.main(["--table", "--workdir", str(tmp_path)]))
+    assert f"error: {lost}/parties.csv is missing; put the file back" in line
+
+
+def test_tables_that_cannot_be_written_are_told_before_the_runs(capsys, tmp_path):
+    folder = tmp_path / "fedgen"
+    shutil.copytree(FEDGEN.folder, folder, ignore=shutil.ignore_patterns("tables"))
+    (folder / "tables").touch()
+    paper, options = dataclasses.replace(FEDGEN, folder=folder), harness.parser("", "")
+    line = told(capsys, lambda: harness.command(options, [], paper, pytest.fail, []))
+    assert f"error: {folder}/tables cannot be read or written (" in line
+
+
+@pytest.mark.usefixtures("made")
+def test_a_disk_that_is_full_after_the_runs_is_told_with_the_remedy(
+    capsys, monkeypatch
+):
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("papers_repro.paper.put", full)
+    line = told(capsys, lambda: fedgen.main(["--smoke", "--only", "B3.bytes"]))
+    assert "tables cannot be read or written (No space left on device); " in line
+    assert "make room" in line
 
 
 @pytest.fixture

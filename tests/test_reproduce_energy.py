@@ -181,6 +181,18 @@ def test_the_command_refuses_an_unknown_table(capsys):
     assert "V99" in capsys.readouterr().err
 
 
+def test_an_output_that_cannot_be_written_is_told_before_the_work(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(reproduce, "TABLES", {"V1": pytest.fail})
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stopped:
+        reproduce.main(["--out", str(tmp_path / "file")])
+    assert stopped.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"error: --out is {tmp_path}/file: {tmp_path}/file/tables cannot be" in line
+
+
 def test_the_command_writes_tables_markdown_and_plot(tmp_path):
     # The order of the ids, not of the argument, nor of the alphabet.
     assert reproduce.main(["--only", "V11,V2", "--out", str(tmp_path)]) == 0

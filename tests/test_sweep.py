@@ -198,6 +198,25 @@ def test_a_workdir_that_is_a_file_is_told_in_one_line(spec, monkeypatch, capsys)
     assert capsys.readouterr().err.startswith("error: run.workdir = 'x.py' is refused;")
 
 
+@pytest.mark.parametrize("blocked", ["sweep-logs", "log"])
+def test_a_log_that_cannot_be_written_is_told_in_one_line(
+    spec, monkeypatch, capsys, blocked
+):
+    (cell,) = sweep.cells(spec, [0], [], ["run.workdir=out"])
+    log = sweep.log_path(cell, "out")
+    if blocked == "log":
+        log.mkdir(parents=True)
+    else:
+        Path("out").mkdir()
+        log.parent.touch()
+    words = ["--config", spec, "--seeds", "0", "--workdir", "out"]
+    monkeypatch.setattr(sys, "argv", ["sweep.py", *words])
+    assert script.main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: run.workdir = 'out' is refused;")
+    assert str(log if blocked == "log" else log.parent) in line
+
+
 def test_ctrl_c_ends_a_sweep_with_one_line(spec, monkeypatch, capsys):
     def run(*arguments, **keywords):
         raise KeyboardInterrupt

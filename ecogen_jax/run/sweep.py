@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from ecogen_jax import config as config_lib
 from ecogen_jax.run import writer
@@ -125,7 +125,7 @@ def run(
         The outcome of each cell.
 
     Raises:
-        ConfigError: a config is wrong, or no folder for logs can be made in its
+        ConfigError: a config is wrong, or no log can be written in its
             `run.workdir`.
     """
     configs = [config_lib.load(*cell) for cell in todo]
@@ -141,12 +141,8 @@ def _run_cell(cell: Cell, train: Path, workdir: str) -> Result:
     if done is not None:
         return Result(cell, "skipped", 0.0, done)
     log = log_path(cell, workdir)
-    try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise writer.refused(workdir, error) from error
     start = time.perf_counter()
-    with log.open("w") as file:
+    with _begun(log, workdir) as file:
         process = subprocess.run(
             command(train, cell), stdout=file, stderr=subprocess.STDOUT, check=False
         )
@@ -159,6 +155,15 @@ def _run_cell(cell: Cell, train: Path, workdir: str) -> Result:
             file.write("sweep: exit status 0, but no finished run of this config\n")
         return Result(cell, "failed", seconds, log)
     return Result(cell, "done", seconds, done)
+
+
+def _begun(log: Path, workdir: str) -> IO[str]:
+    """Opens an empty log, in a folder that is made where it is missing."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return log.open("w")
+    except OSError as error:
+        raise writer.refused(workdir, error) from error
 
 
 def _axis(text: str) -> list[str]:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from ecogen_jax.report import runs, tables
+from ecogen_jax.report import files, runs, tables
 from ecogen_jax.run import sweep
 from papers_repro import harness, trials
 from papers_repro.dfkd import table, tune
@@ -90,7 +90,8 @@ def _reproduce(
         )
         for name in harness.asked_tables(table.PAPER, only)
     }
-    written = table.PAPER.write(judged, folder, smoke=options.smoke)
+    with files.accessing(folder):
+        written = table.PAPER.write(judged, folder, smoke=options.smoke)
     return harness.tell(
         judged, table.PAPER, only, written, failed, console, smoke=options.smoke
     )

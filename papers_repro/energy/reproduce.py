@@ -20,7 +20,7 @@ matplotlib.use("Agg")
 import pandas as pd
 from matplotlib import pyplot as plt
 
-from ecogen_jax.report.files import put
+from ecogen_jax.report import files
 from papers_repro.energy import accounting, predictions, programs, rows
 
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
@@ -64,11 +64,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = sorted(set(chosen) - set(TABLES))
     if unknown:
         parser.error(f"--only has {unknown}; known: {ids}")
+    folder = options.out / "tables"
+    try:
+        _check(folder)
+    except ValueError as error:
+        parser.error(f"--out is {options.out}: {error}")
     tables = {name: TABLES[name]() for name in sorted(chosen, key=_order)}
-    written = write(tables, options.out / "tables")
+    written = write(tables, folder)
     code = report(pd.concat(tables.values(), ignore_index=True))
     print(f"written to {written} and beside it")
     return code
+
+
+def _check(folder: pathlib.Path) -> None:
+    """Makes a folder, and checks that it takes files, before the work starts."""
+    with files.accessing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    files.check_folder(folder)
 
 
 def write(tables: Mapping[str, pd.DataFrame], folder: pathlib.Path) -> pathlib.Path:
@@ -90,8 +102,8 @@ def write(tables: Mapping[str, pd.DataFrame], folder: pathlib.Path) -> pathlib.P
     pages = {whole: markdown(shown)}
     pages |= {folder / f"{name}.csv": text for name, text in texts.items()}
     for path, page in pages.items():
-        put(path, page)
-    put(folder / "deviations.png", lambda to: plot(shown, to))
+        files.put(path, page)
+    files.put(folder / "deviations.png", lambda to: plot(shown, to))
     return whole
 
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
-from ecogen_jax.report import tables
+from ecogen_jax.report import files, tables
 from ecogen_jax.run import sweep
 from papers_repro import harness, trials
 from papers_repro.fedgen import curves, plot, table, tune
@@ -60,11 +60,12 @@ def _reproduce(
         )
         for name in names
     }
-    written = table.PAPER.write(
-        judged, folder, smoke=options.smoke, printers=table.PRINTERS
-    )
-    if table.COSTS in names:
-        plot.write(found, folder)
+    with files.accessing(folder):
+        written = table.PAPER.write(
+            judged, folder, smoke=options.smoke, printers=table.PRINTERS
+        )
+        if table.COSTS in names:
+            plot.write(found, folder)
     return harness.tell(
         judged, table.PAPER, only, written, failed, console, smoke=options.smoke
     )

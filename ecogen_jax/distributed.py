@@ -6,6 +6,7 @@ processes), and only process 0 writes. Without `start` there is one process, whi
 the main one, and the functions below exchange nothing.
 """
 
+import collections
 import contextlib
 import functools
 import os
@@ -139,6 +140,23 @@ def check_everywhere(fits: bool, message: str) -> None:
     if not each.all():
         numbers = ", ".join(map(str, np.flatnonzero(~each)))
         raise JoinError(f"{message} (process {numbers} of {each.size})")
+
+
+def check_devices() -> None:
+    """Stops all processes if they have different numbers of JAX devices.
+
+    Every process counts for itself: an exchange would need equal numbers.
+
+    Raises:
+      JoinError: with the numbers, in each process.
+    """
+    counts = collections.Counter(device.process_index for device in jax.devices())
+    if len(set(counts.values())) > 1:
+        each = ", ".join(f"process {p} has {n}" for p, n in sorted(counts.items()))
+        raise JoinError(
+            f"the processes differ in their numbers of JAX devices ({each}): start all "
+            "with the same config and, on accelerators, give each as many of them"
+        )
 
 
 @contextlib.contextmanager

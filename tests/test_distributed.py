@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import types
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -199,6 +200,19 @@ def test_a_config_has_to_suit_the_processes(read):
     with pytest.raises(ConfigError, match=r"backend = 'vmap' .* auto or shard_map"):
         read("--config.mesh.num_devices=3", "--config.mesh.backend=vmap")
     assert read("--config.mesh.num_devices=6").mesh.num_devices == 6
+
+
+def test_processes_with_different_numbers_of_devices_are_refused(read, monkeypatch):
+    words = "--config.mesh.num_devices=6"
+    devices = [types.SimpleNamespace(process_index=p) for p in (0, 0, 1, 2, 2, 1)]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    assert read(words).mesh.num_devices == 6
+    devices.pop()
+    # No exchange comes before: it would fail, for just that reason.
+    monkeypatch.setattr(distributed, "text_from_main", pytest.fail)
+    wanted = r"\(process 0 has 2, process 1 has 1, process 2 has 2\): start all with"
+    with pytest.raises(distributed.JoinError, match=wanted):
+        read(words)
 
 
 def test_flags_without_a_coordinator_are_refused_in_one_line(tmp_path):

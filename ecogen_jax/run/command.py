@@ -46,7 +46,8 @@ def join_and_read_config(description: str | None) -> ConfigDict:
 
     Raises:
       ConfigError: also where the config does not suit the number of processes.
-      JoinError: the processes did not find each other, or differ in their configs.
+      JoinError: the processes did not find each other, or differ in their configs or in
+        their numbers of JAX devices.
       SystemExit: as `read_config`.
     """
     parser = _parser(description)
@@ -66,6 +67,7 @@ def join_and_read_config(description: str | None) -> ConfigDict:
         return config
     distributed.start(*given)
     mesh.start(config.mesh.num_devices)
+    distributed.check_devices()
     _check_suits(config, jax.process_count())
     own = json.dumps(configs.to_dict(config))
     distributed.check_everywhere(

@@ -219,7 +219,9 @@ def test_the_same_run_fails_again_from_the_kept_state_and_a_mended_one_ends(play
     path = play((1, stage("down", "edge", parties=2, answers=(2, 0, 2))))
     assert path == folder(play)
     summary = read(path)
-    assert summary["resumed"] == 1  # a process that saved nothing left no trace
+    # Of two restarts, one saved nothing.
+    assert summary["resumed"] == 1
+    assert len(read(path, "manifest.json")["resumed"]) == 2
     (hop,) = summary["hops"]
     # The accuracy after round 1 is that of the run that failed.
     assert hop["mean_over_training_validation"] == pytest.approx((0.5 + 0.25 + 0.5) / 3)

@@ -23,7 +23,7 @@ class Journal:
       round: rounds of that stage that are done.
       saves: checkpoints written so far.
       lines: lines of `metrics.jsonl` that belong to the run so far.
-      resumed: how often the run was resumed.
+      resumed: restarts from a checkpoint, of which each saved another or the summary.
       raw_samples: raw samples found on links.
       stage_clock: state of the `Clock` of the current stage.
       curve: validation accuracy in the current stage, at each evaluation.

@@ -74,22 +74,22 @@ def judge(bar: Mapping[str, Any], found: Found) -> dict[str, Any]:
         found: the samples of the workers of its group.
 
     Returns:
-        The bar with the measurements; `reason` says why a verdict is `not run`.
+        The bar with the measurements. One failed worker makes it `not run`, with a
+        `reason` that names all that failed: it may have been the fastest way.
     """
-    ours = found[bar["ours"]]
-    names = [name for name in bar["peers"].split("|") if name]
-    peer = best([found[name] for name in names])
+    names = [bar["ours"], *filter(None, bar["peers"].split("|"))]
     row = {name: value for name, value in bar.items() if name in COLUMNS}
     row |= {"kind": "measured", "verdict": "not run", "judged": "ratio"}
-    for each in (ours, peer):
-        if isinstance(each, WorkerError):
-            return row | {"reason": f"failed: {each}"}
-    assert isinstance(ours, Samples)
+    errors = [f"{n}: {found[n]}" for n in names if isinstance(found[n], WorkerError)]
+    if errors:
+        return row | {"reason": f"failed: {'; '.join(errors)}"}
+    every = [found[name] for name in names]
+    ours, *peers = [each for each in every if isinstance(each, Samples)]
     row |= _spread(bar, ours) | {"versions": told(ours), "repeats": len(ours.seconds)}
-    if peer is None:
+    if not peers:
         value = row["ours_median"]
         return row | {"judged": "ours", "verdict": verdict(value, bar)}
-    assert isinstance(peer, Samples)
+    peer = min(peers, key=lambda samples: samples.median)
     ratios = paired(ours.seconds, peer.seconds, bar["direction"])
     ratio = statistics.median(ratios)
     return row | {
@@ -100,14 +100,6 @@ def judge(bar: Mapping[str, Any], found: Found) -> dict[str, Any]:
         "ratio_high": max(ratios),
         "verdict": verdict(ratio, bar),
     }
-
-
-def best(peers: Sequence[Samples | WorkerError]) -> Samples | WorkerError | None:
-    """The one with the lowest median; if none has run, the error of the first."""
-    ran = [each for each in peers if isinstance(each, Samples)]
-    if ran:
-        return min(ran, key=lambda samples: samples.median)
-    return peers[0] if peers else None
 
 
 def paired(ours: list[float], peer: list[float], direction: str) -> list[float]:

@@ -85,13 +85,18 @@ def test_our_own_value_is_judged_where_there_is_no_peer():
 
 
 def test_a_failure_is_a_row_that_says_how():
-    error = WorkerError("pfl is not installed")
-    for broken in ({"ours": error}, {"slow": error, "fast": error}):
+    error, other = WorkerError("pfl is not installed"), WorkerError("no paper")
+    for broken, reason in (
+        ({"ours": error}, "ours: pfl is not installed"),
+        ({"slow": error, "fast": other}, "slow: pfl is not installed; fast: no paper"),
+        # Of two ways, the one that failed may be the faster one.
+        ({"slow": error}, "slow: pfl is not installed"),
+        ({"fast": other}, "fast: no paper"),
+    ):
         row = rows.judge(BAR, FOUND | broken)
         assert row["verdict"] == "not run"
-        assert row["reason"] == "failed: pfl is not installed"
-    # One of two ways is enough.
-    assert rows.judge(BAR, FOUND | {"slow": error})["verdict"] == "met"
+        assert row["reason"] == f"failed: {reason}"
+        assert "ratio" not in row
 
 
 def test_tables_are_merged_by_row_and_printed_with_their_failures(tmp_path):
@@ -108,7 +113,7 @@ def test_tables_are_merged_by_row_and_printed_with_their_failures(tmp_path):
     assert list(table["ratio"][:1]) == [3.0]
     assert list(table["verdict"]) == ["missed", "not run"]
     page = (tmp_path / "S3a.md").read_text()
-    assert "- S3a.pfl failed: pfl is not installed" in page
+    assert "- S3a.pfl failed: pfl: pfl is not installed" in page
     picture = rows.plot(tmp_path)
     assert picture is not None
     assert picture.stat().st_size > 0

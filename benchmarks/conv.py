@@ -30,6 +30,7 @@ import pandas as pd
 from jax import lax
 from rich.console import Console
 
+from benchmarks import output
 from ecogen_jax.nets.conv import conv
 from ecogen_jax.nets.upsample import conv_upsampled, upsample
 from ecogen_jax.report import tables
@@ -112,6 +113,10 @@ def main() -> None:
         "--repeats", type=positive, default=7, help="most pairs a row, 3 at least"
     )
     options = parser.parse_args()
+    try:
+        output.prepare(options.out, "conv.csv", "conv.md")
+    except ValueError as error:
+        parser.error(str(error))
     console = Console(width=100)
     rows = []
     for layer in LAYERS:

@@ -41,6 +41,7 @@ _SHOWN = {
     "aim": "aim",
     "verdict": "verdict",
 }
+_DRAWN = ("ratio", "ratio_low", "ratio_high", "bar", "aim")
 _MEETS = {">=": operator.ge, "<=": operator.le}
 
 Found = Mapping[str, Samples | WorkerError]
@@ -160,6 +161,28 @@ def write(name: str, rows: Sequence[Mapping[str, Any]], folder: pathlib.Path) ->
     (folder / f"{name}.md").write_text("\n".join(lines))
 
 
+def read_tables(folder: pathlib.Path) -> list[pd.DataFrame]:
+    """Reads all tables that `write` left in a folder, as `read_table` does."""
+    return [read_table(path) for path in sorted(folder.glob("S[0-9]*.csv"))]
+
+
+def read_table(path: pathlib.Path) -> pd.DataFrame:
+    """Reads a table of `write`.
+
+    Raises:
+        ValueError: the file is none.
+    """
+    try:
+        table = pd.read_csv(path)[list(COLUMNS)]
+        return table.astype(dict.fromkeys(_DRAWN, float))
+    except (OSError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{path} is no table of this benchmark ({reason}); remove it, or name "
+            "another folder with --out"
+        ) from error
+
+
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
     """Returns a table's columns for reading."""
     rows = frame.to_dict("records")
@@ -188,8 +211,8 @@ def plot(folder: pathlib.Path) -> pathlib.Path | None:
     Returns:
         The file, or None where there is nothing to draw.
     """
-    read_back = [pd.read_csv(path) for path in sorted(folder.glob("S[0-9]*.csv"))]
-    frame = pd.concat(read_back) if read_back else pd.DataFrame(columns=list(COLUMNS))
+    every = read_tables(folder)
+    frame = pd.concat(every) if every else pd.DataFrame(columns=list(COLUMNS))
     frame = frame.dropna(subset=["ratio", "bar"])
     if frame.empty:
         return None

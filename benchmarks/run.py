@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from benchmarks import rows
+from benchmarks import output, rows
 from benchmarks.cases import GROUPS, Group
 from benchmarks.workers import ROOT, Turns, take_turns
 from ecogen_jax.report import tables
@@ -48,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         bars = chosen(rows.read(), [id for id in options.only.split(",") if id])
+        if not options.smoke:
+            output.prepare(options.out, *_files(bars))
+            rows.read_tables(options.out)
     except ValueError as error:
         parser.error(str(error))
     if not options.smoke:
@@ -107,7 +110,7 @@ def run(
         about = _about(turns, group)
         judged = [rows.judge(bar, found) | about for bar in asked.to_dict("records")]
         finished &= all(row["verdict"] != "not run" for row in judged)
-        table = name.partition(".")[0]
+        table = _table(name)
         rows.write(table, _merged(judged, folder / f"{table}.csv"), folder)
         frame = pd.DataFrame(judged).reindex(columns=list(rows.COLUMNS))
         console.print(tables.to_rich(tables.from_frame(name, _short(frame, smoke))))
@@ -116,6 +119,19 @@ def run(
                 console.print(f"{row['id']} {row['reason']}", style="red", markup=False)
     rows.plot(folder)
     return int(not finished)
+
+
+def _table(group: str) -> str:
+    """The table that has the rows of a group."""
+    return group.partition(".")[0]
+
+
+def _files(bars: pd.DataFrame) -> set[str]:
+    """What `run` writes."""
+    names = {
+        f"{_table(group)}.{end}" for group in bars["group"] for end in ("csv", "md")
+    }
+    return names | {"ratios.png"}
 
 
 def _about(turns: Turns, group: Group) -> dict[str, Any]:
@@ -137,7 +153,7 @@ def _merged(
     """The rows of a table once some have been timed anew, in the order of the bars."""
     known: dict[str, dict[Any, Any]] = {}
     if path.exists():
-        before = pd.read_csv(path).astype(object)
+        before = rows.read_table(path).astype(object)
         before = before.where(before.notna(), None)
         known = {row["id"]: row for row in before.to_dict("records")}
     known |= {row["id"]: row for row in judged}

@@ -27,8 +27,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from benchmarks import conv, nets, tasks
-from benchmarks.workers import ROOT
+from benchmarks import conv, nets, output, tasks
+from benchmarks.workers import ROOT, WorkerError, failure
 from ecogen_jax import config as config_lib
 from ecogen_jax import mesh
 from ecogen_jax.data.partition import Held, hold
@@ -66,28 +66,45 @@ def main() -> None:
     if options.cell:
         print(json.dumps(measured(*options.cell)))
         return
+    try:
+        output.prepare(options.out, "scale.csv", "scale.png")
+    except ValueError as error:
+        parser.error(str(error))
     cores = sorted(os.sched_getaffinity(0))[-CORES:]
     os.sched_setaffinity(0, cores)  # cells inherit them
     rows = []
-    for devices, cohort in CELLS:
-        command = [sys.executable, "-m", "benchmarks.scale", "--cell"]
-        done = subprocess.run(
-            [*command, str(devices), str(cohort)],
-            cwd=ROOT,
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        rows.append(json.loads(done.stdout))
+    for cell in CELLS:
+        try:
+            rows.append(in_process(*cell))
+        except WorkerError as error:
+            parser.exit(1, f"error: {error}\n")
         print(rows[-1])
     frame = pd.DataFrame(rows)
     frame["machine"] = f"{processor()}, {len(cores)} cores"
     frame["versions"] = conv.versions()
     frame["command"] = shlex.join(["python", "-m", "benchmarks.scale", *sys.argv[1:]])
     frame["commit"] = commit()
-    options.out.mkdir(parents=True, exist_ok=True)
     frame.to_csv(options.out / "scale.csv", index=False)
     plot(frame, options.out / "scale.png")
+
+
+def in_process(devices: int, cohort: int) -> dict[str, float]:
+    """`measured` in a process of its own.
+
+    Raises:
+        WorkerError: the process has failed.
+    """
+    command = ["python", "-m", "benchmarks.scale", "--cell", str(devices), str(cohort)]
+    done = subprocess.run(
+        [sys.executable, *command[1:]], cwd=ROOT, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise WorkerError(
+            f"{devices} devices, {cohort} in a round: "
+            f"{failure(done.returncode, done.stderr)}; nothing is written; to see all "
+            f"that it said: {shlex.join(command)}"
+        )
+    return json.loads(done.stdout)
 
 
 def measured(devices: int, cohort: int) -> dict[str, float]:

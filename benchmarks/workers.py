@@ -245,7 +245,20 @@ class _Seat:
     def _failure(self) -> WorkerError:
         assert self.process is not None
         code = self.process.wait()
-        if code < 0:
-            return WorkerError(f"killed by {signal.Signals(-code).name}")
-        lines = self.log.read_text(errors="replace").strip().splitlines()
-        return WorkerError(lines[-1].strip() if lines else f"ended with code {code}")
+        return failure(code, self.log.read_text(errors="replace"))
+
+
+def failure(code: int, said: str) -> WorkerError:
+    """How a process ended.
+
+    Args:
+        code: with which it ended.
+        said: its standard error.
+
+    Returns:
+        The signal that ended it, or else the last line that it said.
+    """
+    if code < 0:
+        return WorkerError(f"killed by {signal.Signals(-code).name}")
+    lines = said.strip().splitlines()
+    return WorkerError(lines[-1].strip() if lines else f"ended with code {code}")

@@ -4,7 +4,6 @@ import importlib.util
 import math
 import pathlib
 import re
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import conv, hops, nets, rows, run, scale, tasks
+from benchmarks import hops, nets, rows, run, tasks
 from benchmarks.cases import GROUPS
 from benchmarks.ours import federation, hop, rounds
 from benchmarks.peers import dense
@@ -154,31 +153,6 @@ def test_rows_are_chosen_by_id_or_by_part():
     assert set(run.chosen(bars, ["S3a.flower"])["group"]) == {"S3a.two"}
     with pytest.raises(ValueError, match="no rows 'S7'"):
         run.chosen(bars, ["S7"])
-
-
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [
-        (run, "--repeats 0"),
-        (conv, "--repeats 0"),
-        (scale, "--cell 0 5"),
-        (rounds, "fedgen --devices 0"),
-        (rounds, "fedgen --edges 0"),
-    ],
-)
-def test_a_count_of_0_is_refused_by_its_flag(monkeypatch, capsys, command, words):
-    monkeypatch.setattr(run, "take_turns", lambda *rest: pytest.fail("it works"))
-    monkeypatch.setattr(conv, "measure", lambda *rest: pytest.fail("it works"))
-    monkeypatch.setattr(scale, "measured", lambda *rest: pytest.fail("it works"))
-    monkeypatch.setattr(rounds.mesh, "start", lambda count: pytest.fail("it works"))
-    monkeypatch.setattr(sys, "argv", ["command", *words.split()])
-    with pytest.raises(SystemExit) as stopped:
-        command.main()
-    assert stopped.value.code == 2
-    (flag,) = (word for word in words.split() if word.startswith("--"))
-    error = capsys.readouterr().err.splitlines()[-1]
-    wanted = f"argument {flag}: '0' is refused; allowed: a whole number of 1 or more"
-    assert error.endswith(wanted)
 
 
 def worker(name, path, fails_after="", sleep_s="0", **others):

@@ -19,6 +19,8 @@ from benchmarks.plain import bare, fedgen_jax, fedgen_sizes
 from benchmarks.workers import Samples, Turns, Worker, WorkerError, take_turns
 from ecogen_jax import config as configs
 from ecogen_jax.config_presets import federated
+from ecogen_jax.data import sources
+from ecogen_jax.data.partition import split
 from ecogen_jax.energy import meter
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.run import writer
@@ -290,6 +292,15 @@ def test_the_plain_fedgen_has_the_published_sizes():
     sizes = fedgen_sizes
     devices = config.topology.num_edges * config.topology.devices_per_edge
     assert (devices, section.active) == (sizes.DEVICES, sizes.ACTIVE)
+    data, labels = config.data, sources.outline("mnist").train_labels
+    parts = split(
+        labels,
+        public_fraction=data.public_fraction,
+        validation_fraction=data.validation_fraction,
+        public_missing_classes=(),
+        rng=np.random.default_rng(0),
+    )
+    assert len(parts.private_train) == devices * sizes.IMAGES
     assert (section.steps, section.batch_size) == (sizes.STEPS, sizes.BATCH)
     assert section.learning_rate == sizes.LEARNING_RATE
     assert section.decay == sizes.LEARNING_DECAY

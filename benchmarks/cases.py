@@ -119,6 +119,7 @@ GROUPS: dict[str, Group] = {
             _ours("ours", "fedgen", "--told"),
             Worker("jax loop", ("benchmarks.plain.fedgen_jax", "loop")),
             Worker("jax scan", ("benchmarks.plain.fedgen_jax", "scan")),
+            Worker("jax devices", ("benchmarks.plain.fedgen_jax", "devices")),
             _torch("torch", "fedgen"),
         ),
     ),

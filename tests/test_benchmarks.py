@@ -317,13 +317,38 @@ def test_the_plain_fedgen_has_the_published_sizes():
 
 
 @pytest.mark.slow
+def test_the_ways_of_the_plain_fedgen_make_the_same_round(monkeypatch):
+    monkeypatch.setattr(fedgen_sizes, "STEPS", 3)
+    monkeypatch.setattr(fedgen_sizes, "ACTIVE", 4)
+    images, labels, counts = fedgen_sizes.data()
+    data = [jnp.asarray(each) for each in (tasks.as_floats(images), labels, counts)]
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        before = fedgen_jax.first(jax.random.PRNGKey(0))[:2]
+        wanted, *others = (
+            fedgen_jax.one_round(fedgen_jax.first(jax.random.PRNGKey(0)), *data, 1, way)
+            for way in fedgen_jax.WAYS
+        )
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), wanted[:2], before)
+    assert all(leaf > 1e-5 for leaf in jax.tree.leaves(moved))
+    # Not the generator, in which Adam makes steps of rounding errors.
+    for found in others:
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+            found[:2],
+            wanted[:2],
+        )
+
+
+@pytest.mark.slow
 def test_a_step_of_the_plain_fedgen_has_the_operations_of_ours():
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         params, stats, generator, _ = fedgen_jax.first(jax.random.PRNGKey(0))
         own_stats = jax.tree.map(lambda leaf: leaf[0], stats)
-        data = (jnp.asarray(each) for each in fedgen_sizes.data()[:2])
-        step = (params, own_stats, generator, *data, jnp.int32(0), 1.0, 0.1)
-        plain = meter.cost(fedgen_jax.local_step, *step, jax.random.PRNGKey(0))
+        images, labels, _ = fedgen_sizes.data()
+        data = (jnp.asarray(tasks.as_floats(images)), jnp.asarray(labels))
+        which = (jnp.int32(0), jax.random.PRNGKey(0))
+        step = (params, own_stats, *which, generator, *data, 1.0, 0.1)
+        plain = meter.cost(fedgen_jax.local_step, *step)
     stage = federation.fedgen(1)
     assert stage.together is not None
     state, _ = stage.begin(federation.NOBODY, jax.random.key(0))

@@ -1,11 +1,13 @@
-"""FedGen in plain JAX: all clients under `vmap`, `lax` convolutions.
+"""FedGen in plain JAX, with `lax` convolutions.
 
-    python -m benchmarks.plain.fedgen_jax loop|scan
+    python -m benchmarks.plain.fedgen_jax loop|scan|devices
 
-The local steps are a Python loop over a jitted step, or a scan within one program; the
-faster one counts. The algorithm is that of `ecogen_jax/relay/federated/fedgen.py`,
-whose docstring has the equations (Zhu et al., ICML 2021). Nothing is imported from there.
-"""  # noqa: E501
+The devices of a round are side by side under `vmap`, their local steps a Python loop
+over a jitted step or a scan within one program; or a Python loop goes over the devices,
+the local steps of each jitted. The fastest counts. The algorithm is that of
+`ecogen_jax/relay/federated/fedgen.py`, whose docstring has the equations (Zhu et al.,
+ICML 2021). Nothing is imported from there.
+"""
 
 import functools
 import sys
@@ -16,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from benchmarks import tasks
 from benchmarks.plain import fedgen_sizes as sizes
 from benchmarks.speaker import Speaker
 
@@ -24,7 +27,9 @@ Tree = Any
 
 def main(way: str) -> None:
     """Works for as long as it is asked to: a round a unit."""
-    images, labels, counts = map(jnp.asarray, sizes.data())
+    as_bytes, *others = sizes.data()
+    floats = tasks.as_floats(as_bytes)
+    images, labels, counts = map(jnp.asarray, (floats, *others))
     state = first(jax.random.PRNGKey(0))
     number = 0
     speaker = Speaker("jax", "optax")
@@ -49,18 +54,9 @@ def one_round(
     active = jax.random.choice(choose, sizes.DEVICES, (sizes.ACTIVE,), replace=False)
     weight = sizes.GUIDANCE * sizes.GENERATOR_DECAY**number if number else 0.0
     rate = sizes.LEARNING_RATE * sizes.LEARNING_DECAY**number
-    trained = jax.tree.map(lambda a: jnp.stack([a] * sizes.ACTIVE), params)
-    own = jax.tree.map(lambda a: a[active], stats)
-    step_keys = jax.random.split(local, sizes.STEPS)
-    if way == "loop":
-        for key in step_keys:
-            trained, own = step(
-                trained, own, generator, images, labels, active, weight, rate, key
-            )
-    else:
-        trained, own = steps(
-            trained, own, generator, images, labels, active, weight, rate, step_keys
-        )
+    keys = jax.random.split(local, (sizes.ACTIVE, sizes.STEPS))
+    given = (generator, images, labels, weight, rate)
+    trained, own = WAYS[way](params, stats, active, keys, *given)
     generator, optimizer = train_generator(
         generator, optimizer, trained["classifier"], counts[active], learn
     )
@@ -72,19 +68,18 @@ def one_round(
 def local_step(
     params: Tree,
     stats: Tree,
+    device: jax.Array,
+    key: jax.Array,
     generator: Tree,
     images: jax.Array,
     labels: jax.Array,
-    device: jax.Array,
     weight: jax.Array,
     rate: jax.Array,
-    key: jax.Array,
 ) -> tuple[Tree, Tree]:
     """One SGD step of one device."""
     batch, *draws = jax.random.split(key, 4)
     index = jax.random.randint(batch, (sizes.BATCH,), 0, sizes.IMAGES)
-    x = images[device, index].astype(jnp.float32) / 255.0
-    y = labels[device, index]
+    x, y = images[device, index], labels[device, index]
     drawn = jax.random.randint(draws[0], (sizes.GENERATOR_BATCH,), 0, sizes.CLASSES)
     made, _ = generate(generator, drawn, draws[1], train=False)
     like, _ = generate(generator, y, draws[2], train=False)
@@ -103,28 +98,68 @@ def local_step(
     return optax.apply_updates(params, updates), stats
 
 
-def each_device(*arguments: Any) -> tuple[Tree, Tree]:
-    """`local_step` of all devices of the round, side by side."""
-    *others, key = arguments
-    axes = (0, 0, None, None, None, 0, None, None, 0)
-    keys = jax.random.split(key, sizes.ACTIVE)
-    mapped: Callable[..., tuple[Tree, Tree]] = jax.vmap(local_step, axes)
-    return mapped(*others, keys)
-
-
+each_device: Callable[..., tuple[Tree, Tree]] = jax.vmap(
+    local_step, (0, 0, 0, 0, None, None, None, None, None)
+)
 step = jax.jit(each_device)
 
 
+def by_step(
+    params: Tree, stats: Tree, active: jax.Array, keys: jax.Array, *given: Any
+) -> tuple[Tree, Tree]:
+    """All devices side by side, one step after another."""
+    trained, own = received(params, stats, active)
+    for key in keys.swapaxes(0, 1):
+        trained, own = step(trained, own, active, key, *given)
+    return trained, own
+
+
 @jax.jit
-def steps(trained: Tree, own: Tree, *others: Any) -> tuple[Tree, Tree]:
-    """All steps of a round in one program."""
-    *fixed, keys = others
+def by_scan(
+    params: Tree, stats: Tree, active: jax.Array, keys: jax.Array, *given: Any
+) -> tuple[Tree, Tree]:
+    """All devices side by side, and all steps in one program."""
     state, _ = jax.lax.scan(
-        lambda state, key: (each_device(*state, *fixed, key), None),
-        (trained, own),
-        keys,
+        lambda state, key: (each_device(*state, active, key, *given), None),
+        received(params, stats, active),
+        keys.swapaxes(0, 1),
     )
     return state
+
+
+def received(params: Tree, stats: Tree, active: jax.Array) -> tuple[Tree, Tree]:
+    """The server's net for each device of the round, and its own statistics."""
+    copies = jax.tree.map(lambda a: jnp.stack([a] * sizes.ACTIVE), params)
+    return copies, jax.tree.map(lambda a: a[active], stats)
+
+
+def by_device(
+    params: Tree, stats: Tree, active: jax.Array, keys: jax.Array, *given: Any
+) -> tuple[Tree, Tree]:
+    """One device after another."""
+    done = [
+        train_device(params, stats, device, key, *given)
+        for device, key in zip(active, keys, strict=True)
+    ]
+    return jax.tree.map(lambda *each: jnp.stack(each), *done)
+
+
+@jax.jit
+def train_device(
+    params: Tree, stats: Tree, device: jax.Array, keys: jax.Array, *given: Any
+) -> tuple[Tree, Tree]:
+    """All steps of one device, unrolled: in a compiled loop, they are slower."""
+    own = jax.tree.map(lambda a: a[device], stats)
+    for key in keys:
+        params, own = local_step(params, own, device, key, *given)
+    return params, own
+
+
+WAYS: dict[str, Callable[..., tuple[Tree, Tree]]] = {
+    "loop": by_step,
+    "scan": by_scan,
+    "devices": by_device,
+}
 
 
 @functools.partial(jax.jit, donate_argnums=(0, 1))

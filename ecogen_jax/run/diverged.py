@@ -46,9 +46,9 @@ def check_round(
     bad = _first(~finite)
     if bad:
         place, kept = _told(cycle, stage, number, checkpoints, bad)
-        terms = {name: values[bad] for name, values in metrics.items()}
-        wrong = [name for name, value in terms.items() if not np.isfinite(value)]
-        said = ", ".join(_term(stage, name, terms[name]) for name in wrong)
+        terms = {name: float(values[bad]) for name, values in metrics.items()}
+        wrong = {name: x for name, x in terms.items() if not np.isfinite(x)}
+        said = ", ".join(_term(stage, name, x) for name, x in wrong.items())
         raise DivergedError(
             f"{said} in {place}. {kept} lower the learning rates of the stage."
         )

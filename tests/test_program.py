@@ -62,6 +62,20 @@ def test_a_while_loop_costs_up_to_its_stated_bound():
     assert found.energy_j.low < 1e-3 * once.energy_j.low
 
 
+def test_a_bounded_loop_that_memory_bounds_takes_the_time_of_its_weights():
+    row = jax.ShapeDtypeStruct((1, SIDE), jnp.bfloat16)
+
+    def decode(x, w):
+        return jax.lax.while_loop(lambda x: x[0, 0] > 1, lambda x: x @ w, x)
+
+    found = ecogen_jax.energy.estimate(
+        decode, row, MATRIX, device="a100", while_trips=7
+    )
+    reached = 2.039e12 * roofline.MEMORY_FRACTION.value
+    assert found.seconds.value == pytest.approx(7 * 2 * SIDE**2 / reached, rel=1e-2)
+    assert found.seconds.low == 0
+
+
 def test_a_bound_by_the_name_of_the_body_is_the_same():
     def body(x):
         return x @ x

@@ -17,12 +17,12 @@ def constant(value, low=None, high=None):
     return Constant(value, low or value, high or value, "", "test", "2024", "assumed")
 
 
-def program(parts, moved=0.0, moved_low=None, flops_low=None):
+def program(parts, moved=0.0, fused=None, moved_low=None, flops_low=None):
     flops = float(sum(parts.values()))
-    low = moved if moved_low is None else moved_low
-    return Cost(
-        flops, flops if flops_low is None else flops_low, parts, moved, low, 0, 0
-    )
+    fused = moved if fused is None else fused
+    low = fused if moved_low is None else moved_low
+    flops_low = flops if flops_low is None else flops_low
+    return Cost(flops, flops_low, parts, moved, fused, low, 0, 0)
 
 
 def device(**changes):
@@ -53,8 +53,13 @@ def test_interval_takes_the_corners():
     )
     cost = program({MATMUL_F32: 400.0}, flops_low=100.0)
     assert roofline.time_s(cost, loose) == (8, 0.5, 32)
-    memory = roofline.time_s(program({}, moved=900.0, moved_low=100.0), device())
+    memory = roofline.time_s(program({}, moved=900.0, fused=100.0), device())
     assert memory == (30, 10, 90)
+
+
+def test_the_value_moves_the_bytes_of_the_trips_that_its_flops_have():
+    cost = program({}, moved=900.0, fused=400.0, moved_low=0.0, flops_low=0.0)
+    assert roofline.time_s(cost, device()) == (60, 0, 90)
 
 
 def test_a_slower_clock_slows_arithmetic_only():

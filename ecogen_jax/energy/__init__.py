@@ -26,7 +26,8 @@ def estimate(
         device: a device of ``tables/devices.csv`` with speed and power.
         country: a row of ``tables/grid.csv``.
         while_trips: most trips of ``while`` loops that do not show theirs: one number
-            for all, or a number for each by the name of its body function.
+            for all, or a number for each by the name of its body function. Values and
+            high ends take all of them, low ends none.
 
     Returns:
         See `ecogen_jax.energy.program.Estimate`.

@@ -17,7 +17,9 @@ class Cost(NamedTuple):
         by_class_and_dtype: parts of ``flops``, keyed by (class, dtype).
         bytes: operands read and results written by every operation on its own, in B:
             an upper bound, since a compiler fuses operations and keeps data on chip.
-        bytes_low: bytes after perfect fusion, in B; see `memory.fused_bytes`.
+        bytes_fused: bytes after perfect fusion, in B; see `memory.fused_bytes`. Like
+            ``bytes`` with the dearest branches and the stated bounds.
+        bytes_low: the same with the cheapest branches and no trip of such a ``while``.
         peak_bytes: most memory that is alive at once, in B: an upper bound; see
             `memory.peak_bytes`.
         wire_bytes: what collectives send between shards, in B.
@@ -27,6 +29,7 @@ class Cost(NamedTuple):
     flops_low: float
     by_class_and_dtype: dict[tuple[str, str], float]
     bytes: float
+    bytes_fused: float
     bytes_low: float
     peak_bytes: float
     wire_bytes: float

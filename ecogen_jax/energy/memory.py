@@ -36,7 +36,9 @@ class _Program(NamedTuple):
     sizes: list[int]
 
 
-def fused_bytes(jaxpr: core.Jaxpr, while_trips: loops.WhileTrips = None) -> int:
+def fused_bytes(
+    jaxpr: core.Jaxpr, while_trips: loops.WhileTrips = None
+) -> tuple[int, int]:
     """Bytes that cross the memory bus if everything between two loops is one kernel.
 
     A program, and each trip of a loop, reads each of its inputs once and writes each
@@ -45,28 +47,32 @@ def fused_bytes(jaxpr: core.Jaxpr, while_trips: loops.WhileTrips = None) -> int:
     place, only the updates are written, and not read again. The carry of a loop goes
     through memory once per trip, so this is no lower bound for a loop whose state fits
     on chip.
-    ``cond`` takes the cheapest branch, a ``while`` with a stated bound no trip.
+
+    The fewest bytes take the cheapest branch of each ``cond`` and no trip of a
+    ``while`` with a stated bound, the most bytes the dearest branch and the bound.
 
     Args:
         jaxpr: the program.
         while_trips: as in `loops.trips`.
 
     Returns:
-        Bytes read and written, over all shards.
+        Fewest and most bytes read and written, over all shards; the same number twice
+        where no ``cond`` and no such ``while`` is in the program.
     """
     program = _flatten(jaxpr)
     straight = [op for op in program.ops if not _inner(op.eqn)]
-    total = _read(program, straight) + _written(program, straight)
+    low = high = _read(program, straight) + _written(program, straight)
     for op in program.ops:
-        bodies = _inner(op.eqn)
-        if not bodies:
+        inner = [fused_bytes(body, while_trips) for body in _inner(op.eqn)]
+        if not inner:
             continue
-        each = [fused_bytes(body, while_trips) for body in bodies]
+        lows, highs = zip(*inner, strict=True)
         if op.eqn.primitive.name == "cond":
-            total += min(each)
+            low, high = low + min(lows), high + max(highs)
         else:
-            total += _fewest(op.eqn, while_trips) * sum(each)
-    return total
+            fewest, most = _times(op.eqn, while_trips)
+            low, high = low + fewest * sum(lows), high + most * sum(highs)
+    return low, high
 
 
 def peak_bytes(jaxpr: core.Jaxpr) -> int:
@@ -156,10 +162,11 @@ def _inner(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
     return []
 
 
-def _fewest(eqn: core.JaxprEqn, while_trips: loops.WhileTrips) -> int:
+def _times(eqn: core.JaxprEqn, while_trips: loops.WhileTrips) -> tuple[int, int]:
+    """Fewest and most times that the bodies of a loop or ``shard_map`` run."""
     if eqn.primitive.name == "shard_map":
-        return loops.shards(eqn)
-    return loops.trips(eqn, while_trips)[0]
+        return loops.shards(eqn), loops.shards(eqn)
+    return loops.trips(eqn, while_trips)
 
 
 def _read(program: _Program, ops: list[_Op]) -> int:

@@ -70,12 +70,14 @@ def cost(
     # A compiler drops what no output needs, such as the primal value under grad.
     live, _ = partial_eval.dce_jaxpr(traced, [True] * len(traced.outvars))
     tally = _walk(live, _Scope(while_trips, {}))
+    bytes_low, bytes_fused = memory.fused_bytes(live, while_trips)
     return Cost(
         flops=float(tally.flops.total()),
         flops_low=float(tally.flops_low),
         by_class_and_dtype={key: float(n) for key, n in tally.flops.items() if n},
         bytes=float(tally.bytes),
-        bytes_low=float(memory.fused_bytes(live, while_trips)),
+        bytes_fused=float(bytes_fused),
+        bytes_low=float(bytes_low),
         peak_bytes=float(memory.peak_bytes(live)),
         wire_bytes=float(tally.wire),
     )

@@ -40,7 +40,8 @@ def estimate(
         device: name in ``constants.names("devices", devices.TRAINING)``.
         country: name in ``constants.names("grid")``.
         while_trips: most trips of ``while`` loops that do not show theirs, as in
-            `meter.cost`; the low ends of the intervals take no trip at all.
+            `meter.cost`. FLOPs, values and high ends take all of them, the low ends
+            of the intervals none.
 
     Returns:
         FLOPs, seconds, joules and grams.

@@ -140,9 +140,10 @@ def calibrated(path: str | pathlib.Path) -> Machine:
 def time_s(cost: Cost, machine: Machine, *, clock: float = 1.0) -> Interval:
     """Seconds that a program takes on a device.
 
-    The interval has the fused bytes, cheapest branches and best rates at its low end
-    and the unfused bytes, dearest branches and worst rates at its high end; the value
-    takes the geometric mean of both counts of bytes.
+    The low end has the fused bytes, the cheapest branches, no trip of a ``while`` with
+    a stated bound, and the best rates; the high end the unfused bytes, the dearest
+    branches, the stated bounds and the worst rates. The value has the branches and
+    trips of the high end, and the geometric mean of the fused and the unfused bytes.
 
     Args:
         cost: from `meter.cost`.
@@ -166,7 +167,7 @@ def time_s(cost: Cost, machine: Machine, *, clock: float = 1.0) -> Interval:
         arithmetic = part * compute_s(cost, peaks, machine.name) / (reached * clock)
         return max(arithmetic, bytes_ / getattr(machine.bandwidth, rate))
 
-    middle = math.sqrt(cost.bytes * cost.bytes_low)
+    middle = math.sqrt(cost.bytes * cost.bytes_fused)
     return Interval(
         value=seconds("value", share.value, middle / memory.value, 1.0),
         low=seconds("high", share.high, cost.bytes_low / memory.high, cheapest),

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 
+import jax
 import pytest
 
 from ecogen_jax.energy import roofline
@@ -67,6 +68,14 @@ def test_rates_are_the_amount_over_the_seconds(monkeypatch):
         "low": 2,
         "high": 8,
     }
+
+
+@pytest.mark.parametrize(("dtype", "full"), [("float32", True), ("bfloat16", False)])
+def test_float32_is_timed_in_full_precision(monkeypatch, dtype, full):
+    # The default of JAX would be TF32 on a GPU and bfloat16 on a TPU.
+    monkeypatch.setattr(calibrate, "_rates", lambda amount, call: call)
+    program = str(jax.make_jaxpr(calibrate.matmul_rate(dtype, 4))())
+    assert ("Precision.HIGHEST" in program) == full
 
 
 def test_the_amounts_are_those_of_the_programs(monkeypatch):

@@ -139,9 +139,22 @@ def test_no_counter_and_no_reader_are_told_apart(monkeypatch):
         ("NVIDIA T400", None),
         ("TPU v4 lite", None),
         ("NVIDIA A100-SXM4-40GB", "a100"),
+        ("NVIDIA A100-PCIE-40GB", None),
+        ("NVIDIA H100 PCIe", None),
     ],
 )
 def test_the_model_of_a_host_is_known_by_its_device(kind, name):
     assert measure.profile(kind) == name
     if name:
         assert name in constants.names("devices", devices.TRAINING)
+
+
+@pytest.mark.parametrize(("kind", "cores"), [("TPU v3", 2), ("TPU v4", 1)])
+def test_watts_of_a_tpu_count_once_a_chip(monkeypatch, kind, cores):
+    chips = [[x, y, 0] for x in range(2) for y in range(2)]
+    fakes = [SimpleNamespace(device_kind=kind, coords=chip) for chip in chips * cores]
+    monkeypatch.setattr(measure.jax, "devices", lambda: fakes)
+    monkeypatch.setattr(measure.jax, "local_devices", lambda: fakes)
+    watts = devices.device(measure.profile(kind)).power_w.value
+    summary = measure.HostEnergy(seconds=3.0).summary()
+    assert summary["modelled_j"] == pytest.approx(3.0 * 4 * watts)

@@ -54,9 +54,11 @@ class HostEnergy:
     def summary(self) -> dict[str, Any]:
         """The `host_energy` of `summary.json`; the model is seconds x power.
 
-        The model covers all accelerators of this process. The rest of a host with
-        accelerators is not in the model, but in the counters, if RAPL is read. Counters
-        are those of the whole machine, so several processes have no ratio.
+        The model covers all chips of this process, each with the watts of its row in
+        `tables/devices.csv`: of the board alone (a100, h100, t4), or with its share of
+        the host (p100, v100 and TPUs). What it leaves out of the host is in the
+        counters, if RAPL is read. Counters are those of the whole machine, so several
+        processes have no ratio.
         """
         name = profile(jax.devices()[0].device_kind)
         modelled_j = name and self.seconds * _power_w(name)
@@ -147,14 +149,22 @@ def counters(root: Path = Path("/")) -> list[str]:
 def _power_w(name: str) -> float:
     """Power of a host under load; for a CPU, its share of the table's server."""
     power_w = devices.device(name).power_w.value
-    if name != "server_cpu":
-        return power_w * jax.local_device_count()
-    return power_w * (os.cpu_count() or 1) / SERVER_THREADS
+    if name == "server_cpu":
+        return power_w * (os.cpu_count() or 1) / SERVER_THREADS
+    return power_w * _num_chips(name)
+
+
+def _num_chips(name: str) -> int:
+    """Chips of this process; each core of a TPU v2 or v3 is a device to JAX."""
+    if name.startswith("tpu"):
+        return len({tuple(device.coords) for device in jax.local_devices()})
+    return jax.local_device_count()
 
 
 def profile(device_kind: str) -> str | None:
     """The device of the table that a JAX device is, or None."""
     words = f" {device_kind} ".replace("-", " ")
-    if " lite " in words:  # a TPU of another kind
+    # A TPU of another kind, or a board with less power than the SXM of the table.
+    if " lite " in words or " pcie " in words.lower():
         return None
     return next((name for part, name in PROFILES.items() if f" {part} " in words), None)

@@ -144,6 +144,12 @@ def test_a_larger_contracted_share_leaves_less(location, share):
         (lambda: accounting.market_g(1, 30), "contracted_share", "30", "per cent"),
         (lambda: accounting.embodied_kg(1, 1, 1, 85), "utilisation", "85", "per cent"),
         (lambda: accounting.embodied_kg(1, 1, 0, 1), "lifetime_h", "0", "8760"),
+        (
+            lambda: accounting.carbon_per_area_g(400, -1, 1, 1, 0.9),
+            "energy_kwh_per_cm2",
+            "-1",
+            "kWh/cm2",
+        ),
         (lambda: accounting.sci_g(-5, 1, 1), "operational_g", "-5", "offsets"),
         (lambda: accounting.sci_g(5, 1, 0), "functional_units", "0", "served"),
         (lambda: accounting.convert(1, "kW", "J"), "source", "kW", "kWh"),
@@ -208,6 +214,15 @@ def test_audit_judges_carbon_by_the_energy_that_the_table_claims():
     assert [f.field for f in findings(energy_kwh=40000.0, carbon_kg=15400.0)] == [
         "energy_kwh"
     ]
+
+
+@pytest.mark.parametrize(("pue", "blamed"), [(1.0, False), (1.003, True)])
+def test_audit_blames_a_pue_only_where_there_is_one(pue, blamed):
+    row = {"chip_hours": 1000.0, "power_w": 400.0, "pue": pue}
+    row["energy_kwh"] = 400.0 * pue * 1.003
+    (finding,) = audit.audit(pd.DataFrame([row]), tolerance=1e-3)
+    assert finding.reason.startswith("1.003 times what its inputs give")
+    assert ("PUE" in finding.reason) == blamed
 
 
 def test_audit_looks_up_a_region_and_refuses_an_unknown_one():

@@ -196,6 +196,8 @@ def carbon_per_area_g(
     Raises:
         ValueError: an argument is out of range.
     """
+    remedy = "give the fab energy in kWh/cm2"
+    check("energy_kwh_per_cm2", energy_kwh_per_cm2, 0, math.inf, remedy)
     check("gas_g_per_cm2", gas_g_per_cm2, 0, math.inf, "give g/cm2")
     check("material_g_per_cm2", material_g_per_cm2, 0, math.inf, "give g/cm2")
     check("fab_yield", fab_yield, 1e-6, 1, "give a fraction, not per cent")

@@ -40,7 +40,7 @@ class Finding(NamedTuple):
 
     Attributes:
         name: the row's name, or its number from 1.
-        field: the column at fault.
+        field: the column at fault, or "inputs" where an input was refused.
         printed: what the table says; None where an input was refused.
         expected: what its inputs give; None where an input was refused.
         reason: what is wrong, and the error that would explain it.
@@ -145,9 +145,9 @@ def _reason(printed: float, expected: float, pue: float) -> str:
         1e3: "a unit of 1000 too small was taken, such as g for kg or W for kW",
         1e-3: "a unit of 1000 too large was taken, such as t for kg or MWh for kWh",
         1 / 0.45359237: "the number is in pounds",
-        1 / pue: "PUE was left out",
-        pue: "PUE was counted twice",
     }
+    if pue > 1:
+        slips |= {1 / pue: "PUE was left out", pue: "PUE was counted twice"}
     near = [text for factor, text in slips.items() if abs(ratio / factor - 1) < 0.005]
     cause = f"; {near[0]}" if near else ""
     return f"{ratio:.4g} times what its inputs give{cause}"

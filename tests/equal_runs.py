@@ -23,6 +23,10 @@ def flat(tree, prefix=""):
     return {prefix: tree}
 
 
+def read(path):
+    return json.loads(path.read_text())
+
+
 def log(path):
     lines = (path / "metrics.jsonl").read_text().splitlines()
     return [flat(json.loads(line)) for line in lines]
@@ -36,13 +40,22 @@ def assert_same(one, other):
         assert one[name] == wanted, name
 
 
+def assert_same_arrays(path, straight, apart):
+    """Compares the arrays of a file, whose values may be `apart` from each other."""
+    with np.load(path) as one, np.load(straight) as other:
+        assert one.files == other.files
+        for name in other.files:
+            assert one[name].dtype == other[name].dtype, name
+            np.testing.assert_allclose(
+                one[name], other[name], rtol=0, atol=apart, err_msg=name
+            )
+
+
 def assert_same_run(path, straight, times_resumed):
     """Compares all that a run leaves behind."""
-    summary, expected = (
-        json.loads((folder / "summary.json").read_text()) for folder in (path, straight)
-    )
-    assert summary["resumed"] == times_resumed
-    assert_same(flat(summary), flat(expected))
+    assert read(path / "summary.json")["resumed"] == times_resumed
+    for name in ("summary.json", "uncertainty.json"):
+        assert_same(flat(read(path / name)), flat(read(straight / name)))
     lines, wanted = log(path), log(straight)
     assert len(lines) == len(wanted)
     for line, other in zip(lines, wanted, strict=True):
@@ -59,6 +72,8 @@ def assert_same_run(path, straight, times_resumed):
         parties,
         others,
     )
-    if (straight / "samples.npz").exists():  # only hops make images
-        one, other = (np.load(folder / "samples.npz") for folder in (path, straight))
-        assert one.files == other.files
+    assert_same_arrays(path / "partition.npz", straight / "partition.npz", apart=0)
+    images, others = path / "samples.npz", straight / "samples.npz"
+    assert images.exists() == others.exists()
+    if others.exists():  # only hops make images, which are rounded to whole numbers
+        assert_same_arrays(images, others, apart=1)

@@ -28,7 +28,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmarks import conv, nets, output, tasks
-from benchmarks.workers import ROOT, WorkerError, failure
+from benchmarks.workers import ROOT, TOLD_LAST, WorkerError, failure
 from ecogen_jax import config as config_lib
 from ecogen_jax import mesh
 from ecogen_jax.data.partition import Held, hold
@@ -96,7 +96,11 @@ def in_process(devices: int, cohort: int) -> dict[str, float]:
     """
     command = ["python", "-m", "benchmarks.scale", "--cell", str(devices), str(cohort)]
     done = subprocess.run(
-        [sys.executable, *command[1:]], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, *command[1:]],
+        cwd=ROOT,
+        env=os.environ | dict([TOLD_LAST]),
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         raise WorkerError(

@@ -24,6 +24,9 @@ PATIENCE_S = 3600.0
 MEMORY_SHARE = 0.75
 """Of the machine's memory: a worker that takes more fails alone, not the machine."""
 
+TOLD_LAST = ("JAX_TRACEBACK_FILTERING", "off")
+"""Environment variable: without it, the last line of an error in JAX is a notice."""
+
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -209,7 +212,8 @@ class _Seat:
         # With one process per core, as peers use, each process has one thread.
         threads = [(name, "1") for name in _ONE_THREAD]
         sample_s = (SAMPLE_S, str(self.turns.sample_s))
-        return [*threads, sample_s, ("PYTHONPATH", str(ROOT)), *self.worker.env]
+        told = (TOLD_LAST, ("PYTHONPATH", str(ROOT)))
+        return [*threads, sample_s, *told, *self.worker.env]
 
     @contextlib.contextmanager
     def _pinned(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks import conv, rows, run, scale
+from benchmarks import conv, rows, run, scale, workers
 from benchmarks.ours import rounds
 
 WORK = (
@@ -104,3 +104,13 @@ def test_a_cell_that_fails_is_told_with_its_last_words(
     assert line.startswith(f"error: 1000 devices, 1000 in a round: {reason}; ")
     assert line.endswith("python -m benchmarks.scale --cell 1000 1000")
     assert not list(folder.iterdir())
+
+
+def test_the_last_words_of_an_error_in_jax_say_what_it_is():
+    code = "import jax; jax.jit(lambda x: x @ x)(jax.numpy.ones((2, 3)))"
+    env = os.environ | dict([workers.TOLD_LAST])
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True
+    )
+    error = workers.failure(ended.returncode, ended.stderr)
+    assert str(error).startswith("TypeError: dot_general")

@@ -5,20 +5,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ecogen_jax import keys
 from ecogen_jax.config_federated import defaults
 from ecogen_jax.nets.latent import HEAD, head
 from ecogen_jax.relay.federated.base import Arrived
 from ecogen_jax.relay.federated.fedgen import feature_maker
+from ecogen_jax.relay.federated.received import Facts
 from ecogen_jax.relay.federated.relay_rounds import (
     SETTLING,
     Changes,
     last_layer_hop,
+    relay_rounds,
     remembered,
 )
 from tests.test_federated_server import task
-from tests.toy_federation import CLASSES, SHAPE, net, toy
+from tests.toy_federation import CLASSES, SHAPE, distance, net, toy
 
 OPTIONS = {
+    **defaults()["relay_rounds"],
+    "steps": 2,
     "noise_size": 3,
     "hop_steps": 200,
     "hop_batch_size": 32,
@@ -34,6 +39,33 @@ def close(one, other):
     )
 
 
+def given(**options):
+    """A task in which `DEVICES` of five devices are heard in a round."""
+    return task(
+        "relay_rounds",
+        net=net(),
+        shape=SHAPE,
+        num_classes=CLASSES,
+        num_devices=5,
+        active=DEVICES,
+        options={**OPTIONS, **options},
+    )
+
+
+def heard(server, device, weights, seed):
+    """Made-up messages; those of weight 0 are NaN."""
+    rng, weights = np.random.default_rng(seed), jnp.array(weights)
+
+    def made(leaf):
+        values = rng.normal(size=(DEVICES, *leaf.shape)).astype(np.float32)
+        return jnp.asarray(values).at[weights == 0].set(jnp.nan)
+
+    updates = jax.tree.map(made, server.variables)
+    counts = rng.integers(1, 9, (DEVICES, CLASSES)).astype(np.float32)
+    device = jnp.array(device, jnp.int32)
+    return Arrived(device, device, updates, Facts({}, jnp.asarray(counts)), weights)
+
+
 def test_the_last_change_of_each_device_is_kept_and_that_of_a_refused_is_not():
     before = Changes({"w": jnp.arange(5.0)[:, None]}, jnp.array([0.0, 1, 2, 0, 4]))
     sent = {"w": jnp.array([[10.0], [jnp.nan], [30.0]])}
@@ -45,16 +77,14 @@ def test_the_last_change_of_each_device_is_kept_and_that_of_a_refused_is_not():
 
 def taught(share, seed=0):
     """A last layer before and after the hop, and how far it is from the devices'."""
-    sizes = {"shape": SHAPE, "num_classes": CLASSES, "active": DEVICES}
-    given = task("relay_rounds", net=net(), options=OPTIONS, **sizes)
-    maker = feature_maker(given)
+    maker = feature_maker(given())
     generator = maker.init(KEY)
-    start = given.net.init(KEY).params[HEAD]
+    start = net().init(KEY).params[HEAD]
     heads = jax.tree.map(
         lambda leaf: jax.random.normal(jax.random.key(seed), (DEVICES, *leaf.shape)),
         {HEAD: start},
     )
-    last, losses = jax.jit(last_layer_hop(given))(start, heads, share, generator, KEY)
+    last, losses = jax.jit(last_layer_hop(given()))(start, heads, share, generator, KEY)
     return start, last, heads, losses, (maker, generator)
 
 
@@ -103,6 +133,50 @@ def test_later_rounds_lean_on_the_past_by_their_number():
         second.server.variables.params,
     )
     close(second.server.extra.served.params, wanted)
+
+
+def test_the_net_moves_by_the_last_changes_of_all_devices_too():
+    # Device 2 is refused at first, device 1 is heard twice, devices 0 and 3 once.
+    method = relay_rounds(given(hop_steps=2, hop_learning_rate=1e-7))
+    merge, server = jax.jit(method.merge), method.init(KEY)
+    first = heard(server, [0, 1, 2], [8.0, 3, 0], seed=0)
+    second = heard(server, [1, 2, 3], [3.0, 5, 2], seed=1)
+    before, _ = merge(server, first, KEY)
+    after, _ = merge(before, second, KEY)
+    past = 1 / (1 + SETTLING)
+
+    def moved(net, old, new):
+        of_round = (3 * new[0] + 5 * new[1] + 2 * new[2]) / 10
+        of_all = (8 * old[0] + 3 * new[0] + 5 * new[1] + 2 * new[2]) / 18
+        return net + (1 - past) * of_round + past * of_all
+
+    changes = first.updates.params, second.updates.params
+    wanted = jax.tree.map(moved, before.variables.params, *changes)
+    close(after.variables.params, wanted)
+
+
+def test_the_hop_goes_on_from_the_moved_net_with_all_last_layers():
+    setting = given(hop_steps=20)
+    method = relay_rounds(setting)
+    server = method.init(KEY)
+    found = heard(server, [0, 1, 3], [3.0, 1, 4], seed=2)
+    after, metrics = jax.jit(method.merge)(server, found, KEY)
+    start, changes = server.variables.params, found.updates.params
+    moved = jax.tree.map(
+        lambda net, new: net + (3 * new[0] + new[1] + 4 * new[2]) / 8, start, changes
+    )
+    heads = jax.tree.map(
+        lambda net, new: net[None] + new, {HEAD: start[HEAD]}, {HEAD: changes[HEAD]}
+    )
+    counts, generator = found.facts.counts, after.extra.learner.generator
+    share = counts / counts.sum(axis=0, keepdims=True)
+    last, losses = jax.jit(last_layer_hop(setting))(
+        moved[HEAD], heads, share, generator, keys.stream(KEY, "hop")
+    )
+    assert distance(last, moved[HEAD]) > 0.1
+    close(after.variables.params, {**moved, HEAD: last})
+    close(after.extra.served.params, {**moved, HEAD: last})
+    close(metrics["server_distillation"], losses)
 
 
 @pytest.mark.parametrize("tier", ["cloud", "device"])

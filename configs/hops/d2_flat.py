@@ -7,7 +7,7 @@ Question: how good is the cloud without the edges in between?
     python scripts/train.py --config configs/hops/d2_flat.py \
         --config.protocol.start_from=runs/hops_d2/<run>
 
-Result: the cloud has 96.1 %; `d2.py` has 95.5 and so misses its bar (`D2` in
+Result: the cloud has 96.1 %; `d2.py` has 95.3 and so misses its bar (`D2` in
 `papers_repro/dfkd/`).
 """
 

@@ -230,10 +230,13 @@ def test_hops_draw_the_error_of_student_and_teachers_on_a_log_axis(run):
     assert list(panels) == [stage for _, stage, _ in HOPS[:4]]
     axes = panels["down/cloud_edge"]
     assert axes.get_yscale() == "log"
-    student, teachers = axes.lines[:2]
-    assert student.get_ydata()[0] == pytest.approx(100 * 0.8 / 2)
-    assert teachers.get_ydata()[0] == pytest.approx(1.0)
+    student, teachers = (line.get_ydata()[0] for line in axes.lines[:2])
+    assert (student, teachers) == pytest.approx((100 * 0.8 / 2, 1.0))
     assert len(axes.lines) == 4  # two cycles
+    for hop in run.summary["hops"]:  # an older run
+        del hop["together"]
+    assert len(plots.hops(run).axes[0].lines) == 2
+    assert {row[1] for row in tables.hops(run.summary).rows} == {"-"}
 
 
 def test_the_caption_of_hops_says_on_how_many_images_a_curve_is(run):

@@ -84,7 +84,7 @@ def _student_headline(hop: dict[str, Any]) -> str:
         f"{hop['tier'].capitalize()} after {hop['stage']}: "
         f"{tables.percent(hop['test'], digits=2)} %; its teachers, {teacher['tier']}, "
         f"{tables.percent(teacher['test'], digits=2)} % on average, "
-        f"{tables.percent(hop['together']['test'], digits=2)} % together"
+        f"{tables.percent(tables.together(hop, 'test'), digits=2)} % together"
     )
 
 

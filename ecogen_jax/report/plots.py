@@ -375,11 +375,11 @@ def _hop_lines(
     (lines[students],) = axes.plot(
         rows["round"], _error(accuracies), color="k", linestyle=style, marker="."
     )
-    lines[teachers] = axes.axhline(
-        _error([hop["together"]["validation"]])[0],
-        color=COLORS["cloud"],
-        linestyle=style,
-    )
+    known = tables.together(hop, "validation")
+    if known is not None:
+        lines[teachers] = axes.axhline(
+            _error([known])[0], color=COLORS["cloud"], linestyle=style
+        )
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")

@@ -99,7 +99,7 @@ def hops(summary: Mapping[str, Any]) -> TextTable:
             *(
                 percent(accuracy, digits=2)
                 for accuracy in (
-                    hop["together"]["test"],
+                    together(hop, "test"),
                     hop["test"],
                     hop["worst_test"],
                     hop["mean_over_training_validation"],
@@ -118,6 +118,12 @@ def hops(summary: Mapping[str, Any]) -> TextTable:
     )
     title = "Hops: test (%), validation over training (%), host (train+compile)"
     return TextTable(title, header, rows)
+
+
+def together(hop: Mapping[str, Any], split: str) -> float | None:
+    """Accuracy of the teachers of a hop together; None in an older run."""
+    found: float | None = hop.get("together", {}).get(split)
+    return found
 
 
 def ledger(summary: Mapping[str, Any]) -> TextTable:

@@ -16,11 +16,10 @@ def prepare(folder: pathlib.Path, *names: str) -> None:
         ValueError: the folder or a file cannot be written.
     """
     try:
+        files.make_folder(folder)
         with files.accessing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
             for path in (folder / name for name in names):
                 if path.exists():
                     path.open("ab").close()
-        files.check_folder(folder)
     except ValueError as error:
         raise ValueError(f"argument --out: {error}") from error

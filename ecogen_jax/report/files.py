@@ -96,6 +96,17 @@ def check_folder(path: Path) -> None:
             path.rmdir()
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder where it is missing, and checks that files can be put into it.
+
+    Raises:
+        ValueError: it cannot be made or written.
+    """
+    with accessing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    check_folder(path)
+
+
 @contextlib.contextmanager
 def accessing(path: str | Path) -> Iterator[None]:
     """Has errors of the file system say in one line which path they are about.

@@ -3,10 +3,8 @@
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.parties import Parties
 from ecogen_jax.relay.stage import Stage
-from ecogen_jax.run.evaluate import Evaluator, end_means
+from ecogen_jax.run.evaluate import SPLITS, Evaluator, end_means
 from ecogen_jax.run.journal import Journal
-
-SPLITS = ("test", "validation")
 
 
 def add_local_only(

@@ -22,6 +22,9 @@ from ecogen_jax.run.build import Experiment, Labelled
 from ecogen_jax.serve.inference import Hits, answers, ensemble, inference
 from ecogen_jax.types import PyTree
 
+SPLITS = ("test", "validation")
+"""On which results are scored."""
+
 PROGRESS_IMAGES = 5000
 """Validation images that a progress bar's accuracy is taken on."""
 

@@ -8,10 +8,8 @@ import numpy as np
 from ecogen_jax.energy.ledger import Entry
 from ecogen_jax.relay.parties import Parties
 from ecogen_jax.relay.stage import Stage
-from ecogen_jax.run.evaluate import Evaluator
+from ecogen_jax.run.evaluate import SPLITS, Evaluator
 from ecogen_jax.types import PyTree
-
-SPLITS = ("test", "validation")
 
 
 def hop_entry(

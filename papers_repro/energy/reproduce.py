@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--only has {unknown}; known: {ids}")
     folder = options.out / "tables"
     try:
-        _check(folder)
+        files.make_folder(folder)  # before the work starts
     except ValueError as error:
         parser.error(f"--out is {options.out}: {error}")
     tables = {name: TABLES[name]() for name in sorted(chosen, key=_order)}
@@ -74,13 +74,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = report(pd.concat(tables.values(), ignore_index=True))
     print(f"written to {written} and beside it")
     return code
-
-
-def _check(folder: pathlib.Path) -> None:
-    """Makes a folder, and checks that it takes files, before the work starts."""
-    with files.accessing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    files.check_folder(folder)
 
 
 def write(tables: Mapping[str, pd.DataFrame], folder: pathlib.Path) -> pathlib.Path:

@@ -13,6 +13,7 @@ from ecogen_jax.relay.federated.base import Arrived
 from ecogen_jax.relay.federated.feddistill import ByClass
 from ecogen_jax.relay.federated.fedgen import (
     diversity,
+    drawn_labels,
     generator_objective,
     shared_cross_entropy,
 )
@@ -146,17 +147,16 @@ def test_the_gradient_of_the_generator_by_finite_differences():
     )
     share = normalised(jnp.asarray(counts(mixed())[HERE], jnp.float32))
 
-    objective = generator_objective(
-        latent_generator(features=5, num_classes=CLASSES, noise_size=3),
-        batch_size=4,
-        num_classes=CLASSES,
-        noise_size=3,
+    maker = latent_generator(features=5, num_classes=CLASSES, noise_size=3)
+    objective = generator_objective(maker)
+    labels, noise = drawn_labels(
+        jax.random.key(2), batch_size=4, num_classes=CLASSES, noise_size=3
     )
 
     def loss(represent):
         generator = {**learner.generator.params, "represent": represent}
-        key = jax.random.key(2)
-        return objective(generator, learner.generator.stats, heads, share, key)[0]
+        stats = learner.generator.stats
+        return objective(generator, stats, heads, share, labels, noise)[0]
 
     represent = jax.tree.map(jnp.asarray, learner.generator.params["represent"])
     check_grads(loss, (represent,), order=1, modes=["rev"], eps=1e-3, rtol=1e-2)

@@ -59,9 +59,13 @@ def feddistill(task: Task) -> Method:
     plain, weight, classes = alone(task), task.options["weight"], task.num_classes
 
     def loss(
-        params: PyTree, output: Output, labels: jax.Array, guide: ByClass, key: Key
+        params: PyTree,
+        output: Output,
+        labels: jax.Array,
+        guide: ByClass,
+        ready: PyTree,
     ) -> Loss:
-        del params, key
+        del params, ready
         told = (guide.counts[labels] > 0).astype(jnp.float32)
         divergence = losses.kl_divergence(guide.logits[labels], output.value, 1.0)
         terms = {

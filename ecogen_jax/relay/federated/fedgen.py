@@ -29,8 +29,10 @@ zero (left out). Differs from their code:
   here.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +51,7 @@ from ecogen_jax.relay.federated.base import (
     Trained,
 )
 from ecogen_jax.relay.federated.fedavg import Server, averaged, fedavg
-from ecogen_jax.relay.federated.local import Loss, LossFunction, local_training
+from ecogen_jax.relay.federated.local import Ahead, Loss, local_training
 from ecogen_jax.relay.federated.received import Facts, nets_alone, shares, told
 from ecogen_jax.relay.federated.sharing import Kept, difference, sharing
 from ecogen_jax.relay.federated.trees import chosen
@@ -91,7 +93,9 @@ def fedgen(task: Task) -> Method:
         every=int(options["steps"]),
         weight_decay=options["weight_decay"],
     )
-    train = local_training(task.net, task.local, loss=_device_loss(task, maker))
+    train = local_training(
+        task.net, task.local, loss=_device_loss, ahead=_making(task, maker)
+    )
 
     def init(key: Key) -> Server:
         generator = maker.init(keys.stream(key, "generator"))
@@ -154,58 +158,98 @@ def heads_of(server: Server, arrived: Arrived) -> PyTree:
     )
 
 
-def _device_loss(task: Task, maker: Net) -> LossFunction:
-    """The loss of a device, see the top of this file."""
+class Made(NamedTuple):
+    """What the generator makes for a device's step, before it.
+
+    Attributes:
+      drawn: int32 `[batch]`, labels from all classes.
+      features: of those labels, `[batch, features]`.
+      like: of the labels of the device's own batch.
+    """
+
+    drawn: jax.Array
+    features: jax.Array
+    like: jax.Array
+
+
+def _making(task: Task, maker: Net) -> Ahead:
+    """The generated features of a step: the generator stands still in a round."""
     size, classes = int(task.options["batch_size"]), task.num_classes
 
-    def features(generator: Variables, labels: jax.Array, key: Key) -> jax.Array:
+    def features(guide: Guide, labels: jax.Array, key: Key) -> jax.Array:
         shape = (labels.shape[0], int(task.options["noise_size"]))
         noise = jax.random.uniform(key, shape)
-        return maker.apply(generator, noise, labels, train=False).value
+        return maker.apply(guide.generator, noise, labels, train=False).value
 
-    def loss(
-        params: PyTree, output: Output, labels: jax.Array, guide: Guide, key: Key
-    ) -> Loss:
+    def ahead(labels: jax.Array, guide: Guide, key: Key) -> Made:
         drawn = jax.random.randint(keys.stream(key, "labels"), (size,), 0, classes)
-        made = features(guide.generator, drawn, keys.stream(key, "drawn"))
-        like = features(guide.generator, labels, keys.stream(key, "like"))
-        target = jax.lax.stop_gradient(head(params, like))
-        divergence = jnp.mean(losses.kl_divergence(target, output.value, 1.0))
-        return Loss(
-            {
-                "cross_entropy": losses.cross_entropy(output.value, labels),
-                "generated": guide.weight
-                * losses.cross_entropy(head(params, made), drawn),
-                "distillation": guide.weight * divergence,
-            }
+        return Made(
+            drawn,
+            features(guide, drawn, keys.stream(key, "drawn")),
+            features(guide, labels, keys.stream(key, "like")),
         )
 
-    return loss
+    return ahead
+
+
+def _device_loss(
+    params: PyTree, output: Output, labels: jax.Array, guide: Guide, ready: Made
+) -> Loss:
+    """The loss of a device, see the top of this file."""
+    target = jax.lax.stop_gradient(head(params, ready.like))
+    divergence = jnp.mean(losses.kl_divergence(target, output.value, 1.0))
+    generated = losses.cross_entropy(head(params, ready.features), ready.drawn)
+    return Loss(
+        {
+            "cross_entropy": losses.cross_entropy(output.value, labels),
+            "generated": guide.weight * generated,
+            "distillation": guide.weight * divergence,
+        }
+    )
+
+
+def drawn_labels(
+    key: Key, *, batch_size: int, num_classes: int, noise_size: int
+) -> tuple[jax.Array, jax.Array]:
+    """What a batch of features is made of on the server.
+
+    Args:
+      key: of the batch.
+      batch_size: features in it.
+      num_classes: number of labels.
+      noise_size: length of the noise vector.
+
+    Returns:
+      Labels from all classes, int32 `[batch]`, and noise, `[batch, noise_size]`.
+    """
+    labels = jax.random.randint(
+        keys.stream(key, "labels"), (batch_size,), 0, num_classes
+    )
+    noise = jax.random.uniform(keys.stream(key, "noise"), (batch_size, noise_size))
+    return labels, noise
 
 
 def generator_objective(
-    maker: Net, *, batch_size: int, num_classes: int, noise_size: int
+    maker: Net,
 ) -> Callable[..., tuple[jax.Array, tuple[PyTree, Metrics]]]:
     """What the generator minimises.
 
     Args:
       maker: the generator.
-      batch_size: features in a step.
-      num_classes: number of labels.
-      noise_size: length of the noise vector.
 
     Returns:
-      `objective(params, stats, heads, share, key) -> (L_G, (stats, terms))`, with heads
-      `[devices, ...]` and their `shares`.
+      `objective(params, stats, heads, share, labels, noise) -> (L_G, (stats, terms))`,
+      with heads `[devices, ...]` and their `shares`.
     """
 
     def objective(
-        params: PyTree, stats: PyTree, heads: PyTree, share: jax.Array, key: Key
+        params: PyTree,
+        stats: PyTree,
+        heads: PyTree,
+        share: jax.Array,
+        labels: jax.Array,
+        noise: jax.Array,
     ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
-        labels = jax.random.randint(
-            keys.stream(key, "labels"), (batch_size,), 0, num_classes
-        )
-        noise = jax.random.uniform(keys.stream(key, "noise"), (batch_size, noise_size))
         output = maker.apply(Variables(params, stats), noise, labels, train=True)
         logits = jax.vmap(lambda one: head(one, output.value))(heads)
         terms = {
@@ -223,27 +267,31 @@ def _generator_training(
     task: Task, maker: Net, tx: GradientTransformation
 ) -> Callable[[Learner, PyTree, jax.Array, Key], tuple[Learner, Metrics]]:
     """The server's steps on the generator."""
-    objective = generator_objective(
-        maker,
-        batch_size=int(task.options["batch_size"]),
+    options = task.options
+    objective = generator_objective(maker)
+    draw = functools.partial(
+        drawn_labels,
+        batch_size=int(options["batch_size"]),
         num_classes=task.num_classes,
-        noise_size=int(task.options["noise_size"]),
+        noise_size=int(options["noise_size"]),
     )
 
     def learn(
         learner: Learner, heads: PyTree, share: jax.Array, key: Key
     ) -> tuple[Learner, Metrics]:
-        def step(state: Learner, key: Key) -> tuple[Learner, Metrics]:
+        def step(
+            state: Learner, drawn: tuple[jax.Array, jax.Array]
+        ) -> tuple[Learner, Metrics]:
             before = state.generator
             grads, (stats, terms) = jax.grad(objective, has_aux=True)(
-                before.params, before.stats, heads, share, key
+                before.params, before.stats, heads, share, *drawn
             )
             params, optimizer = descend(tx, grads, state.optimizer, before.params)
             return Learner(Variables(params, stats), optimizer), terms
 
-        learner, terms = jax.lax.scan(
-            step, learner, jax.random.split(key, int(task.options["steps"]))
-        )
+        # One draw for all steps: see `local.Ahead`.
+        each_key = jax.random.split(key, int(options["steps"]))
+        learner, terms = jax.lax.scan(step, learner, jax.vmap(draw)(each_key))
         return learner, {name: each[None] for name, each in terms.items()}
 
     return learn

@@ -34,10 +34,15 @@ class Loss(NamedTuple):
     seen: PyTree = ()
 
 
-LossFunction = Callable[[PyTree, Output, jax.Array, PyTree, Key], Loss]
-"""`loss(params, output, labels, guide, key)`: the net that the terms are differentiated
-by, its output on a batch in training mode, labels int32 `[batch]`, what the method
-needs besides, and a key for random draws."""
+LossFunction = Callable[[PyTree, Output, jax.Array, PyTree, PyTree], Loss]
+"""`loss(params, output, labels, guide, ready)`: the net that the terms are
+differentiated by, its output on a batch in training mode, labels int32 `[batch]`, what
+the method needs besides, and what was computed ahead for the step."""
+
+Ahead = Callable[[jax.Array, PyTree, Key], PyTree]
+"""`ahead(labels, guide, key) -> ready`: what the loss of a step needs that does not
+depend on the net, such as random draws. All steps are computed together: on a CPU,
+drawing a few numbers takes as long as a small layer."""
 
 Correct = Callable[[PyTree, PyTree, PyTree], PyTree]
 """`correct(grads, params, guide) -> grads`, before the SGD step."""
@@ -63,10 +68,10 @@ LocalTraining = Callable[[Variables, Member, PyTree, Key], LocalResult]
 
 
 def cross_entropy(
-    params: PyTree, output: Output, labels: jax.Array, guide: PyTree, key: Key
+    params: PyTree, output: Output, labels: jax.Array, guide: PyTree, ready: PyTree
 ) -> Loss:
     """The loss of local training without any guide."""
-    del params, guide, key
+    del params, guide, ready
     return Loss({"cross_entropy": losses.cross_entropy(output.value, labels)})
 
 
@@ -75,6 +80,7 @@ def local_training(
     local: Local,
     *,
     loss: LossFunction = cross_entropy,
+    ahead: Ahead = lambda labels, guide, key: (),
     correct: Correct = lambda grads, params, guide: grads,
 ) -> LocalTraining:
     """Builds the local training of one device.
@@ -87,6 +93,7 @@ def local_training(
       net: of the device.
       local: its size.
       loss: of a batch.
+      ahead: see `Ahead`.
       correct: changes the gradient of a step.
 
     Returns:
@@ -103,25 +110,22 @@ def local_training(
         num_steps = jnp.maximum(jnp.round(member.share * local.steps), 1.0)
 
         def one(
-            state: tuple[Variables, PyTree], at: tuple[jax.Array, Key]
+            state: tuple[Variables, PyTree], at: _Step
         ) -> tuple[tuple[Variables, PyTree], Loss]:
-            number, key = at
-            batch = _batch(member, local, number)
-            after, found = step(state, batch, guide, rate, key)
+            batch = (member.data.images[at.images], at.labels)
+            after, found = step(state, batch, guide, rate, at.ready)
             if local.stragglers:
-                done = number.astype(jnp.float32) < num_steps
+                done = at.number.astype(jnp.float32) < num_steps
                 nothing = jax.tree.map(jnp.zeros_like, found.seen)
                 after = chosen(done, after, state)
                 found = found._replace(seen=chosen(done, found.seen, nothing))
             return after, found
 
-        numbers = jnp.arange(local.steps, dtype=jnp.int32)
         state = (variables, tx.init(variables.params))
-        each_key = jax.random.split(key, local.steps)
         (variables, _), found = jax.lax.scan(
             one,
             state,
-            (numbers, each_key),
+            _every_step(local, ahead, member, guide, key),
             unroll=unrolled(local.steps),
         )
         seen = jax.tree.map(lambda leaf: leaf.sum(axis=0), found.seen)
@@ -138,14 +142,14 @@ def unrolled(steps: int) -> int:
 def _sgd_step(
     net: Net, tx: optax.GradientTransformation, loss: LossFunction, correct: Correct
 ) -> Callable[..., tuple[tuple[Variables, PyTree], Loss]]:
-    """`step((variables, momentum), batch, guide, rate, key) -> (state, loss)`."""
+    """`step((variables, momentum), batch, guide, rate, ready) -> (state, loss)`."""
 
     def objective(
-        params: PyTree, stats: PyTree, batch: PyTree, guide: PyTree, key: Key
+        params: PyTree, stats: PyTree, batch: PyTree, guide: PyTree, ready: PyTree
     ) -> tuple[jax.Array, tuple[PyTree, Loss]]:
         images, labels = batch
         output = net.apply(Variables(params, stats), to_unit(images), train=True)
-        found = loss(params, output, labels, guide, keys.stream(key, "loss"))
+        found = loss(params, output, labels, guide, ready)
         return jnp.sum(jnp.stack(list(found.terms.values()))), (output.stats, found)
 
     def step(
@@ -153,11 +157,11 @@ def _sgd_step(
         batch: PyTree,
         guide: PyTree,
         rate: jax.Array,
-        key: Key,
+        ready: PyTree,
     ) -> tuple[tuple[Variables, PyTree], Loss]:
         before, momentum = state
         grads, (stats, found) = jax.grad(objective, has_aux=True)(
-            before.params, before.stats, batch, guide, key
+            before.params, before.stats, batch, guide, ready
         )
         grads = correct(grads, before.params, guide)
         params, momentum = sgd_step(tx, grads, momentum, before.params, rate)
@@ -179,11 +183,33 @@ def ordered(member: Member, key: Key) -> Member:
     return replace(member, order=order)
 
 
-def _batch(
-    member: Member, local: Local, number: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """The next images of the order, which starts again at its end."""
-    data, size = member.data, local.batch_size
-    places = number * size + jnp.arange(size, dtype=jnp.int32)
-    index = member.order[places % data.size]
-    return data.images[index], data.labels[index]
+class _Step(NamedTuple):
+    """A step of a device before it is done; of all steps, `[steps, ...]`.
+
+    Attributes:
+      number: int32, from 0.
+      images: int32 `[batch]`, which: they come in their order, which starts again
+        at its end.
+      labels: int32 `[batch]`, theirs.
+      ready: see `Ahead`.
+    """
+
+    number: jax.Array
+    images: jax.Array
+    labels: jax.Array
+    ready: PyTree
+
+
+def _every_step(
+    local: Local, ahead: Ahead, member: Member, guide: PyTree, key: Key
+) -> _Step:
+    steps, size = local.steps, local.batch_size
+    numbers = jnp.arange(steps, dtype=jnp.int32)
+    places = jnp.arange(steps * size, dtype=jnp.int32).reshape(steps, size)
+    images = member.order[places % member.data.size]
+    labels = member.data.labels[images]
+    each_key = jax.random.split(key, steps)
+    ready = jax.vmap(
+        lambda labels, key: ahead(labels, guide, keys.stream(key, "loss"))
+    )(labels, each_key)
+    return _Step(numbers, images, labels, ready)

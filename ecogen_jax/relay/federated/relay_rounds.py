@@ -25,6 +25,7 @@ Trials on validation (Fashion-MNIST, alpha 0.1, seed 0, 60 rounds) are in
 `papers_repro/fedgen/README.md`.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -38,7 +39,13 @@ from ecogen_jax.nets.latent import HEAD, head
 from ecogen_jax.relay.federated.aggregate import mean
 from ecogen_jax.relay.federated.base import Arrived, Method, Metrics, Task
 from ecogen_jax.relay.federated.fedavg import Server
-from ecogen_jax.relay.federated.fedgen import Learner, feature_maker, fedgen, heads_of
+from ecogen_jax.relay.federated.fedgen import (
+    Learner,
+    drawn_labels,
+    feature_maker,
+    fedgen,
+    heads_of,
+)
 from ecogen_jax.relay.federated.fedgen import Sent as Lesson
 from ecogen_jax.relay.federated.received import shares, told
 from ecogen_jax.relay.federated.sharing import sharing
@@ -180,18 +187,29 @@ def last_layer_hop(task: Task) -> Callable[..., tuple[PyTree, jax.Array]]:
       `teach(last, heads, share, generator, key) -> (last, L [steps])`, with the heads
       `[devices, ...]` and their `shares` `[devices, classes]`.
     """
-    options, classes = task.options, task.num_classes
-    steps, size = int(options["hop_steps"]), int(options["hop_batch_size"])
-    noise_size = int(options["noise_size"])
+    options = task.options
+    steps = int(options["hop_steps"])
     tx = adam(options["hop_learning_rate"], total_steps=steps)
     maker = feature_maker(task)
+    draw = functools.partial(
+        drawn_labels,
+        batch_size=int(options["hop_batch_size"]),
+        num_classes=task.num_classes,
+        noise_size=int(options["noise_size"]),
+    )
+
+    def ahead(generator: Variables, key: Key) -> tuple[jax.Array, jax.Array]:
+        """Labels and features of a batch."""
+        labels, noise = draw(key)
+        return labels, maker.apply(generator, noise, labels, train=False).value
 
     def objective(
-        last: PyTree, heads: PyTree, share: jax.Array, generator: Variables, key: Key
+        last: PyTree,
+        heads: PyTree,
+        share: jax.Array,
+        labels: jax.Array,
+        features: jax.Array,
     ) -> jax.Array:
-        labels = jax.random.randint(keys.stream(key, "labels"), (size,), 0, classes)
-        noise = jax.random.uniform(keys.stream(key, "noise"), (size, noise_size))
-        features = maker.apply(generator, noise, labels, train=False).value
         answers = jax.nn.softmax(jax.vmap(lambda one: head(one, features))(heads))
         target = jnp.sum(share[:, labels, None] * answers, axis=0)
         # A class that no device has gets a target of zero.
@@ -203,16 +221,18 @@ def last_layer_hop(task: Task) -> Callable[..., tuple[PyTree, jax.Array]]:
     def teach(
         last: PyTree, heads: PyTree, share: jax.Array, generator: Variables, key: Key
     ) -> tuple[PyTree, jax.Array]:
-        def step(state: PyTree, key: Key) -> tuple[PyTree, jax.Array]:
+        def step(
+            state: PyTree, ready: tuple[jax.Array, jax.Array]
+        ) -> tuple[PyTree, jax.Array]:
             last, optimizer = state
-            loss, grads = jax.value_and_grad(objective)(
-                last, heads, share, generator, key
-            )
+            loss, grads = jax.value_and_grad(objective)(last, heads, share, *ready)
             return descend(tx, grads, optimizer, last), loss
 
-        (last, _), losses = jax.lax.scan(
-            step, (last, tx.init(last)), jax.random.split(key, steps)
+        # The generator stands still: it makes the features of all steps at once.
+        ready = jax.vmap(lambda key: ahead(generator, key))(
+            jax.random.split(key, steps)
         )
+        (last, _), losses = jax.lax.scan(step, (last, tx.init(last)), ready)
         return last, losses
 
     return teach

@@ -12,7 +12,8 @@ from jax.sharding import PartitionSpec
 
 from ecogen_jax import mesh
 from ecogen_jax.energy import meter
-from ecogen_jax.nets.conv import CHUNK, conv, textbook
+from ecogen_jax.nets.conv import CHUNK, conv
+from ecogen_jax.nets.textbook import textbook
 from tests import toy_nets
 
 # height, width, kernel rows and columns, stride, padding, channels in, channels out
@@ -20,6 +21,7 @@ GRID = [
     (9, 7, 5, 5, 1, "SAME", 1, 6),
     (10, 9, 5, 5, 1, "VALID", 6, 16),
     (8, 8, 3, 3, 1, "SAME", 1, 9),
+    (7, 5, 3, 2, 1, "SAME", 2, 30),  # too long for rows
     (7, 5, 3, 3, 1, "VALID", 17, 18),
     (7, 5, 3, 3, 1, "SAME", 16, 16),
     (6, 6, 3, 3, 1, "SAME", 20, 3),
@@ -39,7 +41,7 @@ GRID = [
     (6, 4, 2, 3, 2, ((0, 1), (2, 0)), 16, 4),
     (6, 5, 4, 3, 2, ((2, 1), (0, 2)), 3, 5),
 ]
-SOME = [GRID[7], GRID[3], GRID[11]]
+SOME = [GRID[8], GRID[4], GRID[12]]
 
 
 def plain(x, kernel, stride, padding):

@@ -14,10 +14,10 @@ from ecogen_jax.data import sources
 from ecogen_jax.energy import meter
 from ecogen_jax.metrics import class_hits
 from ecogen_jax.nets.classifier import classifier, to_unit
-from ecogen_jax.nets.conv import textbook
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.nets.generator import generator
 from ecogen_jax.nets.precision import PRECISIONS, at_precision, matmul
+from ecogen_jax.nets.textbook import textbook
 from ecogen_jax.relay.learn import Data, Material, learner
 from tests.toy_nets import at
 

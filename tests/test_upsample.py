@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ecogen_jax.energy import meter
-from ecogen_jax.nets.conv import conv, textbook
+from ecogen_jax.nets.conv import conv
+from ecogen_jax.nets.textbook import textbook
 from ecogen_jax.nets.upsample import conv_upsampled, interleave, upsample
 
 # batch, height, width, channels in, channels out

@@ -23,7 +23,7 @@ from jax.interpreters import partial_eval
 
 from ecogen_jax.energy import loops, memory, primitives
 from ecogen_jax.energy.counts import Cost
-from ecogen_jax.nets.conv import textbook
+from ecogen_jax.nets.textbook import textbook
 
 
 class _Tally(NamedTuple):

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx, struct
 
+from ecogen_jax.nets.affine import affine
 from ecogen_jax.types import Key, PyTree
 
 
@@ -97,9 +98,7 @@ class BatchNorm(nnx.Module):
         else:
             mean, var = self.mean[...], self.var[...]
         factor = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
-        shape = (1,) * (x.ndim - 1) + factor.shape
-        offset = self.bias[...] - mean * factor
-        return x * factor.reshape(shape) + offset.reshape(shape)
+        return affine(x, factor, self.bias[...] - mean * factor)
 
 
 class Recorder(nnx.Module):

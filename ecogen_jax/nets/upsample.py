@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ecogen_jax.nets.conv import conv, is_plain
+from ecogen_jax.nets.conv import conv
+from ecogen_jax.nets.textbook import is_plain
 
 
 def upsample(x: jax.Array, *, factor: int = 2) -> jax.Array:

@@ -167,7 +167,8 @@ def test_a_faulty_message_is_as_if_its_device_had_not_been_sampled(name):
     for code in range(1, len(FAULTS)):
         change = spoilt(code, FAULTY, rounds=(1,))
         states, told = played.play(2, state=warm, change=change)
-        assert_close(learnt(states[1]), learnt(wanted))
+        # Nets of weight 0 are in one program and not in the other: rounding differs.
+        assert_close(learnt(states[1]), learnt(wanted), atol=2e-6)
         assert told[0].verdicts.tolist() == [0, 0, code, 0]
         kept = [jax.tree.map(lambda a: a[device], each.own) for each in states]
         assert distance(kept[0], kept[1]) == 0.0

@@ -167,8 +167,10 @@ def test_a_faulty_message_is_as_if_its_device_had_not_been_sampled(name):
     for code in range(1, len(FAULTS)):
         change = spoilt(code, FAULTY, rounds=(1,))
         states, told = played.play(2, state=warm, change=change)
-        # Nets of weight 0 are in one program and not in the other: rounding differs.
-        assert_close(learnt(states[1]), learnt(wanted), atol=2e-6)
+        # FedGen's generator is taught by nets of which one program has one more, of
+        # weight 0: a moment of Adam differed by 1.1e-6, and values are up to 0.01.
+        rounding = 2e-6 if name == "fedgen" else 1e-6
+        assert_close(learnt(states[1]), learnt(wanted), atol=rounding)
         assert told[0].verdicts.tolist() == [0, 0, code, 0]
         kept = [jax.tree.map(lambda a: a[device], each.own) for each in states]
         assert distance(kept[0], kept[1]) == 0.0

@@ -13,7 +13,7 @@ from ecogen_jax.relay.federated.base import Arrived
 from ecogen_jax.relay.federated.feddistill import ByClass
 from ecogen_jax.relay.federated.fedgen import (
     diversity,
-    drawn_labels,
+    drawn_inputs,
     generator_objective,
     shared_cross_entropy,
 )
@@ -149,7 +149,7 @@ def test_the_gradient_of_the_generator_by_finite_differences():
 
     maker = latent_generator(features=5, num_classes=CLASSES, noise_size=3)
     objective = generator_objective(maker)
-    labels, noise = drawn_labels(
+    labels, noise = drawn_inputs(
         jax.random.key(2), batch_size=4, num_classes=CLASSES, noise_size=3
     )
 

@@ -64,7 +64,7 @@ def cost(
     Raises:
         ValueError: a ``while`` loop has neither a static trip count nor a bound.
     """
-    # Counts the plain convolution, not its CPU rewrite: the same on any machine.
+    # Counts plain layers, not their CPU rewrites: the same on any machine.
     with textbook(True):
         traced = jax.make_jaxpr(fn)(*args, **kwargs).jaxpr
     # A compiler drops what no output needs, such as the primal value under grad.

@@ -208,7 +208,7 @@ def _device_loss(
     )
 
 
-def drawn_labels(
+def drawn_inputs(
     key: Key, *, batch_size: int, num_classes: int, noise_size: int
 ) -> tuple[jax.Array, jax.Array]:
     """What a batch of features is made of on the server.
@@ -239,7 +239,7 @@ def generator_objective(
 
     Returns:
       `objective(params, stats, heads, share, labels, noise) -> (L_G, (stats, terms))`,
-      with heads `[devices, ...]` and their `shares`.
+      with heads `[devices, ...]` and their `shares`, and `drawn_inputs`.
     """
 
     def objective(
@@ -270,7 +270,7 @@ def _generator_training(
     options = task.options
     objective = generator_objective(maker)
     draw = functools.partial(
-        drawn_labels,
+        drawn_inputs,
         batch_size=int(options["batch_size"]),
         num_classes=task.num_classes,
         noise_size=int(options["noise_size"]),

@@ -42,7 +42,8 @@ the method needs besides, and what was computed ahead for the step."""
 Ahead = Callable[[jax.Array, PyTree, Key], PyTree]
 """`ahead(labels, guide, key) -> ready`: what the loss of a step needs that does not
 depend on the net, such as random draws. All steps are computed together: on a CPU,
-drawing a few numbers takes as long as a small layer."""
+drawing a few numbers takes as long as a small layer. This takes the memory of all steps
+for every device that is trained at the same time, see `mesh.chunk` of the config."""
 
 Correct = Callable[[PyTree, PyTree, PyTree], PyTree]
 """`correct(grads, params, guide) -> grads`, before the SGD step."""
@@ -112,7 +113,7 @@ def local_training(
         def one(
             state: tuple[Variables, PyTree], at: _Step
         ) -> tuple[tuple[Variables, PyTree], Loss]:
-            batch = (member.data.images[at.images], at.labels)
+            batch = (member.data.images[at.picked], at.labels)
             after, found = step(state, batch, guide, rate, at.ready)
             if local.stragglers:
                 done = at.number.astype(jnp.float32) < num_steps
@@ -188,14 +189,14 @@ class _Step(NamedTuple):
 
     Attributes:
       number: int32, from 0.
-      images: int32 `[batch]`, which: they come in their order, which starts again
-        at its end.
+      picked: int32 `[batch]`, which images: they come in their order, which starts
+        again at its end.
       labels: int32 `[batch]`, theirs.
       ready: see `Ahead`.
     """
 
     number: jax.Array
-    images: jax.Array
+    picked: jax.Array
     labels: jax.Array
     ready: PyTree
 
@@ -206,10 +207,10 @@ def _every_step(
     steps, size = local.steps, local.batch_size
     numbers = jnp.arange(steps, dtype=jnp.int32)
     places = jnp.arange(steps * size, dtype=jnp.int32).reshape(steps, size)
-    images = member.order[places % member.data.size]
-    labels = member.data.labels[images]
+    picked = member.order[places % member.data.size]
+    labels = member.data.labels[picked]
     each_key = jax.random.split(key, steps)
     ready = jax.vmap(
         lambda labels, key: ahead(labels, guide, keys.stream(key, "loss"))
     )(labels, each_key)
-    return _Step(numbers, images, labels, ready)
+    return _Step(numbers, picked, labels, ready)

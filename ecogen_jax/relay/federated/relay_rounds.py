@@ -41,7 +41,7 @@ from ecogen_jax.relay.federated.base import Arrived, Method, Metrics, Task
 from ecogen_jax.relay.federated.fedavg import Server
 from ecogen_jax.relay.federated.fedgen import (
     Learner,
-    drawn_labels,
+    drawn_inputs,
     feature_maker,
     fedgen,
     heads_of,
@@ -192,7 +192,7 @@ def last_layer_hop(task: Task) -> Callable[..., tuple[PyTree, jax.Array]]:
     tx = adam(options["hop_learning_rate"], total_steps=steps)
     maker = feature_maker(task)
     draw = functools.partial(
-        drawn_labels,
+        drawn_inputs,
         batch_size=int(options["hop_batch_size"]),
         num_classes=task.num_classes,
         noise_size=int(options["noise_size"]),
@@ -203,21 +203,6 @@ def last_layer_hop(task: Task) -> Callable[..., tuple[PyTree, jax.Array]]:
         labels, noise = draw(key)
         return labels, maker.apply(generator, noise, labels, train=False).value
 
-    def objective(
-        last: PyTree,
-        heads: PyTree,
-        share: jax.Array,
-        labels: jax.Array,
-        features: jax.Array,
-    ) -> jax.Array:
-        answers = jax.nn.softmax(jax.vmap(lambda one: head(one, features))(heads))
-        target = jnp.sum(share[:, labels, None] * answers, axis=0)
-        # A class that no device has gets a target of zero.
-        known = jnp.maximum(jnp.sum(target), 1.0)
-        return (
-            -jnp.sum(target * jax.nn.log_softmax(head({HEAD: last}, features))) / known
-        )
-
     def teach(
         last: PyTree, heads: PyTree, share: jax.Array, generator: Variables, key: Key
     ) -> tuple[PyTree, jax.Array]:
@@ -225,7 +210,7 @@ def last_layer_hop(task: Task) -> Callable[..., tuple[PyTree, jax.Array]]:
             state: PyTree, ready: tuple[jax.Array, jax.Array]
         ) -> tuple[PyTree, jax.Array]:
             last, optimizer = state
-            loss, grads = jax.value_and_grad(objective)(last, heads, share, *ready)
+            loss, grads = jax.value_and_grad(_hop_loss)(last, heads, share, *ready)
             return descend(tx, grads, optimizer, last), loss
 
         # The generator stands still: it makes the features of all steps at once.
@@ -236,3 +221,18 @@ def last_layer_hop(task: Task) -> Callable[..., tuple[PyTree, jax.Array]]:
         return last, losses
 
     return teach
+
+
+def _hop_loss(
+    last: PyTree,
+    heads: PyTree,
+    share: jax.Array,
+    labels: jax.Array,
+    features: jax.Array,
+) -> jax.Array:
+    """`L` of a batch of generated features, see the top of this file."""
+    answers = jax.nn.softmax(jax.vmap(lambda one: head(one, features))(heads))
+    target = jnp.sum(share[:, labels, None] * answers, axis=0)
+    # A class that no device has gets a target of zero.
+    known = jnp.maximum(jnp.sum(target), 1.0)
+    return -jnp.sum(target * jax.nn.log_softmax(head({HEAD: last}, features))) / known

@@ -86,6 +86,11 @@ class Rounds:
         self.number += 1
         mesh.to_host(metrics)
 
+    def program(self) -> str:
+        """The text of the compiled round."""
+        given = (self.state, self._inputs, self._roots, self.number)
+        return str(self._compiled.lower(*given).compile().as_text())
+
     def flops(self) -> float:
         """FLOPs of the convolutions and matrix products of a round, of one seed."""
         one = one_party((self.state, self._inputs))

@@ -75,7 +75,7 @@ class Rounds:
         self._key = keys.root(0)
         self._key_data = keys.data(self._key)
         mapping = Mapping("auto", num_devices)
-        self._compiled = compile_round(stage, mapping)
+        self._compiled: Any = compile_round(stage, mapping)  # jitted: not a `loop`
         self._begin()
 
     def _begin(self) -> None:
@@ -94,6 +94,12 @@ class Rounds:
     def one(self) -> dict[str, Any]:
         """Runs a round, and gives back its metrics."""
         return self.run(self.inputs())
+
+    def program(self) -> str:
+        """The text of the compiled round."""
+        moment = keys.moment(self._key_data, CYCLE, self.number)
+        given = (self.state, self.inputs(), moment)
+        return str(self._compiled.lower(*given).compile().as_text())
 
     def run(self, inputs: PyTree) -> dict[str, Any]:
         """Runs a round on its inputs."""

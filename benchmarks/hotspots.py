@@ -38,7 +38,7 @@ class Operation(NamedTuple):
     """An operation of a compiled program.
 
     Attributes:
-        result: type and shape.
+        result: type and shape; "several" of a loop.
         source: the JAX operation that it was made for, without the outer loops.
     """
 
@@ -58,8 +58,8 @@ def main() -> None:
     for _ in range(WARM_UP):
         ours.one()
     frame = profiled(ours, options.rounds)
-    title = f"{options.what}: {frame['ms'].sum():.4g} ms a round in {len(frame)}"
-    shown = tables.from_frame(f"{title} operations", frame.head(options.top))
+    title = f"{options.what}: a round has {len(frame)} operations"
+    shown = tables.from_frame(title, frame.head(options.top))
     Console().print(tables.to_rich(shown))
 
 
@@ -102,7 +102,9 @@ def operations(program: str) -> dict[str, Operation]:
         if named:
             source = re.search(r'op_name="([^"]*)"', line)
             inner = source[1].rsplit("closed_call/", 1)[-1] if source else ""
-            found[named[1]] = Operation(named[2].split("{")[0], inner)
+            several = named[2].startswith("(")
+            result = "several" if several else named[2].split("{")[0]
+            found[named[1]] = Operation(result, inner)
     return found
 
 

@@ -214,9 +214,8 @@ def last_layer_hop(task: Task) -> Callable[..., tuple[PyTree, jax.Array]]:
             return descend(tx, grads, optimizer, last), loss
 
         # The generator stands still: it makes the features of all steps at once.
-        ready = jax.vmap(lambda key: ahead(generator, key))(
-            jax.random.split(key, steps)
-        )
+        each_key = jax.random.split(key, steps)
+        ready = jax.vmap(ahead, (None, 0))(generator, each_key)
         (last, _), losses = jax.lax.scan(step, (last, tx.init(last)), ready)
         return last, losses
 

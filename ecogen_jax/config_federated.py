@@ -90,6 +90,8 @@ def _methods() -> dict[str, Any]:
         "fedgen": _generator(),
         "relay_rounds": {
             **_generator(),
+            "learning_rate": 2e-3,  # of the generator
+            "server_learning_rate": 2.0,  # of the server's net
             "ema": 0.7,  # decay of the EMA net that devices use
             "hop_steps": 50,  # of the server's last layer per round
             "hop_batch_size": 64,
@@ -195,6 +197,7 @@ _RULES = {
     "fedftg.diversity": NOT_NEGATIVE,
     **{f"fedgen.{name}": rule for name, rule in _GENERATOR.items()},
     **{f"relay_rounds.{name}": rule for name, rule in _GENERATOR.items()},
+    "relay_rounds.server_learning_rate": POSITIVE,
     "relay_rounds.ema": _MOMENTUM,
     "relay_rounds.hop_steps": COUNT,
     "relay_rounds.hop_batch_size": COUNT,

@@ -18,6 +18,7 @@ from ecogen_jax.relay.federated.relay_rounds import (
     relay_rounds,
     remembered,
 )
+from ecogen_jax.relay.federated.sharing import possible
 from tests.test_federated_server import task
 from tests.toy_federation import CLASSES, SHAPE, distance, net, toy
 
@@ -28,6 +29,7 @@ OPTIONS = {
     "hop_steps": 200,
     "hop_batch_size": 32,
     "hop_learning_rate": 0.05,
+    "server_learning_rate": 1.5,
 }
 KEY = jax.random.key(3)
 DEVICES = 3
@@ -39,11 +41,12 @@ def close(one, other):
     )
 
 
-def given(**options):
+def given(*, norm=False, **options):
     """A task in which `DEVICES` of five devices are heard in a round."""
     return task(
         "relay_rounds",
-        net=net(),
+        net=net(norm=norm),
+        keeps_statistics=False,
         shape=SHAPE,
         num_classes=CLASSES,
         num_devices=5,
@@ -115,7 +118,8 @@ def test_nobody_teaches_where_nobody_has_a_class():
 
 
 def test_the_first_round_is_that_of_fedgen_and_is_served_as_it_is():
-    # Nothing is past yet; the toy's hop steps are as small as rounding.
+    # Nothing is past yet; the toy's hop steps are as small as rounding, its server's
+    # step is 1.
     ours, theirs = toy("relay_rounds").play(1)[0][-1], toy("fedgen").play(1)[0][-1]
     close(ours.server.variables.params, theirs.server.variables.params)
     close(ours.server.extra.served.params, ours.server.variables.params)
@@ -137,7 +141,7 @@ def test_later_rounds_lean_on_the_past_by_their_number():
 
 def test_the_net_moves_by_the_last_changes_of_all_devices_too():
     # Device 2 is refused at first, device 1 is heard twice, devices 0 and 3 once.
-    method = relay_rounds(given(hop_steps=2, hop_learning_rate=1e-7))
+    method = relay_rounds(given(norm=True, hop_steps=2, hop_learning_rate=1e-7))
     merge, server = jax.jit(method.merge), method.init(KEY)
     first = heard(server, [0, 1, 2], [8.0, 3, 0], seed=0)
     second = heard(server, [1, 2, 3], [3.0, 5, 2], seed=1)
@@ -145,14 +149,26 @@ def test_the_net_moves_by_the_last_changes_of_all_devices_too():
     after, _ = merge(before, second, KEY)
     past = 1 / (1 + SETTLING)
 
-    def moved(net, old, new):
+    def change(old, new):
         of_round = (3 * new[0] + 5 * new[1] + 2 * new[2]) / 10
         of_all = (8 * old[0] + 3 * new[0] + 5 * new[1] + 2 * new[2]) / 18
-        return net + (1 - past) * of_round + past * of_all
+        return (1 - past) * of_round + past * of_all
 
-    changes = first.updates.params, second.updates.params
-    wanted = jax.tree.map(moved, before.variables.params, *changes)
+    start, updates = before.variables, (first.updates, second.updates)
+    wanted = jax.tree.map(
+        lambda net, *sent: net + OPTIONS["server_learning_rate"] * change(*sent),
+        start.params,
+        *(sent.params for sent in updates),
+    )
     close(after.variables.params, wanted)
+    # Running statistics are averaged, whatever the server's step is.
+    wanted = jax.tree.map(
+        lambda net, *sent: net + change(*sent),
+        start.stats,
+        *(sent.stats for sent in updates),
+    )
+    assert jax.tree.leaves(wanted)
+    close(after.variables.stats, possible(wanted))
 
 
 def test_the_hop_goes_on_from_the_moved_net_with_all_last_layers():
@@ -162,8 +178,11 @@ def test_the_hop_goes_on_from_the_moved_net_with_all_last_layers():
     found = heard(server, [0, 1, 3], [3.0, 1, 4], seed=2)
     after, metrics = jax.jit(method.merge)(server, found, KEY)
     start, changes = server.variables.params, found.updates.params
+    step = OPTIONS["server_learning_rate"]
     moved = jax.tree.map(
-        lambda net, new: net + (3 * new[0] + new[1] + 4 * new[2]) / 8, start, changes
+        lambda net, new: net + step * (3 * new[0] + new[1] + 4 * new[2]) / 8,
+        start,
+        changes,
     )
     heads = jax.tree.map(
         lambda net, new: net[None] + new, {HEAD: start[HEAD]}, {HEAD: changes[HEAD]}

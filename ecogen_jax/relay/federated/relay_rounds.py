@@ -5,7 +5,7 @@ receive a second net, `v`, for inference. Up, they send the same as in `fedgen`.
 round `r` the server does three updates:
 
     D    = (1 - a) sum_S n_k / n_S d_k + a sum_K n_k / n_K d_k       a = r / (r + 10)
-    w    <- w + D
+    w    <- w + s D
     L    = mean_i -sum_c p_ic log softmax(head_w(g_i))_c
     p_i  = sum_S w_k(y_i) softmax(head_k(g_i)),    g_i = G(u_i, y_i)
     v    <- e a v + (1 - e a) w
@@ -15,6 +15,9 @@ round `r` the server does three updates:
   al., "Fast federated learning in the presence of arbitrary device unavailability",
   NeurIPS 2021). Old changes have a small weight at first, when the net still changes
   much.
+- Server's step `s`, above 1: a mean of changes that differ is shorter than they are
+  (the server's learning rate of Reddi et al., "Adaptive federated optimization", ICLR
+  2021). Running statistics of BatchNorm are averaged, so theirs is 1.
 - Hop: averaging mixes the last layers of devices regardless of the classes that each of
   them knows. So the server's last layer is distilled from them on generated features,
   each device weighted for the classes that it has, by the shares `w_k(y)` of `fedgen`.
@@ -127,7 +130,9 @@ def relay_rounds(task: Task) -> Method:
         changes = remembered(memory.changes, arrived)
         number = memory.number.astype(jnp.float32)
         past = number / (number + SETTLING)
-        change = _change(past, changes, arrived)
+        change = _longer(
+            task.options["server_learning_rate"], _change(past, changes, arrived)
+        )
         moved = part.gathered(server.variables, change, part.facts(learnt.variables))
         last, loss = teach(
             moved.params[HEAD],
@@ -167,7 +172,11 @@ def remembered(changes: Changes, arrived: Arrived) -> Changes:
     )
 
 
-def _change(past: jax.Array, changes: Changes, arrived: Arrived) -> PyTree:
+def _longer(step: float, change: Variables) -> Variables:
+    return replace(change, params=jax.tree.map(lambda a: step * a, change.params))
+
+
+def _change(past: jax.Array, changes: Changes, arrived: Arrived) -> Variables:
     """`D`, see the top of this file."""
     return _blended(
         past,

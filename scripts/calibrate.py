@@ -21,6 +21,7 @@ from rich.console import Console
 
 from ecogen_jax.energy import roofline
 from ecogen_jax.report import files
+from ecogen_jax.run import measure
 
 EXAMPLE = """example:
   python scripts/calibrate.py --output calibration.json
@@ -73,7 +74,7 @@ def warn_of_another(device: str, kind: str) -> None:
         kind: JAX's name of the device that it runs on, such as "NVIDIA H100 80GB".
     """
     model = device.rpartition("_")[2]
-    if model not in kind.lower():
+    if model not in kind.lower() or measure.is_variant(kind):
         print(
             f"warning: --device is {device}, but JAX runs on {kind!r}: unless that is "
             "the same device, the shares and the name in the file are wrong",

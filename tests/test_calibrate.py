@@ -44,6 +44,7 @@ def test_with_a_device_it_prints_the_share_of_the_peak(tmp_path, monkeypatch, ca
     [
         ("a100", "NVIDIA A100-SXM4-80GB", False),
         ("a100", "NVIDIA H100 80GB HBM3", True),
+        ("h100", "NVIDIA H100 PCIe", True),
         ("tpu_v4", "TPU v4", False),
         ("tpu_v4", "TPU v3", True),
         ("server_cpu", "cpu", False),

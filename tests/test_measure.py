@@ -141,6 +141,7 @@ def test_no_counter_and_no_reader_are_told_apart(monkeypatch):
         ("NVIDIA A100-SXM4-40GB", "a100"),
         ("NVIDIA A100-PCIE-40GB", None),
         ("NVIDIA H100 PCIe", None),
+        ("NVIDIA H100 NVL", None),
     ],
 )
 def test_the_model_of_a_host_is_known_by_its_device(kind, name):

@@ -163,8 +163,16 @@ def _num_chips(name: str) -> int:
 
 def profile(device_kind: str) -> str | None:
     """The device of the table that a JAX device is, or None."""
-    words = f" {device_kind} ".replace("-", " ")
-    # A TPU of another kind, or a board with less power than the SXM of the table.
-    if " lite " in words or " pcie " in words.lower():
+    if is_variant(device_kind):
         return None
+    words = f" {device_kind} ".replace("-", " ")
     return next((name for part, name in PROFILES.items() if f" {part} " in words), None)
+
+
+def is_variant(device_kind: str) -> bool:
+    """Whether a JAX device is a variant that the table does not have.
+
+    A TPU of another kind, or a board with less power than the SXM of the table.
+    """
+    words = device_kind.lower().replace("-", " ").split()
+    return not {"lite", "pcie", "nvl"}.isdisjoint(words)

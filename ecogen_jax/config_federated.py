@@ -90,8 +90,8 @@ def _methods() -> dict[str, Any]:
         "fedgen": _generator(),
         "relay_rounds": {
             **_generator(),
-            "learning_rate": 2e-3,  # of the generator
-            "server_learning_rate": 2.0,  # of the server's net
+            # Factor of the devices' mean change.
+            "server_learning_rate": 1.0,
             "ema": 0.7,  # decay of the EMA net that devices use
             "hop_steps": 50,  # of the server's last layer per round
             "hop_batch_size": 64,

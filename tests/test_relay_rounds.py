@@ -18,7 +18,7 @@ from ecogen_jax.relay.federated.relay_rounds import (
     relay_rounds,
     remembered,
 )
-from ecogen_jax.relay.federated.sharing import possible
+from ecogen_jax.relay.federated.sharing import Sharing, possible, sharing
 from tests.test_federated_server import task
 from tests.toy_federation import CLASSES, SHAPE, distance, net, toy
 
@@ -33,6 +33,7 @@ OPTIONS = {
 }
 KEY = jax.random.key(3)
 DEVICES = 3
+SHARED = Sharing(head_only=False, keeps_statistics=False)
 
 
 def close(one, other):
@@ -41,12 +42,13 @@ def close(one, other):
     )
 
 
-def given(*, norm=False, **options):
+def given(*, norm=False, share="all", keeps_statistics=False, **options):
     """A task in which `DEVICES` of five devices are heard in a round."""
     return task(
         "relay_rounds",
         net=net(norm=norm),
-        keeps_statistics=False,
+        share=share,
+        keeps_statistics=keeps_statistics,
         shape=SHAPE,
         num_classes=CLASSES,
         num_devices=5,
@@ -55,7 +57,7 @@ def given(*, norm=False, **options):
     )
 
 
-def heard(server, device, weights, seed):
+def heard(server, device, weights, seed, part=SHARED):
     """Made-up messages; those of weight 0 are NaN."""
     rng, weights = np.random.default_rng(seed), jnp.array(weights)
 
@@ -63,10 +65,13 @@ def heard(server, device, weights, seed):
         values = rng.normal(size=(DEVICES, *leaf.shape)).astype(np.float32)
         return jnp.asarray(values).at[weights == 0].set(jnp.nan)
 
-    updates = jax.tree.map(made, server.variables)
+    updates, statistics = (
+        jax.tree.map(made, sent(server.variables)) for sent in (part.shared, part.facts)
+    )
     counts = rng.integers(1, 9, (DEVICES, CLASSES)).astype(np.float32)
     device = jnp.array(device, jnp.int32)
-    return Arrived(device, device, updates, Facts({}, jnp.asarray(counts)), weights)
+    facts = Facts(statistics, jnp.asarray(counts))
+    return Arrived(device, device, updates, facts, weights)
 
 
 def test_the_last_change_of_each_device_is_kept_and_that_of_a_refused_is_not():
@@ -118,8 +123,7 @@ def test_nobody_teaches_where_nobody_has_a_class():
 
 
 def test_the_first_round_is_that_of_fedgen_and_is_served_as_it_is():
-    # Nothing is past yet; the toy's hop steps are as small as rounding, its server's
-    # step is 1.
+    # Nothing is past yet; the toy's hop steps are as small as rounding.
     ours, theirs = toy("relay_rounds").play(1)[0][-1], toy("fedgen").play(1)[0][-1]
     close(ours.server.variables.params, theirs.server.variables.params)
     close(ours.server.extra.served.params, ours.server.variables.params)
@@ -139,36 +143,59 @@ def test_later_rounds_lean_on_the_past_by_their_number():
     close(second.server.extra.served.params, wanted)
 
 
-def test_the_net_moves_by_the_last_changes_of_all_devices_too():
+@pytest.mark.parametrize(
+    ("share", "keeps"), [("all", False), ("all", True), ("head", False)]
+)
+def test_the_net_moves_by_the_last_changes_of_all_devices_too(share, keeps):
     # Device 2 is refused at first, device 1 is heard twice, devices 0 and 3 once.
-    method = relay_rounds(given(norm=True, hop_steps=2, hop_learning_rate=1e-7))
+    setting = given(
+        norm=True,
+        share=share,
+        keeps_statistics=keeps,
+        hop_steps=2,
+        hop_learning_rate=1e-7,
+    )
+    method, part = relay_rounds(setting), sharing(setting)
     merge, server = jax.jit(method.merge), method.init(KEY)
-    first = heard(server, [0, 1, 2], [8.0, 3, 0], seed=0)
-    second = heard(server, [1, 2, 3], [3.0, 5, 2], seed=1)
+    first = heard(server, [0, 1, 2], [8.0, 3, 0], seed=0, part=part)
+    second = heard(server, [1, 2, 3], [3.0, 5, 2], seed=1, part=part)
     before, _ = merge(server, first, KEY)
     after, _ = merge(before, second, KEY)
     past = 1 / (1 + SETTLING)
 
-    def change(old, new):
-        of_round = (3 * new[0] + 5 * new[1] + 2 * new[2]) / 10
-        of_all = (8 * old[0] + 3 * new[0] + 5 * new[1] + 2 * new[2]) / 18
-        return (1 - past) * of_round + past * of_all
+    def of_round(new):
+        return (3 * new[0] + 5 * new[1] + 2 * new[2]) / 10
 
-    start, updates = before.variables, (first.updates, second.updates)
-    wanted = jax.tree.map(
+    def change(old, new):
+        of_all = (8 * old[0] + 3 * new[0] + 5 * new[1] + 2 * new[2]) / 18
+        return (1 - past) * of_round(new) + past * of_all
+
+    updates = first.updates, second.updates
+    moved = jax.tree.map(
         lambda net, *sent: net + OPTIONS["server_learning_rate"] * change(*sent),
-        start.params,
+        part.shared(before.variables).params,
         *(sent.params for sent in updates),
     )
-    close(after.variables.params, wanted)
+    close(after.variables.params, {**before.variables.params, **moved})
     # Running statistics are averaged, whatever the server's step is.
-    wanted = jax.tree.map(
-        lambda net, *sent: net + change(*sent),
-        start.stats,
-        *(sent.stats for sent in updates),
-    )
+    if keeps:
+        wanted = jax.tree.map(of_round, second.facts.stats)
+    elif share == "head":
+        wanted = server.variables.stats
+    else:
+        wanted = jax.tree.map(
+            lambda net, *sent: net + change(*sent),
+            before.variables.stats,
+            *(sent.stats for sent in updates),
+        )
+        wanted = possible(wanted)
     assert jax.tree.leaves(wanted)
-    close(after.variables.stats, possible(wanted))
+    close(after.variables.stats, wanted)
+
+
+def test_a_config_from_before_the_servers_step_means_a_step_of_one():
+    # Such a run is resumed with the default of the field that it lacks.
+    assert defaults()["relay_rounds"]["server_learning_rate"] == 1
 
 
 def test_the_hop_goes_on_from_the_moved_net_with_all_last_layers():

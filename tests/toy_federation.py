@@ -102,7 +102,6 @@ def config(name, **changes):
         made.federated[method].update(learning_rate=1e-7)
         made.federated[method].update(steps=2, batch_size=4, noise_size=3)
     made.federated.relay_rounds.update(hop_steps=2, hop_learning_rate=1e-7)
-    made.federated.relay_rounds.server_learning_rate = 1.0
     changes = {
         f"federated.{name.replace('__', '.')}": changes[name] for name in changes
     }

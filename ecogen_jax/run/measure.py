@@ -170,7 +170,7 @@ def profile(device_kind: str) -> str | None:
 
 
 def is_variant(device_kind: str) -> bool:
-    """Whether a JAX device is a variant that the table does not have.
+    """Whether a JAX device is a variant of one that `PROFILES` names.
 
     A TPU of another kind, or a board with less power than the SXM of the table.
     """

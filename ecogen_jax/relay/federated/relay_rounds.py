@@ -15,16 +15,17 @@ round `r` the server does three updates:
   al., "Fast federated learning in the presence of arbitrary device unavailability",
   NeurIPS 2021). Old changes have a small weight at first, when the net still changes
   much.
-- Server's step `s`, above 1: a mean of changes that differ is shorter than they are
-  (the server's learning rate of Reddi et al., "Adaptive federated optimization", ICLR
-  2021). Running statistics of BatchNorm are averaged, so theirs is 1.
+- Server's step `s`: the mean of changes that differ is shorter than they are, so a step
+  above 1 suits devices that differ (the server's learning rate of Reddi et al.,
+  "Adaptive federated optimization", ICLR 2021). Running statistics of BatchNorm are
+  averaged, so theirs is 1.
 - Hop: averaging mixes the last layers of devices regardless of the classes that each of
   them knows. So the server's last layer is distilled from them on generated features,
   each device weighted for the classes that it has, by the shares `w_k(y)` of `fedgen`.
 - EMA: devices use an exponential moving average `v` for inference, since the net itself
   is biased towards the last sampled devices.
 
-Trials on validation (Fashion-MNIST, alpha 0.1, seed 0, 60 rounds) are in
+Trials on validation (Fashion-MNIST, alpha 0.1, 60 rounds) are in
 `papers_repro/fedgen/README.md`.
 """
 

@@ -1,8 +1,9 @@
 """Measures the speed of this machine: FLOP/s of a matrix product, B/s of a stream.
 
-float32 products are timed in full precision, which is what the fp32 peak of a
+`--dtype float32` times products in full precision, which is what the fp32 peak of a
 datasheet means. JAX's default takes fewer bits for them, and less time, on GPUs (TF32)
-and TPUs (bfloat16).
+and TPUs (bfloat16): `--dtype tensorfloat32` times that. Programs are predicted with it,
+if it was measured, unless they ask for full precision.
 """
 
 import argparse
@@ -109,9 +110,16 @@ def calibrate(name: str, dtypes: list[str], size: int) -> dict[str, Any]:
 
 
 def matmul_rate(dtype: str, size: int) -> dict[str, float]:
-    """FLOP/s of a square product, float32 in full precision: median, min and max."""
+    """FLOP/s of a square product: median, min and max.
+
+    Args:
+        dtype: `float32` in full precision, `tensorfloat32` for float32 in JAX's default
+            precision, or another dtype.
+        size: side of the matrices.
+    """
     precision = jax.lax.Precision.HIGHEST if dtype == "float32" else None
-    matrix = jnp.ones((size, size), dtype)
+    single = dtype == "tensorfloat32"
+    matrix = jnp.ones((size, size), jnp.float32 if single else dtype)
     product = jax.jit(lambda a, b: jnp.matmul(a, b, precision=precision))
     return _rates(2 * size**3, lambda: product(matrix, matrix))
 

@@ -71,7 +71,10 @@ def test_rates_are_the_amount_over_the_seconds(monkeypatch):
     }
 
 
-@pytest.mark.parametrize(("dtype", "full"), [("float32", True), ("bfloat16", False)])
+@pytest.mark.parametrize(
+    ("dtype", "full"),
+    [("float32", True), ("tensorfloat32", False), ("bfloat16", False)],
+)
 def test_float32_is_timed_in_full_precision(monkeypatch, dtype, full):
     # The default of JAX would be TF32 on a GPU and bfloat16 on a TPU.
     monkeypatch.setattr(calibrate, "_rates", lambda amount, call: call)
@@ -83,6 +86,7 @@ def test_the_amounts_are_those_of_the_programs(monkeypatch):
     monkeypatch.setattr(calibrate, "_rates", lambda amount, call: (amount, call()))
     flops, product = calibrate.matmul_rate("float32", 4)
     assert flops == 2 * 4**3
+    assert calibrate.matmul_rate("tensorfloat32", 4)[1].dtype == product.dtype
     assert product.shape == (4, 4)
     moved, result = calibrate.stream_rate(10)
     assert moved == 3 * 40

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
+from jax.experimental import pallas
 
 from ecogen_jax.energy import meter
 
@@ -84,3 +85,40 @@ def test_a_loop_that_only_looks_static_needs_a_bound(loop):
 def test_static_loops_take_no_bound_and_have_no_interval():
     count = meter.cost(scanned(16), array(8, 8), array(8, 8), while_trips=1)
     assert count.flops == count.flops_low == 16 * 2 * 8**3
+
+
+def kernel_product(grid):
+    """An 8 x 16 by 16 x 4 product, two rows at a time."""
+
+    def kernel(x, y, out):
+        out[...] = x[...] @ y[...] + 1.0
+
+    def product(x, y):
+        return pallas.pallas_call(
+            kernel,
+            out_shape=array(8, 4),
+            grid=grid,
+            in_specs=[
+                pallas.BlockSpec((2, 16), lambda i: (i, 0)),
+                pallas.BlockSpec((16, 4), lambda i: (0, 0)),
+            ],
+            out_specs=pallas.BlockSpec((2, 4), lambda i: (i, 0)),
+        )(x, y)
+
+    return product
+
+
+def test_a_pallas_kernel_counts_once_for_each_cell_of_its_grid():
+    count = meter.cost(kernel_product((4,)), array(8, 16), array(16, 4))
+    assert count.by_class["matmul"] == 2 * 8 * 16 * 4
+    assert count.flops == 2 * 8 * 16 * 4 + 8 * 4
+    moved = 4 * (8 * 16 + 16 * 4 + 8 * 4)
+    assert count.bytes == count.bytes_fused == count.peak_bytes == moved
+
+
+def test_a_pallas_kernel_whose_grid_is_computed_is_refused():
+    def product(cells, x, y):
+        return kernel_product((cells,))(x, y)
+
+    with pytest.raises(ValueError, match=r"pallas_call has .*Python integers"):
+        meter.cost(product, array(dtype=jnp.int32), array(8, 16), array(16, 4))

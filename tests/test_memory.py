@@ -140,6 +140,15 @@ def test_peak_memory_bounds_what_xla_allocates(fn, args):
     assert meter.cost(fn, *args).peak_bytes >= 0.9 * allocated
 
 
+def test_straight_code_and_loops_hand_arrays_over_through_memory():
+    def sines(x):
+        x, _ = lax.scan(lambda x, _: (jnp.sin(x), None), jnp.sin(x), length=1)
+        return jnp.sin(x)
+
+    # Three kernels, each of which reads one array and writes one.
+    assert meter.cost(sines, array(8, 8)).bytes_fused == 3 * 2 * 4 * 64
+
+
 def test_bounded_while_and_cond_have_their_cheapest_and_dearest_bytes():
     args = array(8, 8), array(8, 8)
     count = meter.cost(halving, *args, while_trips=7)
@@ -151,8 +160,8 @@ def test_bounded_while_and_cond_have_their_cheapest_and_dearest_bytes():
         return lax.cond(flag, lambda x: x * 2.0, lambda x: x, x)
 
     count = meter.cost(either, array(dtype=jnp.bool_), array(8, 8))
-    assert count.bytes_low == 1  # the flag
-    assert count.bytes_fused == 1 + 4 * 2 * 64
+    assert count.bytes_low == 1 + 4  # the flag, and the index made of it
+    assert count.bytes_fused == 1 + 4 + 4 * 2 * 64
     assert count.bytes >= 4 * 2 * 64
 
 

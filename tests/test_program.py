@@ -62,6 +62,36 @@ def test_a_while_loop_costs_up_to_its_stated_bound():
     assert found.energy_j.low < 1e-3 * once.energy_j.low
 
 
+def test_the_interval_holds_for_every_branch_and_without_a_trip():
+    single = jax.ShapeDtypeStruct((SIDE, SIDE), jnp.float32)
+    flag = jax.ShapeDtypeStruct((), jnp.bool_)
+
+    def exact(a, b):
+        return jnp.matmul(a, a, precision="highest"), b
+
+    def short(a, b):
+        return a, b @ b @ b @ b
+
+    def either(flag, a, b):
+        return jax.lax.cond(flag, exact, short, a, b)
+
+    found = ecogen_jax.energy.estimate(either, flag, single, MATRIX, device="a100")
+    for branch in (exact, short):
+        alone = ecogen_jax.energy.estimate(branch, single, MATRIX, device="a100")
+        assert found.seconds.low <= alone.seconds.low
+        assert alone.seconds.high <= found.seconds.high
+
+    def looped(x):
+        products = x @ x @ x
+        return jax.lax.while_loop(lambda x: x[0, 0] > 1, jnp.sin, products)
+
+    low = {
+        trips: ecogen_jax.energy.estimate(looped, MATRIX, while_trips=trips).seconds.low
+        for trips in (0, 1000)
+    }
+    assert low[1000] == pytest.approx(low[0])
+
+
 def test_a_bounded_loop_that_memory_bounds_takes_the_time_of_its_weights():
     row = jax.ShapeDtypeStruct((1, SIDE), jnp.bfloat16)
 

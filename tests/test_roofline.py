@@ -17,12 +17,14 @@ def constant(value, low=None, high=None):
     return Constant(value, low or value, high or value, "", "test", "2024", "assumed")
 
 
-def program(parts, moved=0.0, fused=None, moved_low=None, flops_low=None):
+def program(parts, moved=0.0, fused=None, moved_low=None, fewest=None, most=None):
     flops = float(sum(parts.values()))
     fused = moved if fused is None else fused
     low = fused if moved_low is None else moved_low
-    flops_low = flops if flops_low is None else flops_low
-    return Cost(flops, flops_low, parts, moved, fused, low, 0, 0)
+    fewest = parts if fewest is None else fewest
+    most = parts if most is None else most
+    flops_low = float(sum(fewest.values()))
+    return Cost(flops, flops_low, parts, fewest, most, moved, fused, low, 0, 0)
 
 
 def device(**changes):
@@ -51,14 +53,16 @@ def test_interval_takes_the_corners():
         peak_flops={"fp32": constant(100.0, 50.0, 200.0)},
         compute_fraction=constant(0.5, 0.25, 1.0),
     )
-    cost = program({MATMUL_F32: 400.0}, flops_low=100.0)
+    cost = program({MATMUL_F32: 400.0}, fewest={MATMUL_F32: 100.0})
     assert roofline.time_s(cost, loose) == (8, 0.5, 32)
+    cost = program({MATMUL_F32: 400.0}, most={MATMUL_F32: 400.0, ADD_F32: 200.0})
+    assert roofline.time_s(cost, loose) == (8, 2, 48)
     memory = roofline.time_s(program({}, moved=900.0, fused=100.0), device())
     assert memory == (30, 10, 90)
 
 
 def test_the_value_moves_the_bytes_of_the_trips_that_its_flops_have():
-    cost = program({}, moved=900.0, fused=400.0, moved_low=0.0, flops_low=0.0)
+    cost = program({}, moved=900.0, fused=400.0, moved_low=0.0, fewest={})
     assert roofline.time_s(cost, device()) == (60, 0, 90)
 
 
@@ -77,15 +81,36 @@ def test_clock_is_a_share(clock):
 def test_products_run_at_their_dtype_and_the_rest_on_the_vector_units():
     parts = {("conv", "bfloat16"): 400.0, ("reduction", "int32"): 50.0, ADD_F32: 50.0}
     peaks = {"bf16": 400.0, "fp32": 100.0}
-    assert roofline.compute_s(program(parts), peaks, "toy") == 1 + 0.5 + 0.5
-    assert roofline.compute_s(program({ADD_F32: 50.0}), {"bf16": 25.0}, "toy") == 2
+    assert roofline.compute_s(parts, peaks, "toy") == 1 + 0.5 + 0.5
+    assert roofline.compute_s({ADD_F32: 50.0}, {"bf16": 25.0}, "toy") == 2
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "float8_e4m3fn"])
+@pytest.mark.parametrize(
+    ("asked", "cpu", "gpu", "tpu"),
+    [
+        (None, 100, 20, 10),
+        (lax.Precision.HIGH, 100, 20, 30),
+        (lax.Precision.HIGHEST, 100, 100, 60),
+    ],
+)
+def test_float32_products_run_on_the_units_of_their_precision(asked, cpu, gpu, tpu):
+    side = ShapeDtypeStruct((50, 50), jnp.float32)
+    parts = meter.cost(lambda x: lax.dot(x, x, precision=asked), side)
+    parts = parts.by_class_and_dtype
+    (flops,) = parts.values()
+    peaks = {"fp32": flops / 100, "tf32": flops / 20, "bf16": flops / 10}
+    took = [
+        roofline.compute_s(parts, {name: peaks[name] for name in known}, "toy")
+        for known in (["fp32"], ["tf32", "fp32", "bf16"], ["bf16"])
+    ]
+    assert took == pytest.approx([cpu, gpu, tpu])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "float8_e4m3fn"])
 def test_a_dtype_that_the_device_lacks_is_refused(dtype):
-    cost = program({("matmul", dtype): 1.0})
+    parts = {("matmul", dtype): 1.0}
     with pytest.raises(ValueError, match=f"{dtype} of matmul.*'tpu'.*bfloat16.*cast"):
-        roofline.compute_s(cost, {"bf16": 1.0}, "tpu")
+        roofline.compute_s(parts, {"bf16": 1.0}, "tpu")
 
 
 def test_power_lies_between_idle_and_full():
@@ -120,7 +145,7 @@ def test_a_cap_below_idle_is_refused():
 
 def test_machine_takes_the_peaks_of_the_table():
     h100 = roofline.machine("h100")
-    assert set(h100.peak_flops) == {"bf16", "fp16", "fp32", "int8"}
+    assert set(h100.peak_flops) == {"bf16", "fp16", "tf32", "fp32", "int8"}
     assert h100.peak_flops["bf16"] == devices.device_cell("h100", "peak_bf16_flops")
     assert set(roofline.machine("tpu_v3").peak_flops) == {"bf16"}
     with pytest.raises(ValueError, match="h100"):

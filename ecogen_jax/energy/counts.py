@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+Parts = dict[tuple[str, str], float]
+"""FLOPs by (class, dtype): one of `CLASSES`, and a name of `primitives.dtype`."""
+
 CLASSES = ("matmul", "conv", "elementwise", "reduction")
 
 
@@ -15,6 +18,9 @@ class Cost(NamedTuple):
         flops_low: the same with the cheapest branches and no trip of such a
             ``while``.
         by_class_and_dtype: parts of ``flops``, keyed by (class, dtype).
+        fewest: the fewest operations of each class and dtype in any branch, and no
+            trip of such a ``while``; their sum is at most ``flops_low``.
+        most: the most of each in any branch; their sum is at least ``flops``.
         bytes: operands read and results written by every operation on its own, in B:
             an upper bound, since a compiler fuses operations and keeps data on chip.
         bytes_fused: bytes after perfect fusion, in B; see `memory.fused_bytes`. Like
@@ -27,7 +33,9 @@ class Cost(NamedTuple):
 
     flops: float
     flops_low: float
-    by_class_and_dtype: dict[tuple[str, str], float]
+    by_class_and_dtype: Parts
+    fewest: Parts
+    most: Parts
     bytes: float
     bytes_fused: float
     bytes_low: float

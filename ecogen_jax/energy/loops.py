@@ -11,6 +11,8 @@ from ecogen_jax.energy import primitives
 
 # Primitives with a rule in the walks; every other body is a call.
 CONTROL = frozenset({"scan", "while", "cond", "shard_map"})
+# A kernel: its body works on references to memory, and is no part of the program.
+KERNEL = "pallas_call"
 
 WhileTrips = int | Mapping[str, int] | None
 
@@ -56,6 +58,21 @@ def shards(eqn: core.JaxprEqn) -> int:
     """Number of shards that a ``shard_map`` makes."""
     axes = eqn.params["newly_manual_axes"]
     return math.prod(eqn.params["mesh"].shape[axis] for axis in axes)
+
+
+def grid_size(eqn: core.JaxprEqn) -> int:
+    """How often the body of a ``pallas_call`` runs.
+
+    Raises:
+        ValueError: its grid is not known before it runs.
+    """
+    grid = eqn.params["grid_mapping"].grid
+    if not all(isinstance(size, int) for size in grid):
+        raise ValueError(
+            f"a pallas_call has the grid {grid}, with sizes that the program computes: "
+            "count it with a grid of Python integers"
+        )
+    return math.prod(grid)
 
 
 def _stated(eqn: core.JaxprEqn, while_trips: WhileTrips) -> int:

@@ -42,7 +42,8 @@ def fused_bytes(
     """Bytes that cross the memory bus if everything between two loops is one kernel.
 
     A program, and each trip of a loop, reads each of its inputs once and writes each
-    of its results once; everything in between stays on chip. For an array that is only
+    of its results once; everything in between stays on chip. What straight code and
+    loops hand to each other goes through memory. For an array that is only
     sliced or gathered from, only the slices are read; for an array that is updated in
     place, only the updates are written, and not read again. The carry of a loop goes
     through memory once per trip, so this is no lower bound for a loop whose state fits
@@ -61,11 +62,15 @@ def fused_bytes(
     """
     program = _flatten(jaxpr)
     straight = [op for op in program.ops if not _inner(op.eqn)]
-    low = high = _read(program, straight) + _written(program, straight)
-    for op in program.ops:
+    loops_ = [op for op in program.ops if _inner(op.eqn)]
+    # Straight code hands arrays to a loop, and gets its results, through memory.
+    kernel = program._replace(
+        inputs=[*program.inputs, *(i for op in loops_ for i in op.outs)],
+        outputs=[*program.outputs, *(i for op in loops_ for i in op.ins)],
+    )
+    low = high = _read(kernel, straight) + _written(kernel, straight)
+    for op in loops_:
         inner = [fused_bytes(body, while_trips) for body in _inner(op.eqn)]
-        if not inner:
-            continue
         lows, highs = zip(*inner, strict=True)
         if op.eqn.primitive.name == "cond":
             low, high = low + min(lows), high + max(highs)
@@ -146,7 +151,7 @@ def _look_up(numbers: Mapping[Any, int | None], variables: Any) -> list[int | No
 
 def _call(eqn: core.JaxprEqn) -> core.Jaxpr | None:
     """Body of a plain call; None for anything else."""
-    if eqn.primitive.name in loops.CONTROL:
+    if eqn.primitive.name in (*loops.CONTROL, loops.KERNEL):
         return None
     bodies = loops.call_bodies(eqn)
     return bodies[0] if len(bodies) == 1 else None
@@ -212,7 +217,7 @@ def _within(op: _Op, sizes: list[int]) -> int:
     name, bodies = eqn.primitive.name, _inner(op.eqn)
     if not bodies:
         bodies = loops.call_bodies(eqn)  # several bodies of one call: the largest
-    if not bodies:
+    if not bodies or name == loops.KERNEL:
         return 0
     peak = max(peak_bytes(body) for body in bodies)
     if name == "scan":

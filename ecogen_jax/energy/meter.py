@@ -11,8 +11,11 @@ Like a compiler it ignores work that no output needs.
 * ``cond``: between the cheapest and the dearest branch; ``shard_map`` and ``pmap``:
   one shard x shards, and what their collectives send. Collectives that a compiler
   adds for sharding constraints are not in the jaxpr and are not counted.
+* ``pallas_call``: body x grid, and its operands and results moved once.
 """
 
+import functools
+import operator
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -22,15 +25,19 @@ from jax.extend import core
 from jax.interpreters import partial_eval
 
 from ecogen_jax.energy import loops, memory, primitives
-from ecogen_jax.energy.counts import Cost
+from ecogen_jax.energy.counts import Cost, Parts
 from ecogen_jax.nets.textbook import textbook
+
+_Parts = Counter[tuple[str, str]]
 
 
 class _Tally(NamedTuple):
     """Counts of a part of a program; fields as in `Cost`."""
 
-    flops: Counter[tuple[str, str]]
+    flops: _Parts
     flops_low: int
+    fewest: _Parts
+    most: _Parts
     bytes: int
     wire: float
 
@@ -74,7 +81,9 @@ def cost(
     return Cost(
         flops=float(tally.flops.total()),
         flops_low=float(tally.flops_low),
-        by_class_and_dtype={key: float(n) for key, n in tally.flops.items() if n},
+        by_class_and_dtype=_floats(tally.flops),
+        fewest=_floats(tally.fewest),
+        most=_floats(tally.most),
         bytes=float(tally.bytes),
         bytes_fused=float(bytes_fused),
         bytes_low=float(bytes_low),
@@ -95,7 +104,10 @@ def _equation(eqn: core.JaxprEqn, scope: _Scope) -> _Tally:
         bodies = [params["cond_jaxpr"].jaxpr, params["body_jaxpr"].jaxpr]
         fewest, most = loops.trips(eqn, scope.while_trips)
         step = _sum([_walk(body, scope) for body in bodies])
-        return _repeat(step, most)._replace(flops_low=fewest * step.flops_low)
+        rare = _repeat(step, fewest)
+        return _repeat(step, most)._replace(
+            flops_low=rare.flops_low, fewest=rare.fewest
+        )
     if name == "cond":
         return _between([_walk(b.jaxpr, scope) for b in params["branches"]])
     if name == "shard_map":
@@ -103,6 +115,11 @@ def _equation(eqn: core.JaxprEqn, scope: _Scope) -> _Tally:
         sizes = {**scope.axis_sizes, **{axis: mesh.shape[axis] for axis in axes}}
         one = _walk(params["jaxpr"], scope._replace(axis_sizes=sizes))
         return _repeat(one, loops.shards(eqn))
+    if name == loops.KERNEL:
+        one = _walk(params["jaxpr"], scope)
+        # What its blocks read and write is not known; the kernel moves its arrays once.
+        moved = primitives.unfused_bytes(eqn)
+        return _repeat(one, loops.grid_size(eqn))._replace(bytes=moved)
     if eqn.primitive.name == "custom_linear_solve":  # others: for gradients
         return _walk(eqn.params["jaxprs"].solve.jaxpr, scope)
     bodies = loops.call_bodies(eqn)
@@ -116,25 +133,39 @@ def _leaf(eqn: core.JaxprEqn, scope: _Scope) -> _Tally:
     kind, flops = primitives.flops(eqn)
     parts = Counter({(kind, primitives.dtype(eqn)): flops} if flops else {})
     wire = primitives.wire_bytes(eqn, scope.axis_sizes)
-    return _Tally(parts, flops, primitives.unfused_bytes(eqn), wire)
+    moved = primitives.unfused_bytes(eqn)
+    return _Tally(parts, flops, parts, parts, moved, wire)
 
 
 def _sum(tallies: list[_Tally]) -> _Tally:
-    flops: Counter[tuple[str, str]] = Counter()
-    for tally in tallies:
-        flops.update(tally.flops)
     return _Tally(
-        flops,
+        _added([tally.flops for tally in tallies]),
         sum(tally.flops_low for tally in tallies),
+        _added([tally.fewest for tally in tallies]),
+        _added([tally.most for tally in tallies]),
         sum(tally.bytes for tally in tallies),
         sum(tally.wire for tally in tallies),
     )
 
 
+def _added(parts: list[_Parts]) -> _Parts:
+    total: _Parts = Counter()
+    for one in parts:
+        total.update(one)
+    return total
+
+
 def _repeat(tally: _Tally, times: int) -> _Tally:
-    flops = Counter({key: times * count for key, count in tally.flops.items()})
+    def times_(parts: _Parts) -> _Parts:
+        return Counter({key: times * count for key, count in parts.items()})
+
     return _Tally(
-        flops, times * tally.flops_low, times * tally.bytes, times * tally.wire
+        times_(tally.flops),
+        times * tally.flops_low,
+        times_(tally.fewest),
+        times_(tally.most),
+        times * tally.bytes,
+        times * tally.wire,
     )
 
 
@@ -143,6 +174,12 @@ def _between(branches: list[_Tally]) -> _Tally:
     return _Tally(
         max(branches, key=lambda branch: branch.flops.total()).flops,
         min(branch.flops_low for branch in branches),
+        functools.reduce(operator.and_, (branch.fewest for branch in branches)),
+        functools.reduce(operator.or_, (branch.most for branch in branches)),
         max(branch.bytes for branch in branches),
         max(branch.wire for branch in branches),
     )
+
+
+def _floats(parts: _Parts) -> Parts:
+    return {key: float(count) for key, count in parts.items() if count}

@@ -13,7 +13,8 @@ Rules, in FLOPs:
 Left out: the cost of sorting and of dense linear algebra (``sort``, ``fft``,
 ``cholesky``, ...), of products with scales (``scaled_dot``), of ``pbroadcast``, and of
 what leaves JAX (``ffi_call``, ``pure_callback``), which fall back to one per output
-element; the grid of a ``pallas_call``, whose body counts once.
+element. A product of complex numbers counts as one of real numbers, a quarter of its
+work.
 
 Bytes on the wire are those of the ring algorithms, the minimum of a bandwidth-optimal
 network (Patarasuk and Yuan 2009, J. Parallel Distrib. Comput.
@@ -29,6 +30,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from jax.extend import core
 
 
@@ -54,7 +56,8 @@ _MOVEMENT = _names(
     "convert_element_type bitcast_convert_type reduce_precision stop_gradient "
     "optimization_barrier device_put reshard sharding_constraint axis_index pvary name "
     "all_gather all_gather_invariant all_to_all ppermute "
-    "random_seed random_wrap random_unwrap random_split random_fold_in"
+    "random_seed random_wrap random_unwrap random_split random_fold_in "
+    "get swap program_id num_programs"  # of a Pallas kernel
 )
 # Their jaxpr, if any, is the scalar operation that they apply.
 OWN_RULE = _REDUCTIONS | _WINDOWED | _SCATTERS | _MOVEMENT
@@ -103,18 +106,30 @@ def dtype(eqn: core.JaxprEqn) -> str:
         eqn: an equation with at least one result.
 
     Returns:
-        The wider operand's dtype for products, which may accumulate in a wider one;
-        the operand's for comparisons and ``argmax``; else the result's.
+        The wider operand's dtype for products, which may accumulate in a wider one,
+        with ``_high`` or ``_highest`` behind ``float32`` if they ask for more than the
+        default precision (`jax.lax.Precision`; algorithm presets are not read); the
+        operand's for comparisons and ``argmax``; else the result's.
     """
     name, operands = eqn.primitive.name, [_dtype(var) for var in eqn.invars]
     result = _dtype(eqn.outvars[0])
     if name == "ragged_dot_general":
         operands = operands[:2]  # the third operand is the sizes of the groups
     if name in ("dot_general", "ragged_dot_general", "conv_general_dilated"):
-        return max(operands, key=lambda one: one.itemsize).name
+        widest: str = max(operands, key=lambda one: one.itemsize).name
+        return widest + _precision(eqn) if widest == "float32" else widest
     if operands and (result.name == "bool" or name in ("argmax", "argmin")):
         return operands[0].name
     return result.name
+
+
+def _precision(eqn: core.JaxprEqn) -> str:
+    """What a product asks for beyond the default, as the end of a dtype's name."""
+    asked = eqn.params["precision"]
+    asked = asked if isinstance(asked, tuple) else (asked,)
+    if jax.lax.Precision.HIGHEST in asked:
+        return "_highest"
+    return "_high" if jax.lax.Precision.HIGH in asked else ""
 
 
 def unfused_bytes(eqn: core.JaxprEqn) -> int:

@@ -10,8 +10,9 @@ Barroso 2007 (ISCA) measured for servers. Under a cap the clock falls until the 
 fits: dynamic power goes as voltage^2 x clock, and voltage about as clock, so power goes
 as clock^3. A slower clock slows arithmetic; the memory has its own clock.
 
-Products run at the peak of their operands' dtype. All else runs on the vector units,
-at the fp32 peak or, where a device has none, at the lowest peak that it has.
+Products run at the peak of their operands' dtype and precision (`UNITS`). All else runs
+on the vector units, at the fp32 peak or, where a device has none, at the lowest peak
+that it has.
 """
 
 import json
@@ -22,16 +23,30 @@ from typing import NamedTuple
 
 from ecogen_jax.energy import constants, devices
 from ecogen_jax.energy.constants import Constant
-from ecogen_jax.energy.counts import Cost
+from ecogen_jax.energy.counts import Cost, Parts
 from ecogen_jax.energy.ledger import Interval
 
-# Name of a dtype -> name of its peak in tables/devices.csv.
+# What a calibration measures -> name of that peak in tables/devices.csv.
 PEAKS = {
     "bfloat16": "bf16",
     "float16": "fp16",
+    "tensorfloat32": "tf32",
     "float32": "fp32",
     "int8": "int8",
     "uint8": "int8",
+}
+# What products are computed in (`primitives.dtype`) -> the peaks that a device may
+# have for it, the first of which is taken, and the passes over the operands. The rules
+# are those of `jax.lax.Precision`: float32 products take TF32 by default, or one pass
+# in bfloat16 on a TPU, which has neither TF32 nor an fp32 peak.
+UNITS: dict[str, tuple[tuple[str, int], ...]] = {
+    "bfloat16": (("bf16", 1),),
+    "float16": (("fp16", 1),),
+    "float32": (("tf32", 1), ("fp32", 1), ("bf16", 1)),
+    "float32_high": (("tf32", 1), ("fp32", 1), ("bf16", 3)),
+    "float32_highest": (("fp32", 1), ("bf16", 6)),
+    "int8": (("int8", 1),),
+    "uint8": (("int8", 1),),
 }
 COMPUTE_FRACTION = Constant(
     0.34,
@@ -60,7 +75,7 @@ class Machine(NamedTuple):
 
     Attributes:
         name: key in ``tables/devices.csv``, or what a calibration was called.
-        peak_flops: peak FLOP/s by ``bf16``, ``fp16``, ``fp32``, ``int8``.
+        peak_flops: peak FLOP/s by ``bf16``, ``fp16``, ``tf32``, ``fp32``, ``int8``.
         bandwidth: peak of the memory, in B/s.
         compute_fraction: share of a peak of FLOP/s that programs reach.
         memory_fraction: share of the bandwidth that programs reach.
@@ -140,10 +155,11 @@ def calibrated(path: str | pathlib.Path) -> Machine:
 def time_s(cost: Cost, machine: Machine, *, clock: float = 1.0) -> Interval:
     """Seconds that a program takes on a device.
 
-    The low end has the fused bytes, the cheapest branches, no trip of a ``while`` with
-    a stated bound, and the best rates; the high end the unfused bytes, the dearest
-    branches, the stated bounds and the worst rates. The value has the branches and
-    trips of the high end, and the geometric mean of the fused and the unfused bytes.
+    The low end has the fused bytes, no trip of a ``while`` with a stated bound, and the
+    best rates; the high end the unfused bytes, the stated bounds and the worst rates.
+    Of the branches of a ``cond`` they take the fewest and the most FLOPs of each class
+    and dtype, so they hold for every branch. The value has the branch with the most
+    FLOPs, the stated bounds, and the geometric mean of the fused and the unfused bytes.
 
     Args:
         cost: from `meter.cost`.
@@ -159,28 +175,28 @@ def time_s(cost: Cost, machine: Machine, *, clock: float = 1.0) -> Interval:
     if not 0 < clock <= 1:
         raise ValueError(f"clock is {clock}: allowed is above 0 up to 1 (uncapped)")
     share, memory = machine.compute_fraction, machine.memory_fraction
-    cheapest = cost.flops_low / cost.flops if cost.flops else 1.0
 
-    def seconds(rate: str, reached: float, bytes_: float, part: float) -> float:
+    def seconds(rate: str, parts: Parts, reached: float, bytes_: float) -> float:
         """Seconds at the ``value``, ``low`` or ``high`` of the machine's peaks."""
         peaks = {name: getattr(peak, rate) for name, peak in machine.peak_flops.items()}
-        arithmetic = part * compute_s(cost, peaks, machine.name) / (reached * clock)
+        arithmetic = compute_s(parts, peaks, machine.name) / (reached * clock)
         return max(arithmetic, bytes_ / getattr(machine.bandwidth, rate))
 
     middle = math.sqrt(cost.bytes * cost.bytes_fused)
+    parts = cost.by_class_and_dtype
     return Interval(
-        value=seconds("value", share.value, middle / memory.value, 1.0),
-        low=seconds("high", share.high, cost.bytes_low / memory.high, cheapest),
-        high=seconds("low", share.low, cost.bytes / memory.low, 1.0),
+        value=seconds("value", parts, share.value, middle / memory.value),
+        low=seconds("high", cost.fewest, share.high, cost.bytes_low / memory.high),
+        high=seconds("low", cost.most, share.low, cost.bytes / memory.low),
     )
 
 
-def compute_s(cost: Cost, peaks: Mapping[str, float], name: str) -> float:
+def compute_s(parts: Parts, peaks: Mapping[str, float], name: str) -> float:
     """Seconds of the arithmetic alone, at the peaks.
 
     Args:
-        cost: from `meter.cost`.
-        peaks: FLOP/s by ``bf16``, ``fp16``, ``fp32``, ``int8``.
+        parts: FLOPs by (class, dtype), from a `Cost`.
+        peaks: FLOP/s by names of `PEAKS`.
         name: of the device, for the error.
 
     Returns:
@@ -190,16 +206,18 @@ def compute_s(cost: Cost, peaks: Mapping[str, float], name: str) -> float:
         ValueError: the device has no peak for the dtype of a product.
     """
     seconds = 0.0
-    for (kind, dtype), flops in cost.by_class_and_dtype.items():
+    for (kind, dtype), flops in parts.items():
         product = kind in ("matmul", "conv")
-        peak = PEAKS.get(dtype, dtype) if product else _vector_peak(peaks)
-        if peak not in peaks:
-            known = [dtype for dtype, peak in PEAKS.items() if peak in peaks]
+        ways = UNITS.get(dtype, ()) if product else ((_vector_peak(peaks), 1),)
+        way = next((way for way in ways if way[0] in peaks), None)
+        if way is None:
+            known = [one for one, ways in UNITS.items() if {*dict(ways)} & {*peaks}]
             raise ValueError(
                 f"dtype {dtype} of {kind}: device {name!r} has peaks for {known} only; "
                 "cast the operands to one of them or choose another device"
             )
-        seconds += flops / peaks[peak]
+        peak, passes = way
+        seconds += passes * flops / peaks[peak]
     return seconds
 
 

@@ -1,8 +1,11 @@
-"""What is computed ahead of a device's steps belongs to the step that gets it."""
+"""The steps of a device: what is computed ahead of them, and what a straggler tells."""
+
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ecogen_jax import keys
 from ecogen_jax.relay.federated.base import Local, Member
@@ -53,6 +56,20 @@ def test_labels_and_guide_are_those_of_the_step():
     told = trained(lambda labels, guide, key: code(labels) + guide)
     assert len(set(told["labels"])) > 1
     np.testing.assert_array_equal(told["ready"], told["labels"] + 8.0)
+
+
+def test_the_loss_of_a_straggler_is_the_mean_over_the_steps_that_it_did():
+    local = Local(STEPS, BATCH, 0.1, 1.0, 0.0, stragglers=True)
+
+    def found(share):
+        train = local_training(net(), local)
+        one = replace(member(), share=jnp.float32(share))
+        result = jax.jit(train)(net().init(KEY), one, None, KEY)
+        return result.metrics["cross_entropy"]
+
+    straight, slow = found(1.0), found(1 / STEPS)
+    assert len(set(straight.tolist())) == STEPS
+    assert float(slow.mean()) == pytest.approx(float(straight[0]))
 
 
 def test_each_step_has_a_key_of_its_own():

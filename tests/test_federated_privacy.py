@@ -119,6 +119,13 @@ def of_fixed_size(**changes):
     return privacy.epsilon_of_fixed_size(**{**arguments, "delta": 1e-5, **changes})
 
 
+def test_sampling_never_costs_more_than_taking_all():
+    everybody = of_fixed_size(active=10)
+    losses = [of_fixed_size(active=active) for active in (1, 5, 9)]
+    assert losses == sorted(losses)
+    assert losses[0] < losses[-1] <= everybody
+
+
 @pytest.mark.parametrize(("multiplier", "active"), [(1.0, 5), (1.0, 1), (3.0, 5)])
 def test_a_client_that_is_another_one_is_hidden_by_the_bound_and_not_by_epsilon(
     multiplier, active

@@ -10,7 +10,8 @@ before the teacher's last layer:
     S minimises  T^2 KL(softmax(t / T) || softmax(s / T))  on the same images
 
 Differs from the published recipe:
-- Both learn with Adam on one schedule (published: SGD for the student on CIFAR-10).
+- The student learns with Adam whose rate falls by a cosine (published: SGD on
+  CIFAR-10), the generator with Adam at a constant rate and `b1` of 0.5.
 - Batch and budget are those of the config (published on MNIST: 512, 24,000 steps).
 - The generator is ours: conditional, with a sigmoid output.
 - The balance uses the natural logarithm: the published weight 5 for log10 is 2.17 here.

@@ -14,7 +14,8 @@ Differs from the published recipe:
 - The student is trained with Adam and a cosine schedule (published: SGD). Batch size
   and budget are those of the config (published: 256, 8,000 generator steps with ten
   student steps each).
-- The generator is ours: conditional.
+- The generator is ours: conditional. The student is in inference mode while images are
+  judged (published: in training mode).
 - `T` is 1 in the config, as in effect in the published code, which sets 20 and then
   overwrites it.
 """

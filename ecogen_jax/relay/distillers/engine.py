@@ -4,7 +4,8 @@ A step of any distiller: draw noise and target labels (`draw`), make images from
 and compute their loss terms (`judge`), update the generator (`improve`), write the
 images into the bank (`remember`), and train the student on the bank (`study_bank`) or
 on given images (`teach`). Teachers always run in inference mode. The student runs in
-inference mode while images are judged, and in training mode while it is trained.
+inference mode while images are judged, and in training mode while it is trained, unless
+it keeps the statistics of real images (`Study.keep_statistics`).
 """
 
 from collections.abc import Callable

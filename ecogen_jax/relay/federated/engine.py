@@ -4,7 +4,8 @@
 
 The server accepts a message only if it belongs to this round, has the expected size and
 is finite. It continues without refused messages; a round without any accepted message
-leaves the server unchanged. A device whose message was refused keeps its state from
+leaves the server unchanged, unless it adds noise for privacy or edges report to the
+cloud (`hierarchical`). A device whose message was refused keeps its state from
 before the round, as if it had not been sampled. The server knows from the start how
 many images each device has.
 
@@ -317,7 +318,7 @@ def _with_images(member: Member, images: Leaf) -> Member:
 def _merged(
     setup: _Setup, server: PyTree, arrived: Arrived, key: Key
 ) -> tuple[PyTree, Metrics]:
-    """The server after the round; unchanged, with metrics 0, if all were refused."""
+    """The server after the round; if all were refused, mostly the one before it."""
     after, metrics = setup.method.merge(server, arrived, keys.stream(key, "server"))
     # Noise is added even without any message, and edges report at their fixed rounds.
     if setup.clip or setup.method.visits:

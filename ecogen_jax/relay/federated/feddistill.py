@@ -73,7 +73,8 @@ def feddistill(task: Task) -> Method:
             "distillation": weight * jnp.mean(told * divergence),
         }
         asked = jax.nn.one_hot(labels, classes, dtype=jnp.float32)
-        return Loss(terms, ByClass(asked.T @ output.value, asked.sum(axis=0)))
+        sums = jnp.matmul(asked.T, output.value, precision=jax.lax.Precision.HIGHEST)
+        return Loss(terms, ByClass(sums, asked.sum(axis=0)))
 
     train = local_training(task.net, task.local, loss=loss)
 
@@ -114,7 +115,9 @@ def _heard(known: ByClass, arrived: Arrived) -> ByClass:
     told = jnp.where(taken[:, None], arrived.facts.counts, 0.0)
     rows = jnp.where(taken[:, None, None], arrived.facts.logits, 0.0)
     counts = told.sum(axis=0)
-    logits = jnp.einsum("kc,kcd->cd", told, rows)
+    # As in `aggregate.mean`: a mean, which accelerators would round.
+    highest = jax.lax.Precision.HIGHEST
+    logits = jnp.einsum("kc,kcd->cd", told, rows, precision=highest)
     fresh = logits / jnp.maximum(counts, 1.0)[:, None]
     return ByClass(
         jnp.where((counts > 0)[:, None], fresh, known.logits),

@@ -24,7 +24,9 @@ Differs from their code:
   0.1 on a loss that is also a mean over classes, a tenth of the one above; its
   BatchNorm keeps the statistics of the average, which come from real images.
 - Generator: the conditional one of this project, always in training mode, with a
-  constant learning rate.
+  constant learning rate and an Adam whose moments stay from round to round (theirs is
+  new in each).
+- Labels are drawn independently (theirs: dealt in proportion over a round's batches).
 """
 
 from collections.abc import Callable

@@ -119,7 +119,12 @@ def local_training(
                 done = at.number.astype(jnp.float32) < num_steps
                 nothing = jax.tree.map(jnp.zeros_like, found.seen)
                 after = chosen(done, after, state)
-                found = found._replace(seen=chosen(done, found.seen, nothing))
+                # So the mean over all steps is the mean over those that it did.
+                terms = {
+                    name: jnp.where(done, term * local.steps / num_steps, 0.0)
+                    for name, term in found.terms.items()
+                }
+                found = Loss(terms, chosen(done, found.seen, nothing))
             return after, found
 
         state = (variables, tx.init(variables.params))

@@ -110,7 +110,8 @@ def epsilon_of_fixed_size(
     For two runs in which one client is replaced by another, which changes the sum by up
     to `2 C`. By Renyi differential privacy of samples without
     replacement (Wang, Balle and Kasiviswanathan, "Subsampled Renyi differential privacy
-    and analytical moments accountant", AISTATS 2019): an upper bound, not tight.
+    and analytical moments accountant", AISTATS 2019), and at most that of rounds in
+    which all clients take part: an upper bound, not tight.
 
     Args:
       noise_multiplier: `z`; 0 is no privacy.
@@ -128,14 +129,20 @@ def epsilon_of_fixed_size(
     plain = _without_accountant(noise_multiplier, active / clients, rounds, delta)
     if plain is not None:
         return plain
-    one = dp_accounting.SampledWithoutReplacementDpEvent(
-        clients, active, dp_accounting.GaussianDpEvent(noise_multiplier / 2)
-    )
-    accountant = rdp.RdpAccountant(
-        neighboring_relation=dp_accounting.NeighboringRelation.REPLACE_ONE
-    )
-    accountant.compose(dp_accounting.SelfComposedDpEvent(one, rounds))
-    return float(accountant.get_epsilon(delta))
+
+    def bound(active: int) -> float:
+        one = dp_accounting.SampledWithoutReplacementDpEvent(
+            clients, active, dp_accounting.GaussianDpEvent(noise_multiplier / 2)
+        )
+        accountant = rdp.RdpAccountant(
+            neighboring_relation=dp_accounting.NeighboringRelation.REPLACE_ONE
+        )
+        accountant.compose(dp_accounting.SelfComposedDpEvent(one, rounds))
+        return float(accountant.get_epsilon(delta))
+
+    # A sampled round is a mixture of rounds with and without the client, so it tells no
+    # more than one in which all take part, whose bound is tighter for large samples.
+    return min(bound(active), bound(clients))
 
 
 def _without_accountant(

@@ -8,7 +8,10 @@ Karimireddy et al., "SCAFFOLD: stochastic controlled averaging for federated lea
 ICML 2020, algorithm 1, with a server step of 1. Means are over sampled devices with
 equal weights in the paper; here, the change of the net is weighted by images, as in the
 other methods. Another `federated.aggregator` replaces both means. In both directions it
-sends twice the bytes of FedAvg. Only shared layers have a control variate.
+sends twice the bytes of FedAvg, less those of BatchNorm statistics. Only shared layers
+have a control variate. With `federated.compression`, a device moves its own variate by
+the exact change, but the server hears the compressed one: then `c` is the mean of the
+`c_k` up to what the compression left out.
 """
 
 from dataclasses import replace

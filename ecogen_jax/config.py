@@ -62,7 +62,7 @@ def default() -> ConfigDict:
             "nets": {  # the classifier of each tier, and the precision of all
                 "cloud": "cnn_large",
                 "edge": "cnn_medium",
-                "end": "cnn_small",  # "cnn_medium,mlp": devices alternate
+                "end": "cnn_small",  # of hops also "cnn_medium,mlp": they alternate
                 "precision": "f32",  # of products; "bf16" is for GPUs and TPUs
             },
             "protocol": {

@@ -1,7 +1,8 @@
 """Which fields of a config have no effect, because of the values of others."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from operator import attrgetter
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -40,6 +41,30 @@ def without_effect(config: ConfigDict, fields: Iterable[str]) -> dict[str, str]:
         for name in idle
         if f"{field}.".startswith(f"{name}.")
     }
+
+
+def effective(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without the fields that nothing reads: what its run depends on.
+
+    Args:
+      tree: the nested values of a checked config, with all fields.
+
+    Returns:
+      The same without those sections and fields.
+    """
+    idle = _idle(ConfigDict(tree))
+
+    def kept(value: Any, above: str) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {
+            name: kept(inner, f"{above}{name}.")
+            for name, inner in value.items()
+            if f"{above}{name}" not in idle
+        }
+
+    left: dict[str, Any] = kept(tree, "")
+    return left
 
 
 def _idle(config: ConfigDict) -> dict[str, str]:

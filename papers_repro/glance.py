@@ -7,6 +7,7 @@ bars were met and missed, is put into README.md between its markers. It is all r
 tables that other commands made; no number is typed.
 """
 
+import argparse
 import math
 import pathlib
 import sys
@@ -156,6 +157,11 @@ def replaced(page: str, new: str) -> str:
 
 def main() -> int:
     """Writes the results into README.md; returns 2 where they have no place."""
+    argparse.ArgumentParser(
+        prog="python -m papers_repro.glance",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
     readme = ROOT / "README.md"
     try:
         files.put(readme, replaced(readme.read_text("utf-8"), block()))

@@ -5,6 +5,7 @@ is held against, written before the runs). Here is what all such folders share.
 """
 
 import dataclasses
+import difflib
 import functools
 import io
 import math
@@ -143,11 +144,22 @@ class Paper:
         return frame[meant]
 
     def experiments(self, frame: pd.DataFrame) -> list[str]:
-        """Ids of the experiments that bars are about, in the order of the rows."""
+        """Ids of the experiments that bars are about, in the order of the rows.
+
+        Raises:
+            ValueError: a bar names an experiment that is not in `experiments.py`.
+        """
         named: list[str] = []
         for own, against in frame[["experiment", "against"]].itertuples(index=False):
             others = [] if pd.isna(against) else [against.partition(" ")[2]]
             named += [own, *(self.family(own) if against == BEST else others)]
+        for name in named:
+            if name not in self.seeds:
+                near = difflib.get_close_matches(name, self.seeds) or list(self.seeds)
+                raise ValueError(
+                    f"a bar in {self.folder}/bars names the experiment {name!r}, which "
+                    f"is not in experiments.py beside it; near it: {', '.join(near)}"
+                )
         return list(dict.fromkeys(named))
 
     def asked(

@@ -43,7 +43,12 @@ def main() -> int:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--output", type=pathlib.Path, default="calibration.json")
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        default="calibration.json",
+        help="always written (default: %(default)s)",
+    )
     parser.add_argument("--device", help="name in the table of devices to compare with")
     parser.add_argument(
         "--dtype", nargs="+", default=["float32"], choices=sorted(roofline.PEAKS)

@@ -82,7 +82,8 @@ def report(args: argparse.Namespace) -> None:
         title = "Paired by seed: group minus reference, 95 % interval"
         shown.append(tables.from_frame(title, pairs))
     console = Console()
-    if any(run.summary["synthetic_data"] for run in found):
+    synthetic = any(run.summary["synthetic_data"] for run in found)
+    if synthetic:
         console.print(tables.SYNTHETIC)
     for table in shown:
         tables.print_whole(tables.to_rich(table))
@@ -90,10 +91,13 @@ def report(args: argparse.Namespace) -> None:
         console.print("One seed gives no interval and no p: run at least 2.")
     if args.csv:
         with files.accessing(args.csv):
-            pd.concat([groups, pairs]).to_csv(args.csv, index=False)
+            written = pd.concat([groups, pairs]).assign(synthetic_data=synthetic)
+            written.to_csv(args.csv, index=False)
     if args.markdown:
         with files.accessing(args.markdown):
-            Path(args.markdown).write_text("\n".join(map(tables.to_markdown, shown)))
+            warning = [f"**{tables.NOTHING_SHOWN}**\n"] if synthetic else []
+            text = "\n".join([*warning, *map(tables.to_markdown, shown)])
+            Path(args.markdown).write_text(text)
 
 
 if __name__ == "__main__":

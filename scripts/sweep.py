@@ -42,7 +42,8 @@ def parse_args() -> argparse.Namespace:
         action="extend",
         metavar="FIELD=V,V",
         help="values of a config field; several fields make a grid. A comma inside "
-        "brackets or quotes does not split: \"nets.end='cnn_medium,mlp',cnn_small\"",
+        "brackets or quotes does not split; of hops: "
+        "\"nets.end='cnn_medium,mlp',cnn_small\"",
     )
     parser.add_argument("--workdir", metavar="DIR", help="default: the config's")
     return parser.parse_args()

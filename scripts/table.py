@@ -47,6 +47,8 @@ def report(named: Path, folders: Sequence[str]) -> None:
     with files.accessing(path):
         table = bars.kept(table, path)
     console = Console()
+    if any(run.summary["synthetic_data"] for run in found):
+        console.print(tables.SYNTHETIC)
     narrow = bars.readable(table).drop(columns=["dataset", "quantity", "unit", "aim"])
     tables.print_whole(tables.to_rich(tables.from_frame("Bars", narrow)))
     if (table["seeds"].dropna().str.count(" ") < 2).any():

@@ -200,8 +200,13 @@ def test_every_bar_in_the_repository_can_be_judged(tmp_path, path):
     named = rows[["experiment", "dataset"]].drop_duplicates()
     kd = {"kd": {"tier": "edge", "test": 0.97, "validation": 0.96}}
     baselines = summary("any", 0)["baselines"] | kd
+    configs = ROOT / "configs"
+    named_by_configs = {
+        "_".join(file.relative_to(configs).with_suffix("").parts)
+        for file in configs.rglob("*.py")
+    }
     for number, (experiment, dataset) in enumerate(named.values.tolist()):
-        assert (ROOT / "configs" / f"{experiment}.py").exists()
+        assert experiment in named_by_configs
         make_run(
             tmp_path / str(number), experiment, dataset=dataset, baselines=baselines
         )

@@ -205,9 +205,12 @@ def test_script_cuts_nothing_at_80_columns(tmp_path, monkeypatch, capsys):
 def test_script_says_that_runs_are_synthetic(tmp_path, monkeypatch, capsys):
     make_runs(tmp_path, "b", [0.5, 0.7])
     make_runs(tmp_path, "a", [0.9, 0.8], synthetic_data=True)
-    run_script(monkeypatch, tmp_path)
-    out = capsys.readouterr().out
-    assert "SYNTHETIC DATA: these numbers show nothing" in out
+    csv, markdown = tmp_path / "out.csv", tmp_path / "out.md"
+    run_script(monkeypatch, tmp_path, "--csv", csv, "--markdown", markdown)
+    warning = "SYNTHETIC DATA: these numbers show nothing"
+    assert warning in capsys.readouterr().out
+    assert markdown.read_text().startswith(f"**{warning}**\n\n")
+    assert pd.read_csv(csv)["synthetic_data"].all()
 
 
 @pytest.mark.parametrize("flag", ["--csv", "--markdown"])

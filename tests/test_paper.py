@@ -46,6 +46,12 @@ def test_what_was_printed_before_stays_where_its_runs_are_gone(tmp_path):
     pd.testing.assert_frame_equal(PAPER.kept("D1", late, tmp_path), late)
 
 
+def test_a_bar_of_an_unknown_experiment_is_told_with_what_is_near():
+    frame = PAPER.chosen(["D2"]).assign(experiment="D2.flit")
+    with pytest.raises(ValueError, match=r"the experiment 'D2.flit', .*: D2.flat"):
+        PAPER.experiments(frame)
+
+
 def test_a_damaged_table_is_told_with_the_remedy(tmp_path):
     (tmp_path / "D1.csv").write_text("")
     with pytest.raises(ValueError, match=r"D1.csv is damaged \(.*put a whole one back"):

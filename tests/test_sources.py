@@ -223,9 +223,17 @@ def test_a_damaged_folder_is_refused(world, tmp_path, file, suffix, harm, reason
 @pytest.mark.parametrize(
     ("index", "wrong", "reason"),
     [
-        (0, MINI.train_images[:-1], "train images are uint8 (19, 28, 28, 1)"),
+        (
+            0,
+            MINI.train_images[:-1],
+            "train labels are int32 (20,), expected",
+        ),
         (0, MINI.train_images.astype(np.int64), "train images are int64"),
-        (2, MINI.test_images.reshape(10, 14, 56, 1), "test images are uint8 (10, 14"),
+        (
+            2,
+            MINI.test_images.reshape(10, 14, 56, 1),
+            "test images are uint8 of shape (14, 56, 1)",
+        ),
         (1, MINI.train_labels[:-1], "train labels are int32 (19,)"),
         (1, MINI.train_labels * 0, "train images by class are (20, 0"),
         (1, MINI.train_labels[::-1].copy(), "SHA-256 of the arrays is"),

@@ -1,3 +1,4 @@
+import copy
 import errno
 import json
 import os
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecogen_jax.config import ConfigError, default, to_dict
+from ecogen_jax.config import ConfigError, default, load, to_dict
 from ecogen_jax.run import writer
 
 CONFIG = {"experiment": "x", "seed": 0, "data": {"missing": (8, 9)}}
@@ -130,6 +131,21 @@ def test_find_runs_tells_finished_from_unfinished(tmp_path):
 
     assert find(True) == [new.path, old.path]
     assert find(False) == [unfinished.path]
+
+
+def test_a_field_without_effect_makes_no_other_run(tmp_path):
+    asked = to_dict(load("configs/federated/fedavg.py"))
+    with writer.open_run(tmp_path, "x", 0, asked) as run:
+        finish(run)
+
+    def find(**fields):
+        other = copy.deepcopy(asked)
+        other["federated"].update(fields)
+        return list(writer.find_runs(tmp_path, "x", 0, other, finished=True))
+
+    other_method = asked["federated"]["fedgen"] | {"weight": 3.0}
+    assert find() == find(fedgen=other_method) == find(keep=0.5) == [run.path]
+    assert find(rounds=7) == find(compression="topk", keep=0.5) == []
 
 
 def test_write_json_leaves_the_old_file_when_it_fails(tmp_path):

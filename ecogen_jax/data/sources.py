@@ -177,16 +177,15 @@ def _check_half(
     shape: tuple[int, int, int],
     counts: tuple[int, ...],
 ) -> None:
-    expected = (sum(counts), *shape)
-    if images.dtype != np.uint8 or images.shape != expected:
+    if images.dtype != np.uint8 or images.shape[1:] != shape:
         raise ValueError(
-            f"{half} images are {images.dtype} {images.shape}, "
-            f"expected uint8 {expected}"
+            f"{half} images are {images.dtype} of shape {images.shape[1:]}, "
+            f"expected uint8 of {shape}"
         )
-    if labels.dtype != np.int32 or labels.shape != expected[:1]:
+    if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
         raise ValueError(
             f"{half} labels are {labels.dtype} {labels.shape}, "
-            f"expected int32 {expected[:1]}"
+            f"expected int32 {images.shape[:1]}, one an image"
         )
     found = tuple(np.bincount(labels, minlength=len(counts)).tolist())
     if found != counts:
@@ -286,16 +285,27 @@ def _from_arrow(split: datasets.Dataset, spec: _Spec) -> tuple[np.ndarray, np.nd
 def _fetch(name: str, folder: str) -> Dataset:
     """Asks the providers in order; returns the first answer that passes the check."""
     reasons = [] if folder else ["folder: none was named"]
+    wrong = ""
     for provider in providers(name, folder):
         try:
-            return _checked(name, provider.fetch(), provider.label)
+            arrays = provider.fetch()
         except Exception as error:  # clients raise any error; each reason is reported
             reasons.append(f"{provider.label}: {_reason(error)}")
-            _LOGGER.info("%s refused: %s", name, reasons[-1])
+        else:
+            try:
+                return _checked(name, arrays, provider.label)
+            except ValueError as error:
+                reasons.append(f"{provider.label}: {_reason(error)}")
+                wrong = (
+                    "use the first published version of the files, with which the "
+                    "arrays were compared (for a new dataset, correct its entry in "
+                    "`_SPECS` of data/sources.py); "
+                )
+        _LOGGER.info("%s refused: %s", name, reasons[-1])
     tried = "\n".join(f"  - {reason}" for reason in reasons)
     raise DataUnavailableError(
         f"dataset {name!r} is not available. Tried in order:\n{tried}\n"
-        f"What to do: connect to a network and try again; or put "
+        f"What to do: {wrong}connect to a network and try again; or put "
         f"{', '.join(FOLDER_FILES[name])} (gzipped or not) into a folder and name it "
         f"as `folder` (in a config: data.folder); or choose 'digits' or 'fake', "
         f"which need neither."

@@ -23,8 +23,10 @@ COLUMNS = {
     "end_unseen": "end, unseen",
 }
 BLANK = "-"
-SYNTHETIC = "[bold yellow]SYNTHETIC DATA: these numbers show nothing[/]"
-"""What a terminal is told above numbers from generated images."""
+NOTHING_SHOWN = "SYNTHETIC DATA: these numbers show nothing"
+"""What is said above numbers from generated images."""
+SYNTHETIC = f"[bold yellow]{NOTHING_SHOWN}[/]"
+"""The same for a terminal."""
 
 _UNBOUNDED = 10_000
 """Columns; a table takes those that it needs."""

@@ -162,9 +162,9 @@ def _interval(values: "pd.Series[float]", bar: dict[Any, Any]) -> dict[str, Any]
 def _check_seeds_alone_differ(name: str, runs: Sequence[Run]) -> None:
     paths = ", ".join(str(run.path) for run in runs)
     seeds = [run.summary["seed"] for run in runs]
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"bar {name}: one seed twice among {paths}; leave one out")
     differing = compare.differing(runs)
+    if not differing and len(set(seeds)) < len(seeds):
+        raise ValueError(f"bar {name}: one seed twice among {paths}; leave one out")
     if differing:
         raise ValueError(
             f"bar {name}: the configs differ in {', '.join(differing)} among {paths}; "

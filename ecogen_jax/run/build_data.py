@@ -20,6 +20,12 @@ Labelled = tuple[np.ndarray, np.ndarray]
 CHUNK = 5000
 """Images that are resized at once."""
 
+# The field of `data` that decides whether a partition gives each device a batch.
+_RULED_BY = {
+    **dict.fromkeys(("dirichlet", "dirichlet_capped", "quantity", "domain"), "alpha"),
+    "shards": "shards_per_client",
+}
+
 LABEL_SPACES = (("fake",), ("mnist", "usps", "digits"), ("fashion_mnist",))
 """Datasets whose classes are the same; where several spaces meet, in this order."""
 
@@ -278,8 +284,7 @@ def _private_parts(
     try:
         return _parts_of_kind(config, labels, domains, topology, least, rng)
     except ValueError as error:
-        by_shards = config.data.partition == "shards"
-        field = "shards_per_client" if by_shards else "alpha"
+        field = _RULED_BY.get(config.data.partition, "partition")
         raise ConfigError(
             f"data.{field}",
             config.data[field],

@@ -21,7 +21,7 @@ from typing import IO, Any, NamedTuple
 
 import jax
 
-from ecogen_jax import distributed
+from ecogen_jax import config_scope, distributed
 from ecogen_jax.config import ConfigError, completed
 
 _LOGGER = logging.getLogger(__name__)
@@ -148,15 +148,16 @@ def find_runs(
     *,
     finished: bool,
 ) -> Iterator[Path]:
-    """Yields the folders of exactly this config, newest first.
+    """Yields the folders of this config, newest first.
 
     Args:
         workdir: the folder of all runs.
         experiment: name of the experiment.
         seed: the run's seed.
         config: the resolved config; `config.json` has to be equal to it, except for
-            `run.workdir` (the same folder has many names). A field that it lacks has
-            its default: it may be of a version before that field.
+            `run.workdir` (the same folder has many names) and fields without effect.
+            A field that it lacks has its default: it may be of a version before that
+            field.
         finished: whether to look for finished or for unfinished runs.
 
     Yields:
@@ -173,7 +174,7 @@ def find_runs(
             continue
         try:
             same = _asked(saved.read_text()) == wanted
-        except (TypeError, ValueError):  # truncated when it was written or copied
+        except (LookupError, TypeError, ValueError, AttributeError):  # truncated
             _LOGGER.warning("%s is damaged, so its run is passed over", saved)
             continue
         if same:
@@ -181,10 +182,10 @@ def find_runs(
 
 
 def _asked(config: str) -> dict[str, Any]:
-    """What a `config.json` asks for, wherever its run is."""
+    """What a `config.json` asks for, wherever its run is: fields that are read."""
     asked = completed(json.loads(config))
     asked["run"] = {**asked["run"], "workdir": ""}
-    return asked
+    return config_scope.effective(asked)
 
 
 def folder_of(workdir: str | Path) -> Path:

@@ -117,14 +117,8 @@ def local_training(
             after, found = step(state, batch, guide, rate, at.ready)
             if local.stragglers:
                 done = at.number.astype(jnp.float32) < num_steps
-                nothing = jax.tree.map(jnp.zeros_like, found.seen)
                 after = chosen(done, after, state)
-                # So the mean over all steps is the mean over those that it did.
-                terms = {
-                    name: jnp.where(done, term * local.steps / num_steps, 0.0)
-                    for name, term in found.terms.items()
-                }
-                found = Loss(terms, chosen(done, found.seen, nothing))
+                found = _if_done(done, found, local.steps / num_steps)
             return after, found
 
         state = (variables, tx.init(variables.params))
@@ -138,6 +132,19 @@ def local_training(
         return LocalResult(variables, seen, num_steps, found.terms)
 
     return train
+
+
+def _if_done(done: jax.Array, found: Loss, scale: jax.Array) -> Loss:
+    """What a step of a straggler tells: nothing, if it was not done.
+
+    With `scale`, the number of steps over that of the steps done, the mean of the terms
+    over all steps is that over those done.
+    """
+    terms = {
+        name: jnp.where(done, scale * term, 0.0) for name, term in found.terms.items()
+    }
+    nothing = jax.tree.map(jnp.zeros_like, found.seen)
+    return Loss(terms, chosen(done, found.seen, nothing))
 
 
 def unrolled(steps: int) -> int:

@@ -13,6 +13,7 @@ from ecogen_jax.nets.classifier import (
     to_unit,
 )
 from ecogen_jax.nets.functional import Variables, num_params
+from ecogen_jax.nets.latent import latent_generator
 
 MNIST = (28, 28, 1)
 
@@ -33,6 +34,22 @@ def test_num_params_of_the_classifiers(name, first, second, hidden, shape):
     norms = 2 * (first + second + hidden)
     net = classifier(name, shape=shape, num_classes=10)
     assert num_params(net) == kernels + norms + 10 * hidden + 10
+
+
+@pytest.mark.parametrize("net", ["cnn_fedgen", "generator"])
+def test_nets_of_fedgen_start_as_in_pytorch(net):
+    if net == "generator":
+        made = latent_generator(features=32, num_classes=10, noise_size=32)
+    else:
+        made = classifier(net, shape=MNIST, num_classes=10)
+    params = made.init(jax.random.key(0)).params
+    for name, layer in params.items():
+        if "kernel" not in layer:  # BatchNorm
+            continue
+        bound = np.prod(layer["kernel"].shape[:-1]) ** -0.5
+        for leaf in layer.values():
+            assert 0.8 * bound < np.abs(leaf).max() <= bound, name
+        assert np.std(layer["kernel"]) == pytest.approx(bound / 3**0.5, rel=0.2)
 
 
 def test_num_params_of_the_smallest_on_mnist_and_order_of_sizes():

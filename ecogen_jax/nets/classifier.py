@@ -3,7 +3,7 @@
 | name | layers | source |
 |---|---|---|
 | `cnn_*` | two strided 3x3 convolutions with BatchNorm, one hidden layer | the shape of the MNIST net of FedGen (Zhu et al., ICML 2021), at growing widths |
-| `cnn_fedgen` | the same with 6 and 16 channels; the hidden layer is linear, without BatchNorm | the MNIST net of FedGen |
+| `cnn_fedgen` | the same with 6 and 16 channels; the hidden layer is linear, without BatchNorm; starts as in PyTorch | the MNIST net of FedGen |
 | `lenet5*` | two 5x5 convolutions, max pooling, two hidden layers, no BatchNorm but running feature statistics | LeNet-5 (LeCun et al., 1998) with ReLU, as data-free distillation uses it (Chen et al., ICCV 2019); `_half` and `_quarter` have a half and a quarter of its units |
 | `mlp` | two hidden layers, no convolution, no BatchNorm | McMahan et al., AISTATS 2017 ("2NN", 200 units) |
 | `resnet8`, `wrn_*` | see `ecogen_jax.nets.residual` | |
@@ -17,7 +17,13 @@ from flax import nnx
 
 from ecogen_jax.nets.conv import conv
 from ecogen_jax.nets.functional import BatchNorm, Net, Recorder, functional
-from ecogen_jax.nets.layers import Conv, Linear
+from ecogen_jax.nets.layers import (
+    FAN_IN_UNIFORM,
+    HE_NORMAL,
+    Conv,
+    Linear,
+    linear_as_torch,
+)
 from ecogen_jax.nets.pool import max_pool
 from ecogen_jax.nets.residual import RESIDUAL_NAMES, residual
 
@@ -50,7 +56,9 @@ CLASSIFIERS = (*STRIDED, *LENETS, "mlp", *RESIDUAL_NAMES)
 class StridedCNN(nnx.Module):
     """Two strided convolutions, one hidden dense layer, one linear classifier.
 
-    The hidden layer has BatchNorm and ReLU, unless it is a linear bottleneck.
+    The hidden layer has BatchNorm and ReLU, unless it is a linear bottleneck: then the
+    net starts as PyTorch does by default, as FedGen's does, where a kernel before a
+    BatchNorm is smaller, so that SGD changes it faster.
     """
 
     def __init__(
@@ -65,13 +73,19 @@ class StridedCNN(nnx.Module):
         height, width, channels = shape
         (first, second), (hidden,) = size
         flat = -(-height // 4) * -(-width // 4) * second
-        self.conv1 = Conv(channels, first, stride=2, rngs=rngs)
+        init = FAN_IN_UNIFORM if bottleneck else HE_NORMAL
+        self.conv1 = Conv(channels, first, stride=2, init=init, rngs=rngs)
         self.norm1 = BatchNorm(first)
-        self.conv2 = Conv(first, second, stride=2, rngs=rngs)
+        self.conv2 = Conv(first, second, stride=2, init=init, rngs=rngs)
         self.norm2 = BatchNorm(second)
-        self.dense = Linear(flat, hidden, use_bias=bottleneck, rngs=rngs)
-        self.norm3 = None if bottleneck else BatchNorm(hidden)
-        self.classifier = Linear(hidden, num_classes, rngs=rngs)
+        if bottleneck:
+            self.dense = linear_as_torch(flat, hidden, rngs=rngs)
+            self.norm3 = None
+            self.classifier = linear_as_torch(hidden, num_classes, rngs=rngs)
+        else:
+            self.dense = Linear(flat, hidden, use_bias=False, rngs=rngs)
+            self.norm3 = BatchNorm(hidden)
+            self.classifier = Linear(hidden, num_classes, rngs=rngs)
 
     def __call__(
         self, images: jax.Array, *, train: bool

@@ -2,7 +2,7 @@
 
 FedGen (Zhu et al., ICML 2021): `[u; one_hot(y)]` with `u ~ U(0, 1)`, one hidden layer
 of 256 units with BatchNorm and ReLU, and a linear layer to the features that the last
-layer of the classifier takes.
+layer of the classifier takes. Both layers start as in PyTorch.
 """
 
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ecogen_jax.nets.functional import BatchNorm, Net, functional
-from ecogen_jax.nets.layers import Linear
+from ecogen_jax.nets.layers import linear_as_torch
 from ecogen_jax.types import PyTree
 
 HIDDEN = 256
@@ -25,9 +25,9 @@ class LatentGenerator(nnx.Module):
         self, features: int, num_classes: int, *, noise_size: int, rngs: nnx.Rngs
     ) -> None:
         self.num_classes = num_classes
-        self.dense = Linear(noise_size + num_classes, HIDDEN, rngs=rngs)
+        self.dense = linear_as_torch(noise_size + num_classes, HIDDEN, rngs=rngs)
         self.norm = BatchNorm(HIDDEN)
-        self.represent = Linear(HIDDEN, features, rngs=rngs)
+        self.represent = linear_as_torch(HIDDEN, features, rngs=rngs)
 
     def __call__(
         self, noise: jax.Array, labels: jax.Array, *, train: bool

@@ -364,7 +364,12 @@ def _typed(field: str, value: Any, schema: Mapping[str, Any]) -> Any:
         raise ConfigError(field, value, allowed, nearest(field, schema))
     wanted = type(schema[field])
     if wanted is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            allowed = "a number below 3e38, the largest of float32"
+            said = f"an integer of {len(str(value))} digits"
+            raise ConfigError(field, said, allowed) from None
     if wanted is tuple and isinstance(value, list):
         return tuple(value)
     if type(value) is not wanted:

@@ -1,7 +1,6 @@
 """The allowed values of a config, as one table, and the error for all others."""
 
 import difflib
-import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -87,10 +86,15 @@ def several_of(names: Sequence[str]) -> Rule:
 
 
 COUNT = Rule(lambda value: value >= 1, "an integer of 1 or more")
-POSITIVE = Rule(lambda value: 0 < value < math.inf, "a number above 0")
+_LEAST, _MOST = 1.2e-38, 3.4e38
+"""Of normal numbers in float32: below it, a number is 0, above it, infinite."""
+POSITIVE = Rule(lambda value: _LEAST < value < _MOST, "a number above 0, in float32")
 AMOUNT = Rule(lambda value: value >= 0, "an integer of 0 or more")
 SWITCH = Rule(lambda value: True, "True or False")
-NOT_NEGATIVE = Rule(lambda value: 0 <= value < math.inf, "a number of 0 or more")
+NOT_NEGATIVE = Rule(
+    lambda value: value == 0 or _LEAST < value < _MOST,
+    "a number of 0 or more, in float32",
+)
 _INSIDE = Rule(lambda value: 0 < value < 1, "a number above 0 and below 1")
 _SHARE = Rule(lambda value: 0 <= value <= 1, "a number from 0 to 1")
 _CLASSES = Rule(
@@ -113,8 +117,8 @@ AUGMENTATION = {
 
 RULES: dict[str, Rule] = {
     "experiment": Rule(
-        lambda value: re.fullmatch(r"\w[\w.-]*", value) is not None,
-        "a folder name of letters, digits, '_', '-' and '.'",
+        lambda value: re.fullmatch(r"\w[\w.-]{0,149}", value) is not None,
+        "a folder name of at most 150 letters, digits, '_', '-' and '.'",
     ),
     "seed": Rule(lambda value: 0 <= value < 2**32, "an integer in [0, 2**32)"),
     "data.public_fraction": _SHARE,
@@ -141,7 +145,9 @@ RULES: dict[str, Rule] = {
     "energy.cloud_contracted_share": _SHARE,
     "energy.edge_contracted_share": _SHARE,
     "energy.end_contracted_share": _SHARE,
-    "run.workdir": Rule(lambda value: value != "", "the path of a folder"),
+    "run.workdir": Rule(
+        lambda value: value != "" and "\0" not in value, "the path of a folder"
+    ),
 } | {
     f"{section}.{name}": rule
     for section in LEARNING

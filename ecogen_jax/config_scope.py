@@ -82,6 +82,8 @@ def _idle(config: ConfigDict) -> dict[str, str]:
         for hop in HOPS
         if hop not in idle and config[hop].distiller not in _OPTIMISED
     }
+    if config.data.name == "fake":
+        idle["data.folder"] = "data.name"
     if config.mesh.backend in ("loop", "scan"):
         idle["mesh.chunk"] = "mesh.backend"
     if config.protocol.start_from:  # which requires the same data in both runs

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -91,6 +92,8 @@ def run_with_progress(cells: Sequence[sweep.Cell]) -> Iterator[sweep.Result]:
 
 def main() -> int:
     """Runs the sweep; returns 1 if a cell failed, 2 on bad input."""
+    # Like Ctrl-C, which also ends the run of the current cell.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     args = parse_args()
     fixed = [f"run.workdir={args.workdir}"] if args.workdir else []
     try:

@@ -51,7 +51,7 @@ def report(config: configs.ConfigDict, console: Console) -> int:
 
     try:
         with run_folder_shown():
-            path = run(config)
+            path = unreported(config) or run(config)
     except DivergedError as error:
         show(error)
         return 3
@@ -60,7 +60,7 @@ def report(config: configs.ConfigDict, console: Console) -> int:
         return 2
     except OSError as error:
         again = "give the same command, which goes on from the last checkpoint"
-        return no_room(error, config.run.workdir, again)
+        return unwritten(error, config.run.workdir, again)
     distributed.finish()
     if not distributed.is_main():
         return 0
@@ -69,7 +69,7 @@ def report(config: configs.ConfigDict, console: Console) -> int:
         drawn = plots.write_all(finished)
         page = html.write(finished)
     except OSError as error:
-        return no_room(error, path, f"give python scripts/report.py {path}")
+        return unwritten(error, path, f"give python scripts/report.py {path}")
     if finished.summary["synthetic_data"]:
         console.print(tables.SYNTHETIC)
     console.print(tables.phase_table(finished.summary))
@@ -104,13 +104,28 @@ def run_folder_shown() -> Iterator[None]:
         logger.propagate = True
 
 
-def no_room(error: OSError, folder: str | Path, remedy: str) -> int:
-    """Reports a full disk or quota in one line; raises any other error again."""
+def unreported(config: configs.ConfigDict) -> Path | None:
+    """The newest finished run of this config, if it was stopped before its report."""
+    from ecogen_jax.run import sweep
+
+    path = sweep.newest(config)
+    if path is None or sweep.is_reported(path):
+        return None
+    print(f"{'run folder':<12}{path}, finished; its report follows")
+    return path
+
+
+def unwritten(error: OSError, folder: str | Path, remedy: str) -> int:
+    """Reports a full disk or a file in the way in one line; raises all else again."""
     from ecogen_jax.run.checkpoint import FULL
 
-    if error.errno not in FULL:
+    if error.errno in FULL:
+        show(f"no space left for {folder} ({error.strerror}); make room and {remedy}")
+    elif error.filename:
+        file = error.filename2 or error.filename
+        show(f"{file} cannot be written ({error.strerror}); mend that and {remedy}")
+    else:
         raise error
-    show(f"no space left for {folder} ({error.strerror}); make room and {remedy}")
     return 2
 
 

@@ -163,6 +163,19 @@ def test_a_checkpoint_without_its_host_value_is_refused_before_anything_is_done(
         assert checkpoints.latest().host == {"step": 1}
 
 
+@pytest.mark.parametrize("lost", ["state", "_CHECKPOINT_METADATA"])
+def test_a_checkpoint_without_a_part_is_told_with_the_remedy(folder, lost):
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(1, {"x": np.zeros(2)}, {"step": 1})
+    part = folder / "1" / lost
+    shutil.rmtree(part) if part.is_dir() else part.unlink()
+    with (
+        Checkpoints(folder) as checkpoints,
+        pytest.raises(CheckpointError, match=r"1 cannot be read .*delete that folder"),
+    ):
+        checkpoints.restore(checkpoints.latest().step, {"x": np.zeros(2)})
+
+
 @pytest.mark.parametrize("reason", ["No space left on device", "Disk quota exceeded"])
 @pytest.mark.parametrize("kind", [OSError, ValueError])
 def test_a_full_disk_is_told_with_the_remedy(folder, monkeypatch, reason, kind):

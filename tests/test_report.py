@@ -22,8 +22,7 @@ def run(tmp_path):
 
 
 def titles(figure):
-    texts = [axes.get_title() for axes in figure.axes]
-    return [*texts, figure.get_suptitle()]
+    return [*(axes.get_title() for axes in figure.axes), figure.get_suptitle()]
 
 
 def printed(table, width=200):
@@ -283,9 +282,10 @@ def test_energy_of_like_sizes_stays_linear(run):
     ],
 )
 def test_a_damaged_file_is_named(run, name, draw):
-    (run.path / name).write_bytes(b"cut")
-    with pytest.raises(ValueError, match=rf"{name} is damaged .*; put it back"):
-        draw(run)
+    for content in (b"cut", b"", b"3"):
+        (run.path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{name} is damaged .*; put it back"):
+            draw(run)
 
 
 def test_samples_show_every_class_in_its_turn(run):

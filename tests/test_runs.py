@@ -46,6 +46,15 @@ def test_a_file_without_its_content_is_damaged(tmp_path, name, text, lacking):
         runs.read(path.parent)
 
 
+@pytest.mark.parametrize("name", ["summary.json", "manifest.json", "config.json"])
+@pytest.mark.parametrize("text", ["null", "3", "[]"])
+def test_json_of_another_shape_is_damaged(tmp_path, name, text):
+    path = make_run(tmp_path) / name
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"{name} is damaged \(it holds no JSON obj"):
+        runs.read(path.parent)
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     path = make_run(tmp_path) / "parties.csv"
     path.unlink()

@@ -1,10 +1,12 @@
 """Generated images that are kept: the newest few of each class, hop by hop."""
 
 import numpy as np
+import pytest
 
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.bank import Bank
 from ecogen_jax.relay.distillers.base import HopState
+from ecogen_jax.run.checkpoint import CheckpointError
 from ecogen_jax.run.samples import PER_CLASS, add_samples
 
 NOTHING = Variables({}, {})
@@ -38,6 +40,13 @@ def test_the_newest_of_each_class_are_kept_in_order_of_the_label(tmp_path):
 def test_places_that_were_never_written_are_not_kept(tmp_path):
     add_samples(tmp_path, 1, "down", hop([2, 1, 2, 0, 0, 0], written=3))
     assert kept(tmp_path, "1/down") == [1, 2, 0]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK cut"])
+def test_a_damaged_file_is_told_with_the_remedy(tmp_path, content):
+    (tmp_path / "samples.npz").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"samples.npz is damaged .*; delete it"):
+        add_samples(tmp_path, 1, "down", hop([0, 1, 2], written=3))
 
 
 def test_every_hop_adds_its_entry_and_training_adds_none(tmp_path):

@@ -1,12 +1,15 @@
 import itertools
+import os
 import re
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from ecogen_jax import config as configs
-from ecogen_jax.run import sweep, writer
+from ecogen_jax.run import command, sweep, writer
 from scripts import sweep as script
 
 CONFIG = """
@@ -52,6 +55,7 @@ def finish(cell):
     fields = (config.run.workdir, config.experiment, config.seed)
     with writer.open_run(*fields, configs.to_dict(config)) as folder:
         writer.write_json(folder.path / "summary.json", {})
+        (folder.path / "report.html").touch()
     return folder.path
 
 
@@ -136,6 +140,37 @@ def test_finished_cells_are_skipped_and_other_configs_are_not(spec):
     (result,) = run(cells[:1])
     assert result.status == "skipped"
     assert not Path("runs/sweep-logs").exists()
+
+
+def test_a_cell_that_was_stopped_before_its_report_is_given_to_the_script(spec):
+    (cell,) = sweep.cells(spec, [0], [])
+    (finish(cell) / "report.html").unlink()
+    (result,) = run([cell])
+    assert result.status == "done"
+
+
+def test_sigterm_ends_the_sweep_and_the_run_of_its_cell(spec):
+    waits = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    Path("train.py").write_text(waits)
+    code = (
+        "import sys; sys.argv = ['sweep.py', '--config', 'x.py', '--seeds', '0'];"
+        "from scripts import sweep; sweep.__file__ = 'sweep.py'; sys.exit(sweep.main())"
+    )
+    started = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    logs = Path("runs/sweep-logs")
+    while not (list(logs.glob("*.log")) and next(logs.iterdir()).read_text()):
+        assert started.poll() is None
+        time.sleep(0.05)
+    started.terminate()
+    _, error = started.communicate(timeout=30)
+    assert (started.returncode, error.decode()) == (130, f"{command.STOPPED}\n")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(next(logs.iterdir()).read_text()), 0)
 
 
 def test_a_failed_cell_does_not_end_the_sweep(spec):

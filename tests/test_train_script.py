@@ -10,7 +10,7 @@ import pytest
 from ecogen_jax import mesh
 from ecogen_jax.data import sources
 from ecogen_jax.report import html, plots
-from ecogen_jax.run import loop, writer
+from ecogen_jax.run import loop, sweep, writer
 from scripts import train
 
 SMOKE = "configs/quickstart.py:smoke"
@@ -41,7 +41,8 @@ def call(monkeypatch, capsys, tmp_path):
         ("up_end_edge.distiller=rely", "up_end_edge.distiller", "'rely'", "", "relay"),
         ("protocol.name=cycle", "protocol.name", "'cycle'", "", "relay_cycle"),
         ("data=3", "data", "3", "a field of this section: data.alpha", ""),
-        ("data.alpha=0", "data.alpha", "0.0", "a number above 0", ""),
+        ("data.alpha=0", "data.alpha", "0.0", "a number above 0, in float32", ""),
+        ("data.alpha=1e-40", "data.alpha", "1e-40", "a number above 0, in float32", ""),
         (
             "data.alpha=0.001 topology.devices_per_edge=20",
             "data.alpha",
@@ -96,6 +97,12 @@ def test_brackets_in_a_message_are_printed_as_they_are(call):
     assert "'[bold]mnist'" in err
 
 
+def test_an_integer_beyond_every_float_is_refused_by_its_length(call):
+    status, _, err = call(f"--config.data.alpha={10**400}")
+    assert status == 2
+    assert err.startswith("error: data.alpha = 'an integer of 401 digits' is refused; ")
+
+
 @pytest.mark.parametrize(
     "words", [("--conf.data.alpha=1",), ("data.alpha=1",), ("--seed", "1")]
 )
@@ -125,6 +132,30 @@ def test_ctrl_c_ends_a_run_with_one_line(call, monkeypatch):
 
     monkeypatch.setattr(loop, "run", run)
     assert call() == (130, "", "stopped; the same command goes on where it was\n")
+
+
+def test_a_run_that_was_stopped_before_its_report_is_only_reported(
+    call, monkeypatch, finished
+):
+    page = finished.path / "report.html"
+    whole = page.read_text()
+    page.unlink()
+    monkeypatch.setattr(sweep, "newest", lambda config: finished.path)
+    monkeypatch.setattr(loop, "run", lambda config: pytest.fail("it is finished"))
+    status, out, _ = call()
+    assert status == 0
+    assert out.startswith(f"run folder  {finished.path}, finished; its report follows")
+    assert page.read_text() == whole
+
+
+def test_a_folder_in_the_place_of_a_file_is_one_error(call, monkeypatch):
+    def run(config):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), "a/.lock")
+
+    monkeypatch.setattr(loop, "run", run)
+    status, _, err = call()
+    assert status == 2
+    assert err.startswith("error: a/.lock cannot be written (Is a directory); mend tha")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

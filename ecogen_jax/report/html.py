@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from ecogen_jax.report import energy, tables
+from ecogen_jax.report import energy, files, tables
 from ecogen_jax.report.runs import Run
 
 # The caption of each plot; a plot without an entry has none.
@@ -50,7 +50,7 @@ def write(run: Run) -> Path:
         plots=[(name, text, _inline(run, name)) for name, text in _plots(run)],
     )
     path = run.path / "report.html"
-    path.write_text(page)
+    files.put(path, page)  # last, and whole: without it, a run is not reported yet
     return path
 
 

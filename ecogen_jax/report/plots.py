@@ -1,6 +1,7 @@
 """The plots of a run, legible on a phone and without colour vision."""
 
 import contextlib
+import functools
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from ecogen_jax.report import tables
+from ecogen_jax.report import files, tables
 from ecogen_jax.report.runs import Run
 
 # Okabe and Ito, "Color Universal Design" (2008): told apart without colour vision.
@@ -60,7 +61,8 @@ def write_all(run: Run) -> list[Path]:
         figure = draw(run)
         if figure is not None:
             written.append(folder / f"{name}.png")
-            figure.savefig(written[-1], dpi=200)
+            save = functools.partial(figure.savefig, dpi=200, format="png")
+            files.put(written[-1], save)
     return written
 
 
@@ -164,7 +166,7 @@ def tornado(run: Run) -> Figure | None:
         return None
     with _whole(file):
         found = json.loads(file.read_text())
-    bars = found["inputs"][:MAX_BARS]
+        bars = found["inputs"][:MAX_BARS]
     height_in = 1.8 + 0.3 * len(bars)
     figure, axes = _figure(run, "What the total CO2e depends on", height_in)
     for number, bar in enumerate(bars):
@@ -252,7 +254,10 @@ def _whole(file: Path) -> Iterator[None]:
     """Names a file that cannot be read because it was cut or changed."""
     try:
         yield
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (
+        *(OSError, EOFError, LookupError, TypeError, ValueError),
+        zipfile.BadZipFile,
+    ) as error:
         raise ValueError(
             f"{file} is damaged ({error}); put it back, or delete it to do without"
         ) from error

@@ -144,7 +144,9 @@ def _parsed(parse: Callable[[Path], Any], path: Path, needed: Iterable[str]) -> 
 
 
 def _json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text())
+    content = json.loads(path.read_text())
+    if not isinstance(content, dict):
+        raise ValueError("it holds no JSON object")
     return content
 
 

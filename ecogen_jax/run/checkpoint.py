@@ -73,7 +73,10 @@ class Checkpoints:
         newest = self._manager.latest
         if newest is None:
             return None
-        host = self._manager.metadata(newest).custom_metadata
+        try:
+            host = self._manager.metadata(newest).custom_metadata
+        except Exception as error:  # orbax raises many kinds of errors
+            raise self._unreadable(newest.step, f"{error!r:.200}") from error
         if not host:
             raise self._unreadable(newest.step, "its metadata are damaged")
         return Checkpoint(newest.step, host)

@@ -1,12 +1,14 @@
 """Generated images kept for the report: a few of each class from every hop."""
 
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from ecogen_jax import distributed
 from ecogen_jax.relay.distillers.base import HopState
+from ecogen_jax.run.checkpoint import CheckpointError
 from ecogen_jax.types import PyTree
 
 PER_CLASS = 4
@@ -29,7 +31,13 @@ def add_samples(folder: Path, cycle: int, name: str, state: PyTree) -> None:
     if not isinstance(state, HopState) or not state.bank.written[0]:
         return
     file = folder / "samples.npz"
-    samples = dict(np.load(file)) if file.exists() else {}
+    try:
+        samples = dict(np.load(file)) if file.exists() else {}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise CheckpointError(
+            f"{file} is damaged ({error}); delete it, without which the report lacks "
+            "the images of earlier hops, and give the same command"
+        ) from error
     samples[f"{cycle}/{name}"] = _newest(state)
     temporary = folder / "samples.tmp.npz"
     np.savez_compressed(temporary, **samples)

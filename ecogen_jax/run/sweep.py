@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from ml_collections import ConfigDict
+
 from ecogen_jax import config as config_lib
 from ecogen_jax.run import writer
 from ecogen_jax.run.build import CHOICES
@@ -86,7 +88,11 @@ def command(train: Path, cell: Cell) -> list[str]:
 
 def finished_run(cell: Cell) -> Path | None:
     """Returns the newest finished run whose whole config is that of the cell."""
-    config = config_lib.load(cell.spec, cell.overrides)
+    return newest(config_lib.load(cell.spec, cell.overrides))
+
+
+def newest(config: ConfigDict) -> Path | None:
+    """Returns the newest finished run of a config."""
     found = writer.find_runs(
         config.run.workdir,
         config.experiment,
@@ -95,6 +101,11 @@ def finished_run(cell: Cell) -> Path | None:
         finished=True,
     )
     return next(found, None)
+
+
+def is_reported(path: Path) -> bool:
+    """Returns whether a finished run has its report, which is written last."""
+    return (path / "report.html").exists()
 
 
 def log_path(cell: Cell, workdir: str | Path) -> Path:
@@ -138,7 +149,7 @@ def run(
 
 def _run_cell(cell: Cell, train: Path, workdir: str) -> Result:
     done = finished_run(cell)
-    if done is not None:
+    if done is not None and is_reported(done):
         return Result(cell, "skipped", 0.0, done)
     log = log_path(cell, workdir)
     start = time.perf_counter()

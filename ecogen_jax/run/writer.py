@@ -116,6 +116,7 @@ def _open(
     for path in find_runs(workdir, experiment, seed, config, finished=False):
         lock = _lock(path)
         if lock is None:
+            _LOGGER.info("%s of this config is being written by another process", path)
             continue
         # The other process may have finished the run before it released the lock.
         if not is_finished(path):

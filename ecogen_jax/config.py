@@ -367,9 +367,8 @@ def _typed(field: str, value: Any, schema: Mapping[str, Any]) -> Any:
         try:
             return float(value)
         except OverflowError:
-            allowed = "a number below 3e38, the largest of float32"
-            said = f"an integer of {len(str(value))} digits"
-            raise ConfigError(field, said, allowed) from None
+            allowed = "a number that float32 holds, below 3.4e38"
+            raise ConfigError(field, "an integer of that length", allowed) from None
     if wanted is tuple and isinstance(value, list):
         return tuple(value)
     if type(value) is not wanted:

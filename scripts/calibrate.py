@@ -47,7 +47,7 @@ def main() -> int:
         "--output",
         type=pathlib.Path,
         default="calibration.json",
-        help="always written (default: %(default)s)",
+        help="the file that is written (default: %(default)s)",
     )
     parser.add_argument("--device", help="name in the table of devices to compare with")
     parser.add_argument(

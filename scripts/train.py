@@ -64,10 +64,13 @@ def report(config: configs.ConfigDict, console: Console) -> int:
     distributed.finish()
     if not distributed.is_main():
         return 0
-    finished = runs.read(path)
     try:
+        finished = runs.read(path)
         drawn = plots.write_all(finished)
         page = html.write(finished)
+    except ValueError as error:  # a file of the run is damaged
+        show(error)
+        return 2
     except OSError as error:
         return unwritten(error, path, f"give python scripts/report.py {path}")
     if finished.summary["synthetic_data"]:
@@ -105,14 +108,19 @@ def run_folder_shown() -> Iterator[None]:
 
 
 def unreported(config: configs.ConfigDict) -> Path | None:
-    """The newest finished run of this config, if it was stopped before its report."""
+    """The newest finished run of this config, if it was stopped before its report.
+
+    Process 0, which writes reports, looks for it, and all processes get its answer.
+    """
     from ecogen_jax.run import sweep
 
-    path = sweep.newest(config)
-    if path is None or sweep.is_reported(path):
-        return None
-    print(f"{'run folder':<12}{path}, finished; its report follows")
-    return path
+    path = sweep.newest(config) if distributed.is_main() else None
+    if path is not None and sweep.is_reported(path):
+        path = None
+    told = distributed.text_from_main(str(path or ""))
+    if path is not None:
+        print(f"{'run folder':<12}{path}, finished; its report follows")
+    return Path(told) if told else None
 
 
 def unwritten(error: OSError, folder: str | Path, remedy: str) -> int:

@@ -143,6 +143,15 @@ def test_a_group_of_other_configs_is_refused_by_field(tmp_path):
     compare.check_alike(found, ["experiment", "data.alpha"])
 
 
+def test_fields_without_effect_may_differ_in_a_group(tmp_path):
+    for seed, chunk in enumerate((1, 2)):
+        made = {"mesh": {"backend": "scan", "chunk": chunk}}
+        make_run(tmp_path / str(seed), seed=seed, config=made)
+    found = [runs.read(path) for path in runs.find([tmp_path])]
+    compare.check_alike(found, ["experiment"])
+    assert compare.differing(found) == []
+
+
 def run_script(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, arguments)])
     monkeypatch.setenv("COLUMNS", "80")

@@ -7,6 +7,7 @@ import pytest
 
 from ecogen_jax.relay.federated import schedule as schedules
 from ecogen_jax.relay.federated.schedule import FAULTS, Faults
+from tests.toy_federation import config
 
 DEVICES, ACTIVE, ROUNDS = 20, 8, 500
 EDGES = np.arange(DEVICES) // 5
@@ -143,3 +144,11 @@ def test_more_active_devices_than_devices_are_refused(active):
 def test_impossible_rates_are_refused(faults, message):
     with pytest.raises(ValueError, match=message):
         draw(faults=faults)
+
+
+def test_rates_that_add_up_to_one_are_allowed_however_they_are_rounded():
+    every = {"drop": 0.2, "nan": 0.4, "stale": 0.3, "shape": 0.1}
+    assert sum(every.values()) > 1
+    drawn = draw(faults=Faults(**every))
+    assert (drawn.fault > 0).all()
+    assert config("fedavg", **{f"faults__{kind}": rate for kind, rate in every.items()})

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
+from jax.experimental import pallas
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
@@ -147,6 +148,20 @@ def test_straight_code_and_loops_hand_arrays_over_through_memory():
 
     # Three kernels, each of which reads one array and writes one.
     assert meter.cost(sines, array(8, 8)).bytes_fused == 3 * 2 * 4 * 64
+
+    def copied(x):
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        copy = pallas.pallas_call(lambda x, out: out.at[...].set(x[...]), shape)
+        return jnp.sin(copy(jnp.sin(x)))
+
+    assert meter.cost(copied, array(8, 8)).bytes_fused == 3 * 2 * 4 * 64
+
+
+def test_the_body_of_a_shard_map_is_fused_with_what_surrounds_it():
+    mesh = jax.make_mesh((1,), ("i",), axis_types=(AxisType.Auto,))
+    inner = jax.shard_map(jnp.sin, mesh=mesh, in_specs=P("i"), out_specs=P("i"))
+    count = meter.cost(lambda x: jnp.sin(inner(jnp.sin(x))), array(8, 8))
+    assert count.bytes_fused == 2 * 2 * 4 * 64  # its own two, and those around it
 
 
 def test_bounded_while_and_cond_have_their_cheapest_and_dearest_bytes():

@@ -42,11 +42,23 @@ def test_places_that_were_never_written_are_not_kept(tmp_path):
     assert kept(tmp_path, "1/down") == [1, 2, 0]
 
 
-@pytest.mark.parametrize("content", [b"", b"PK cut"])
-def test_a_damaged_file_is_told_with_the_remedy(tmp_path, content):
-    (tmp_path / "samples.npz").write_bytes(content)
+def cut(whole):
+    return whole[: len(whole) // 2]
+
+
+def flip(whole):
+    """Changes a byte inside the compressed images."""
+    at = whole.index(b".npy") + 60
+    return whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :]
+
+
+@pytest.mark.parametrize("harm", [lambda whole: b"", cut, flip])
+def test_a_damaged_file_is_told_with_the_remedy(tmp_path, harm):
+    file = tmp_path / "samples.npz"
+    add_samples(tmp_path, 1, "down", hop([0, 1, 2], written=3))
+    file.write_bytes(harm(file.read_bytes()))
     with pytest.raises(CheckpointError, match=r"samples.npz is damaged .*; delete it"):
-        add_samples(tmp_path, 1, "down", hop([0, 1, 2], written=3))
+        add_samples(tmp_path, 1, "up", hop([0, 1, 2], written=3))
 
 
 def test_every_hop_adds_its_entry_and_training_adds_none(tmp_path):

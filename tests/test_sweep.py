@@ -149,6 +149,7 @@ def test_a_cell_that_was_stopped_before_its_report_is_given_to_the_script(spec):
     assert result.status == "done"
 
 
+@pytest.mark.slow
 def test_sigterm_ends_the_sweep_and_the_run_of_its_cell(spec):
     waits = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     Path("train.py").write_text(waits)
@@ -163,11 +164,16 @@ def test_sigterm_ends_the_sweep_and_the_run_of_its_cell(spec):
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )
     logs = Path("runs/sweep-logs")
-    while not (list(logs.glob("*.log")) and next(logs.iterdir()).read_text()):
-        assert started.poll() is None
-        time.sleep(0.05)
-    started.terminate()
-    _, error = started.communicate(timeout=30)
+    try:
+        deadline = time.monotonic() + 60
+        while not (list(logs.glob("*.log")) and next(logs.iterdir()).read_text()):
+            assert started.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        started.terminate()
+        _, error = started.communicate(timeout=30)
+    finally:
+        started.kill()
     assert (started.returncode, error.decode()) == (130, f"{command.STOPPED}\n")
     with pytest.raises(ProcessLookupError):
         os.kill(int(next(logs.iterdir()).read_text()), 0)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ecogen_jax import mesh
+from ecogen_jax import distributed, mesh
 from ecogen_jax.data import sources
 from ecogen_jax.report import html, plots
 from ecogen_jax.run import loop, sweep, writer
@@ -97,10 +97,10 @@ def test_brackets_in_a_message_are_printed_as_they_are(call):
     assert "'[bold]mnist'" in err
 
 
-def test_an_integer_beyond_every_float_is_refused_by_its_length(call):
+def test_an_integer_beyond_every_float_is_refused(call):
     status, _, err = call(f"--config.data.alpha={10**400}")
     assert status == 2
-    assert err.startswith("error: data.alpha = 'an integer of 401 digits' is refused; ")
+    assert err.startswith("error: data.alpha = 'an integer of that length' is refused")
 
 
 @pytest.mark.parametrize(
@@ -146,6 +146,22 @@ def test_a_run_that_was_stopped_before_its_report_is_only_reported(
     assert status == 0
     assert out.startswith(f"run folder  {finished.path}, finished; its report follows")
     assert page.read_text() == whole
+    # With several processes, process 0 looks and tells; the others print nothing.
+    page.unlink()
+    monkeypatch.setattr(distributed, "text_from_main", lambda text: "a/run")
+    monkeypatch.setattr(distributed, "is_main", lambda: False)
+    assert call() == (0, "", "")
+    page.write_text(whole)
+
+
+def test_a_damaged_run_without_a_report_is_one_error(call, monkeypatch, finished):
+    def damaged(run):
+        raise ValueError("samples.npz is damaged")
+
+    monkeypatch.setattr(loop, "run", lambda config: finished.path)
+    monkeypatch.setattr(plots, "write_all", damaged)
+    status, _, err = call()
+    assert (status, err) == (2, "error: samples.npz is damaged\n")
 
 
 def test_a_folder_in_the_place_of_a_file_is_one_error(call, monkeypatch):

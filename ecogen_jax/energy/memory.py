@@ -43,9 +43,9 @@ def fused_bytes(
 
     A program, and each trip of a loop, reads each of its inputs once and writes each
     of its results once; everything in between stays on chip. What straight code and
-    loops hand to each other goes through memory. For an array that is only
-    sliced or gathered from, only the slices are read; for an array that is updated in
-    place, only the updates are written, and not read again. The carry of a loop goes
+    loops or Pallas kernels hand to each other goes through memory. For an array that is
+    only sliced or gathered from, only the slices are read; for an array that is updated
+    in place, only the updates are written, and not read again. The carry of a loop goes
     through memory once per trip, so this is no lower bound for a loop whose state fits
     on chip.
 
@@ -61,16 +61,21 @@ def fused_bytes(
         where no ``cond`` and no such ``while`` is in the program.
     """
     program = _flatten(jaxpr)
-    straight = [op for op in program.ops if not _inner(op.eqn)]
-    loops_ = [op for op in program.ops if _inner(op.eqn)]
-    # Straight code hands arrays to a loop, and gets its results, through memory.
+    apart = [op for op in program.ops if _is_apart(op.eqn)]
+    straight = [op for op in program.ops if not _inner(op.eqn) and op not in apart]
+    # Straight code hands arrays over, and gets results, through memory.
     kernel = program._replace(
-        inputs=[*program.inputs, *(i for op in loops_ for i in op.outs)],
-        outputs=[*program.outputs, *(i for op in loops_ for i in op.ins)],
+        inputs=[*program.inputs, *(i for op in apart for i in op.outs)],
+        outputs=[*program.outputs, *(i for op in apart for i in op.ins)],
     )
     low = high = _read(kernel, straight) + _written(kernel, straight)
-    for op in loops_:
+    for op in program.ops:
+        if op.eqn.primitive.name == loops.KERNEL:
+            moved = _total(program.sizes, [*op.ins, *op.outs])
+            low, high = low + moved, high + moved
         inner = [fused_bytes(body, while_trips) for body in _inner(op.eqn)]
+        if not inner:
+            continue
         lows, highs = zip(*inner, strict=True)
         if op.eqn.primitive.name == "cond":
             low, high = low + min(lows), high + max(highs)
@@ -165,6 +170,15 @@ def _inner(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
     if name in loops.CONTROL:
         return list(core.jaxprs_in_params(params))
     return []
+
+
+def _is_apart(eqn: core.JaxprEqn) -> bool:
+    """Whether nothing is fused with it: a loop, a branch or a kernel.
+
+    The body of a ``shard_map`` is compiled with what surrounds it.
+    """
+    name = eqn.primitive.name
+    return name == loops.KERNEL or (bool(_inner(eqn)) and name != "shard_map")
 
 
 def _times(eqn: core.JaxprEqn, while_trips: loops.WhileTrips) -> tuple[int, int]:

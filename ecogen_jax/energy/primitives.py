@@ -164,8 +164,9 @@ def wire_bytes(eqn: core.JaxprEqn, axis_sizes: Mapping[str, int]) -> float:
 
 
 def num_bytes(var: Any) -> int:
-    """Bytes of an array; 0 for what is none, such as the token of an effect."""
-    return _size(var) * var.aval.dtype.itemsize if hasattr(var.aval, "dtype") else 0
+    """Bytes of an array; 0 for what is none, such as a token or a semaphore."""
+    dtype = getattr(var.aval, "dtype", None)
+    return _size(var) * getattr(dtype, "itemsize", 0)
 
 
 def _group_size(params: Mapping[str, Any], axis_sizes: Mapping[str, int]) -> int:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 from scipy import stats
 
+from ecogen_jax import config_scope
+from ecogen_jax.config import completed
 from ecogen_jax.report.runs import Run
 
 
@@ -102,9 +104,10 @@ def group_name(run: Run, by: Sequence[str]) -> str:
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """Config fields in which runs differ, but for `OWN_TO_A_SEED`."""
+    """Config fields with an effect in which runs differ, but for `OWN_TO_A_SEED`."""
+    read = [config_scope.effective(completed(run.config)) for run in runs]
     # As text, since lists cannot be compared by `nunique`.
-    configs = pd.json_normalize([run.config for run in runs]).map(str)
+    configs = pd.json_normalize(read).map(str)
     return [
         field
         for field in map(str, configs)

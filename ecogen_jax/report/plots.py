@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,10 @@ LOG_RATIO = 30
 MAX_NUMBERED_DEVICES = 20
 MAX_BARS = 10
 MAX_NUMBERED_CLASSES = 10
+DAMAGED = (
+    *(OSError, EOFError, LookupError, TypeError, ValueError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 # Light to dark, without shades that look blank.
 SHADES = ListedColormap(colormaps["Blues"](np.linspace(0.25, 1, 256)))
 # The foot of a log axis, in percent: one image in ten thousand.
@@ -254,10 +259,7 @@ def _whole(file: Path) -> Iterator[None]:
     """Names a file that cannot be read because it was cut or changed."""
     try:
         yield
-    except (
-        *(OSError, EOFError, LookupError, TypeError, ValueError),
-        zipfile.BadZipFile,
-    ) as error:
+    except DAMAGED as error:
         raise ValueError(
             f"{file} is damaged ({error}); put it back, or delete it to do without"
         ) from error

@@ -2,7 +2,9 @@
 
 import os
 import zipfile
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,12 +33,15 @@ def add_samples(folder: Path, cycle: int, name: str, state: PyTree) -> None:
     if not isinstance(state, HopState) or not state.bank.written[0]:
         return
     file = folder / "samples.npz"
+    samples: dict[str, Any] = {}
     try:
-        samples = dict(np.load(file)) if file.exists() else {}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        if file.exists():
+            with file.open("rb") as opened:
+                samples = dict(np.load(opened))
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise CheckpointError(
-            f"{file} is damaged ({error}); delete it, without which the report lacks "
-            "the images of earlier hops, and give the same command"
+            f"{file} is damaged ({error}); delete it (the report will lack the images "
+            "of earlier hops) and give the same command"
         ) from error
     samples[f"{cycle}/{name}"] = _newest(state)
     temporary = folder / "samples.tmp.npz"

@@ -87,12 +87,12 @@ def command(train: Path, cell: Cell) -> list[str]:
 
 
 def finished_run(cell: Cell) -> Path | None:
-    """Returns the newest finished run whose whole config is that of the cell."""
+    """Returns the newest finished run of the cell's config."""
     return newest(config_lib.load(cell.spec, cell.overrides))
 
 
 def newest(config: ConfigDict) -> Path | None:
-    """Returns the newest finished run of a config."""
+    """Returns the newest finished run of a config, but for fields without effect."""
     found = writer.find_runs(
         config.run.workdir,
         config.experiment,

@@ -5,7 +5,7 @@ Question: what does a one-shot method add to `fedavg.py` if it runs in every rou
     python scripts/train.py --config configs/federated/dense.py
     python scripts/sweep.py --config configs/federated/dense.py --seeds 0,1,2
 
-Result: the same as `fedavg.py`, in the first rounds and at the end (`B4.ranking` in
+Result: no better than `fedavg.py`, in the first rounds and at the end (`B4.ranking` in
 `papers_repro/fedgen/`). Expected: better in the first rounds.
 """
 

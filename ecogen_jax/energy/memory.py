@@ -61,14 +61,7 @@ def fused_bytes(
         where no ``cond`` and no such ``while`` is in the program.
     """
     program = _flatten(jaxpr)
-    apart = [op for op in program.ops if _is_apart(op.eqn)]
-    straight = [op for op in program.ops if not _inner(op.eqn) and op not in apart]
-    # Straight code hands arrays over, and gets results, through memory.
-    kernel = program._replace(
-        inputs=[*program.inputs, *(i for op in apart for i in op.outs)],
-        outputs=[*program.outputs, *(i for op in apart for i in op.ins)],
-    )
-    low = high = _read(kernel, straight) + _written(kernel, straight)
+    low = high = _straight_bytes(program)
     for op in program.ops:
         if op.eqn.primitive.name == loops.KERNEL:
             moved = _total(program.sizes, [*op.ins, *op.outs])
@@ -170,6 +163,20 @@ def _inner(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
     if name in loops.CONTROL:
         return list(core.jaxprs_in_params(params))
     return []
+
+
+def _straight_bytes(program: _Program) -> int:
+    """Bytes that code outside of loops and kernels reads and writes.
+
+    It hands arrays to them, and gets their results, through memory.
+    """
+    apart = [op for op in program.ops if _is_apart(op.eqn)]
+    between = program._replace(
+        inputs=[*program.inputs, *(i for op in apart for i in op.outs)],
+        outputs=[*program.outputs, *(i for op in apart for i in op.ins)],
+    )
+    straight = [op for op in program.ops if not (_inner(op.eqn) or _is_apart(op.eqn))]
+    return _read(between, straight) + _written(between, straight)
 
 
 def _is_apart(eqn: core.JaxprEqn) -> bool:

@@ -156,14 +156,14 @@ def _added(parts: list[_Parts]) -> _Parts:
 
 
 def _repeat(tally: _Tally, times: int) -> _Tally:
-    def times_(parts: _Parts) -> _Parts:
+    def repeated(parts: _Parts) -> _Parts:
         return Counter({key: times * count for key, count in parts.items()})
 
     return _Tally(
-        times_(tally.flops),
+        repeated(tally.flops),
         times * tally.flops_low,
-        times_(tally.fewest),
-        times_(tally.most),
+        repeated(tally.fewest),
+        repeated(tally.most),
         times * tally.bytes,
         times * tally.wire,
     )

@@ -211,7 +211,8 @@ def compute_s(parts: Parts, peaks: Mapping[str, float], name: str) -> float:
         ways = UNITS.get(dtype, ()) if product else ((_vector_peak(peaks), 1),)
         way = next((way for way in ways if way[0] in peaks), None)
         if way is None:
-            known = [one for one, name in PEAKS.items() if name in peaks]
+            known = [one for one, peak in PEAKS.items() if peak in peaks]
+            known = [one for one in known if one in UNITS]  # TF32 is no dtype
             raise ValueError(
                 f"dtype {dtype} of {kind}: device {name!r} has peaks for {known} only; "
                 "cast the operands to one of them or choose another device"

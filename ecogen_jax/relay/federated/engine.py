@@ -318,7 +318,11 @@ def _with_images(member: Member, images: Leaf) -> Member:
 def _merged(
     setup: _Setup, server: PyTree, arrived: Arrived, key: Key
 ) -> tuple[PyTree, Metrics]:
-    """The server after the round; if all were refused, mostly the one before it."""
+    """The server after the round.
+
+    If all messages were refused, it is the one before, with metrics 0, unless there is
+    noise for privacy or edges report.
+    """
     after, metrics = setup.method.merge(server, arrived, keys.stream(key, "server"))
     # Noise is added even without any message, and edges report at their fixed rounds.
     if setup.clip or setup.method.visits:

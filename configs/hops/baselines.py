@@ -7,8 +7,9 @@ with real images, with noise and with images of another dataset?
     python scripts/train.py --config configs/hops/baselines.py \
         --config.protocol.start_from=runs/hops_teacher/<run>
 
-Result, as expected (`A1` in `papers_repro/dfkd/`): distillation on real images is 0.37
-points above the hop, on noise far below it, on another dataset between them.
+Result, as expected (`A1` in `papers_repro/dfkd/`): distillation on real images has
+98.69 % (three seeds; the hop has 98.31 with five), on noise it ends far below the hop,
+on another dataset between them.
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

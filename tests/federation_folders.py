@@ -36,7 +36,7 @@ def federation(
             "protocol": {"name": experiment.removesuffix("_smoke").rpartition(".")[2]},
             "federated": {"rounds": ROUNDS, "active": active},
         }
-        scores = {"end": whole, "end_own": 0.9, "cloud": 0.5}
+        scores = {"end": whole, "end_own": 0.9, "end_own_worst": 0.7, "cloud": 0.5}
         phases = [
             {"cycle": 1, "phase": phase, "accuracy": scores | {"end_seen": value}}
             for phase, value in (("start", 0.0), ("federated", last))
@@ -81,9 +81,10 @@ def _write_lines(
 
 
 def write_ledger(path: Path, *rows: tuple[Any, ...]) -> None:
-    """Writes ledger entries of `COLUMNS`; a joule is a milligram."""
+    """Writes entries of `COLUMNS`; a joule is a milligram, half of it by the market."""
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    frame = frame.assign(carbon_location_g=frame["energy_j"] / 1000)
+    grams = frame["energy_j"] / 1000
+    frame = frame.assign(carbon_location_g=grams, carbon_market_g=grams / 2)
     frame.to_csv(path / "ledger.csv", index=False)
 
 

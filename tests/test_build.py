@@ -167,9 +167,9 @@ def test_a_hop_gets_the_sizes_of_its_section():
     config.up_end_cloud.update(fields)
     given = {}
 
-    def build_it(student, teachers, generator, **sizes):
-        given.update(sizes, teachers=teachers)
-        return DISTILLERS["relay"].build(student, teachers, generator, **sizes)
+    def build_it(hop):
+        given.update(hop._asdict())
+        return DISTILLERS["relay"].build(hop)
 
     kinds = dict(DISTILLERS, relay=DISTILLERS["relay"]._replace(build=build_it))
     with pytest.MonkeyPatch.context() as patch:

@@ -8,6 +8,7 @@ import pytest
 from ecogen_jax import config as configs
 from ecogen_jax.config_scope import without_effect
 from ecogen_jax.relay.distillers import DISTILLERS
+from ecogen_jax.relay.distillers.base import Hop
 from ecogen_jax.run import command
 from ecogen_jax.run.build import outline
 from scripts import sweep
@@ -150,12 +151,13 @@ def test_inner_steps_count_exactly_where_they_are_read(name):
     def traced(inner_steps):
         generation, study = toy_maps.sizes(inner_steps=inner_steps)
         net = toy_maps.classifier(4)
-        nets = net, (net,), toy_maps.generator()
-        hop = DISTILLERS[name].build(*nets, generation=generation, study=study)
-        teachers, key = toy_maps.teachers(nets[0]), jax.random.key(0)
-        student, images = nets[0].init(key), nets[2].init(key)
-        state = jax.eval_shape(hop.init, student, images, teachers, key)
-        return str(jax.make_jaxpr(hop.step)(state, teachers, key))
+        generator = toy_maps.generator()
+        hop = Hop(net, (net,), generator, generation, study)
+        distiller = DISTILLERS[name].build(hop)
+        teachers, key = toy_maps.teachers(net), jax.random.key(0)
+        student, images = net.init(key), generator.init(key)
+        state = jax.eval_shape(distiller.init, student, images, teachers, key)
+        return str(jax.make_jaxpr(distiller.step)(state, teachers, key))
 
     unread = idle(CYCLE, [INNER], f"down_cloud_edge.distiller={name}")
     assert (traced(2) == traced(3)) == (INNER in unread)

@@ -19,7 +19,7 @@ from jax.extend import core
 from ecogen_jax.relay.augmentation import Augmentation
 from ecogen_jax.relay.bank import Bank
 from ecogen_jax.relay.distillers import DISTILLERS
-from ecogen_jax.relay.distillers.base import Distiller, Weights
+from ecogen_jax.relay.distillers.base import Distiller, Hop, Weights
 from ecogen_jax.relay.distillers.engine import draw_labels
 from ecogen_jax.relay.ensemble import Teachers
 from tests import toy_maps
@@ -74,8 +74,7 @@ def build(name, nets, **changes):
     generation, study = toy_maps.sizes(
         **{"weights": weights(name), **SIZES.get(name, {}), **changes}
     )
-    make = DISTILLERS[name].build
-    return make(STUDENT, nets, GENERATOR, generation=generation, study=study)
+    return DISTILLERS[name].build(Hop(STUDENT, nets, GENERATOR, generation, study))
 
 
 def case(distiller, teachers):

@@ -12,7 +12,7 @@ import pytest
 from ecogen_jax import losses
 from ecogen_jax.nets.classifier import classifier
 from ecogen_jax.relay.distillers import engine
-from ecogen_jax.relay.distillers.base import Weights
+from ecogen_jax.relay.distillers.base import Hop, Weights
 from ecogen_jax.relay.ensemble import Teachers, ensemble, log_priors
 from tests import toy_maps
 from tests.toy_maps import BANK, BATCH, CLASSES, LATENT, SHAPE
@@ -26,7 +26,7 @@ SEVEN = ALL._fields[:7]
 def hop(student=STUDENT, **changes):
     """A hop with all terms; `changes` are of `Generation` or of `Study`."""
     sizes = toy_maps.sizes(**{"weights": ALL, **changes})
-    return engine.Hop(student, (TEACHER,), GENERATOR, *sizes)
+    return Hop(student, (TEACHER,), GENERATOR, *sizes)
 
 
 def begin(of, teachers):

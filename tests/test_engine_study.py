@@ -13,6 +13,7 @@ from ecogen_jax.nets.functional import Net, Output, Variables
 from ecogen_jax.relay import bank as banks
 from ecogen_jax.relay.augmentation import Augmentation
 from ecogen_jax.relay.distillers import engine
+from ecogen_jax.relay.distillers.base import Hop
 from ecogen_jax.relay.ensemble import Teachers
 from ecogen_jax.relay.optimizer import descend
 from tests import toy_maps
@@ -28,7 +29,7 @@ TARGET = jnp.asarray(RNG.normal(size=(BATCH, CLASSES)), jnp.float32)
 
 def hop(student=STUDENT, teacher=TEACHER, **changes):
     sizes = toy_maps.sizes(**changes)
-    return engine.Hop(student, (teacher,), toy_maps.generator(), *sizes)
+    return Hop(student, (teacher,), toy_maps.generator(), *sizes)
 
 
 def begin(of, teachers):

@@ -105,6 +105,15 @@ def test_logits_are_weighted_by_the_label_of_each_image():
     np.testing.assert_allclose(logits, expected, rtol=1e-5)
 
 
+def test_an_image_of_a_class_that_no_teacher_knows_gets_the_answer_of_all_teachers():
+    group = linear_group(2)
+    weights = np.array([[0.75, 0.0, 0.5], [0.25, 0.0, 0.5]], np.float32)
+    logits, *_ = run([LINEAR], (group,), weights, jnp.ones_like(LABELS))
+    shares = np.mean(weights[:, [0, 2]], axis=1)
+    expected = sum(shares[k] * own_logits(LINEAR, group, k) for k in range(2))
+    np.testing.assert_allclose(logits, expected, rtol=1e-5)
+
+
 def test_a_teacher_of_weight_zero_changes_nothing():
     group = linear_group(3)
     weights = np.array([[0.3, 1, 0.5], [0, 0, 0], [0.7, 0, 0.5]], np.float32)

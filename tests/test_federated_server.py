@@ -12,7 +12,7 @@ from ecogen_jax import config as configs
 from ecogen_jax.relay import bank as banks
 from ecogen_jax.relay.augmentation import Augmentation
 from ecogen_jax.relay.distillers import DISTILLERS, co_boosting
-from ecogen_jax.relay.distillers.base import Generation, Study, Weights
+from ecogen_jax.relay.distillers.base import Generation, Hop, Study, Weights
 from ecogen_jax.relay.ensemble import Teachers, ensemble, equal_weights
 from ecogen_jax.relay.federated import FEDERATED
 from ecogen_jax.relay.federated.aggregate import mean
@@ -72,9 +72,8 @@ def distillation(name, shift=0):
         augmentation=Augmentation(shift),
     )
     study = Study(2, 4, 0.01, 1.0, keep_statistics=True)
-    nets = NET, (NET,), toy_nets.generator()
     kind = DISTILLERS[name]
-    distiller = kind.build(*nets, generation=generation, study=study)
+    distiller = kind.build(Hop(NET, (NET,), toy_nets.generator(), generation, study))
     return Distillation(distiller, generation, equal_weights, 2, kind.reads_logits)
 
 

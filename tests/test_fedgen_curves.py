@@ -17,6 +17,7 @@ def test_a_federation_costs_its_share_of_the_ledger_at_each_round(tmp_path):
     # Half of 50 + 400 + 50 J; the task that is answered afterwards is left out.
     assert (half["energy_j"], half["end_energy_j"]) == (250, 25)
     assert half["carbon_g"] == pytest.approx(0.25)
+    assert half["carbon_market_g"] == pytest.approx(0.125)
     assert (last["energy_j"], last["up_bytes"]) == (500, 1000)
     assert (states.iloc[0][list(curves.COSTS)] == 0).all()
 

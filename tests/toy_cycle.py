@@ -9,7 +9,7 @@ from ecogen_jax import keys
 from ecogen_jax.relay import learn
 from ecogen_jax.relay.augmentation import NONE
 from ecogen_jax.relay.distillers import DISTILLERS
-from ecogen_jax.relay.distillers.base import Generation, Study, Weights
+from ecogen_jax.relay.distillers.base import Generation, Hop, Study, Weights
 from ecogen_jax.relay.ensemble import label_count_weights
 from ecogen_jax.relay.parties import Parties, Topology, initialise
 from ecogen_jax.relay.protocols import PROTOCOLS
@@ -72,7 +72,7 @@ def _learning(net: Any, rounds: int, replay_weight: float = 0.0) -> LearnSetting
 
 
 def _hop(student: Any, *teachers: Any, keep_statistics: bool = False) -> HopSettings:
-    distiller = DISTILLERS["relay"].build(
+    hop = Hop(
         student,
         teachers,
         NETS.generator,
@@ -100,7 +100,7 @@ def _hop(student: Any, *teachers: Any, keep_statistics: bool = False) -> HopSett
         ),
     )
     return HopSettings(
-        *(1, STEPS, distiller, teachers, label_count_weights),
+        *(1, STEPS, DISTILLERS["relay"].build(hop), teachers, label_count_weights),
         keeps_generator=True,
         by_class=True,
     )

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from ecogen_jax.nets.functional import Net, Output, Variables
 from ecogen_jax.relay.augmentation import NONE
 from ecogen_jax.relay.distillers import DISTILLERS
-from ecogen_jax.relay.distillers.base import Generation, Study, Weights
-from ecogen_jax.relay.distillers.engine import Hop
+from ecogen_jax.relay.distillers.base import Generation, Hop, Study, Weights
 from ecogen_jax.relay.ensemble import Teachers
 
 SHAPE, CLASSES, LATENT, BATCH, BANK = (8, 8, 1), 4, 3, 16, 40
@@ -107,15 +106,15 @@ def settings(
 
 
 def hop(weights: Weights, *, student=STUDENT, teacher=TEACHER, **changes) -> Hop:
-    """What a distiller of these sizes builds for itself."""
+    """A hop's nets and sizes; `changes` are those of `settings`."""
     return Hop(student, (teacher,), GENERATOR, **settings(weights, **changes))
 
 
 @functools.cache
 def build(name, weights, *, student=STUDENT, teacher=TEACHER, **changes):
     """The distiller of that name."""
-    sizes = settings(weights, **changes)
-    return DISTILLERS[name].build(student, (teacher,), GENERATOR, **sizes)
+    given = hop(weights, student=student, teacher=teacher, **changes)
+    return DISTILLERS[name].build(given)
 
 
 def teachers(number: int = 1, *, teacher=TEACHER) -> Teachers:

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 
 from ecogen_jax.relay.augmentation import NONE
 from ecogen_jax.relay.distillers import DISTILLERS
-from ecogen_jax.relay.distillers.base import Generation, Study, Weights
-from ecogen_jax.relay.distillers.engine import Hop
+from ecogen_jax.relay.distillers.base import Generation, Hop, Study, Weights
 from ecogen_jax.relay.ensemble import Teachers
 from tests import toy_nets
 
@@ -48,9 +47,7 @@ def hop(weights=ASKED, *, study_steps=3, temperature=2.0, **changes):
 @functools.cache
 def build(name, given):
     """The distiller of that name."""
-    nets = given.student, given.teachers, given.generator
-    build = DISTILLERS[name].build
-    return build(*nets, generation=given.generation, study=given.study)
+    return DISTILLERS[name].build(given)
 
 
 @functools.cache

@@ -22,7 +22,7 @@ from ecogen_jax.nets.classifier import classifier
 from ecogen_jax.nets.functional import Net
 from ecogen_jax.nets.generator import generator
 from ecogen_jax.relay.augmentation import Augmentation
-from ecogen_jax.relay.distillers import DISTILLERS
+from ecogen_jax.relay.distillers import DISTILLERS, base
 from ecogen_jax.relay.distillers.base import Generation, Study, Weights
 from ecogen_jax.relay.ensemble import Teachers, label_count_weights
 from ecogen_jax.relay.hop import Start, as_members, fresh, hop_stage
@@ -102,7 +102,7 @@ def stage(hop: Hop, steps: int) -> Stage:
     teacher, student, maker = all_nets(hop)
     how, study = sizes(hop)
     distiller = DISTILLERS["relay"].build(
-        student, (teacher,), maker, generation=how, study=study
+        base.Hop(student, (teacher,), maker, generation=how, study=study)
     )
 
     def start(parties: Parties, key: Key) -> Start:

@@ -10,12 +10,12 @@ Question: how much of a non-IID ensemble's accuracy does this method keep, again
 Result: far below `dense_oneshot.py` (`C1` in `papers_repro/dfkd/`). Expected: above it
 (published on CIFAR-10, ten clients, alpha 0.1: 57.1 against 47.8 %).
 
-The generator's learning rate, which is published for another generator, and the
-adversary's weight are chosen by the best of five trials on validation images (seed 0,
-alpha 0.1, eight rounds). With weight 1.0, rate 1e-2 gave 28.2 %, 3e-2 44.3 and 1e-1,
-the largest tried, 48.1; 3e-2 with weight 0.1 gave 41.7, and 1e-1 with weight 0.03 26.4.
-With the published rate (1e-3), 20 rounds ended at 28.8. The curves jump by ten points
-from round to round. To repeat one trial:
+The generator's learning rate, which is published for another generator with another
+initialisation, and the adversary's weight are chosen by the best of five trials on
+validation images (seed 0, alpha 0.1, eight rounds). With weight 1.0, rate 1e-2 gave
+28.2 %, 3e-2 44.3 and 1e-1, the largest tried, 48.1; 3e-2 with weight 0.1 gave 41.7, and
+1e-1 with weight 0.03 26.4. With the published rate (1e-3), 20 rounds ended at 28.8. The
+curves jump by ten points from round to round. To repeat one trial:
 
     python scripts/train.py --config configs/hops/co_boosting_oneshot.py \
         --config.mesh.num_devices=1 --config.up_end_cloud.generator_learning_rate=3e-2

@@ -10,13 +10,13 @@ Question: how much of a non-IID ensemble's accuracy does this method keep, again
 Expected: 66.6, 76.5 and 95.8 % at alpha 0.1, 0.3 and 0.5 (published, with other nets).
 Result: above the first and the second, below the last (`C1` in `papers_repro/dfkd/`).
 
-The generator's learning rate, which is published for another generator, and the weight
-of the statistics term, which is published for a sum over clients, are chosen by the
-best of five trials on validation images (seed 0, alpha 0.1, eight rounds). Rate 1e-2
-with weight 5.0 gave 36.3 %, 1e-2 with 0.5 42.1, 3e-2 with 0.5 55.2, 3e-2 with 2.0 50.9,
-and 1e-1, the largest rate tried, with 0.5 66.2. With the published values (1e-3, 5.0)
-the generator finds no good images in its 30 steps, and 20 rounds ended at 22.3. To
-repeat one trial:
+The generator's learning rate, which is published for another generator with another
+initialisation, and the weight of the statistics term, which is published for a sum over
+clients, are chosen by the best of five trials on validation images (seed 0, alpha 0.1,
+eight rounds). Rate 1e-2 with weight 5.0 gave 36.3 %, 1e-2 with 0.5 42.1, 3e-2 with 0.5
+55.2, 3e-2 with 2.0 50.9, and 1e-1, the largest rate tried, with 0.5 66.2. With the
+published values (1e-3, 5.0) the generator finds no good images in its 30 steps, and 20
+rounds ended at 22.3. To repeat one trial:
 
     python scripts/train.py --config configs/hops/dense_oneshot.py \
         --config.mesh.num_devices=1 --config.up_end_cloud.generator_learning_rate=3e-2

@@ -4,7 +4,8 @@ The trunk is the usual one of data-free distillation (a linear layer
 to a quarter-size map, then upsampling, 3x3 convolutions, BatchNorm and leaky
 ReLU: Fang et al., "Contrastive model inversion", IJCAI 2021), with the label
 appended to the noise as a one-hot code. The last upsampling is a depth-to-space
-rearrangement, which saves most of the work at full resolution.
+rearrangement, which saves most of the work at full resolution. A BatchNorm follows the
+last convolution, which has no bias (published code: a bias and no BatchNorm there).
 """
 
 import jax

@@ -126,7 +126,8 @@ def log_priors(counts: jax.Array) -> jax.Array:
 def first_moments(teachers: Teachers) -> PyTree:
     """First value of the EMA of batch moments: the teachers' own statistics.
 
-    With this start, the loss on statistics starts at 0.
+    With this start, the loss on statistics starts near 0: at `momentum` times that of
+    the first batch.
     """
     # Copies, since the state of a hop is donated but its teachers are not.
     return tuple(jax.tree.map(jnp.copy, group.stats) for group in teachers.groups)
@@ -156,14 +157,13 @@ def ensemble(
         is 1.
       momentum: weight of this batch in it.
     """
-    shares, by_class = _without_labels(teachers.weights)
+    shares, by_class = _weights(teachers.weights)
     total = jnp.zeros((images.shape[0], teachers.weights.shape[1]), images.dtype)
     carry = (total, jnp.zeros(()), jnp.zeros(()))
     averages, start = [], 0
     for index, (net, group) in enumerate(zip(nets, teachers.groups, strict=True)):
         size = jax.tree.leaves(group)[0].shape[0]
         rows = slice(start, start + size)
-        weights = (by_class if labels is None else teachers.weights)[rows]
         start += size
         before = group.stats if moments is None else moments[index]
 
@@ -186,7 +186,7 @@ def ensemble(
             ), after
 
         priors = _rows(teachers.log_priors, rows)
-        own = (group, weights, shares[rows], priors, before)
+        own = (group, by_class[rows], shares[rows], priors, before)
         carry, after = jax.lax.scan(member, carry, own)
         averages.append(jax.lax.stop_gradient(after))
     return Judgement(*carry, tuple(averages))
@@ -220,10 +220,11 @@ def _said(
     return weight[None] * logits
 
 
-def _without_labels(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _weights(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean weight of each teacher, summing to 1; and its weight for each class."""
     shares = jnp.mean(weights, axis=1)
     shares = shares / jnp.sum(shares)
     known = jnp.sum(weights, axis=0, keepdims=True) > 0
-    # A class that no teacher knows keeps the logit that the teachers give it.
+    # A class that no teacher knows keeps the logit that the teachers give it. By label,
+    # it is that of an image in the bank, made by the devices of an earlier round.
     return shares, jnp.where(known, weights, shares[:, None])

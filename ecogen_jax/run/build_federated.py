@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from ecogen_jax import mesh
 from ecogen_jax.config_federated import ROUNDS, is_federated
-from ecogen_jax.relay.distillers.base import Study
+from ecogen_jax.relay.distillers.base import Hop
 from ecogen_jax.relay.federated import FEDERATED, privacy
 from ecogen_jax.relay.federated.aggregate import AGGREGATORS
 from ecogen_jax.relay.federated.base import (
@@ -27,7 +27,7 @@ from ecogen_jax.relay.learn import Data
 from ecogen_jax.relay.parties import Nets, Topology
 from ecogen_jax.relay.settings import FederatedSettings, Leg
 from ecogen_jax.relay.stage import Mapping
-from ecogen_jax.run.build_route import WEIGHINGS, generation, kind_of
+from ecogen_jax.run.build_route import WEIGHINGS, generation, kind_of, study
 from ecogen_jax.types import Key, PyTree
 
 
@@ -127,21 +127,16 @@ def _distillation(
     if config.protocol.name not in ROUNDS:
         return None
     leg, section = Leg("end", "cloud", returns=True), config.up_end_cloud
-    how = generation(config, leg, shape, num_classes)
-    steps = section.rounds * section.steps
-    study = Study(
-        steps=section.student_steps,
-        total_steps=steps * section.student_steps,
-        learning_rate=section.learning_rate,
-        temperature=section.temperature,
-        keep_statistics=True,
+    how, kind = generation(config, leg, shape, num_classes), kind_of(config, leg)
+    taught = study(section, keep_statistics=True)
+    hop = Hop(nets.cloud, nets.end, nets.generator, how, taught)
+    return Distillation(
+        distiller=kind.build(hop),
+        generation=how,
+        weigh=WEIGHINGS[section.teacher_weights],
+        steps=section.rounds * section.steps,
+        reads_logits=kind.reads_logits,
     )
-    kind = kind_of(config, leg)
-    distiller = kind.build(
-        nets.cloud, nets.end, nets.generator, generation=how, study=study
-    )
-    weigh = WEIGHINGS[section.teacher_weights]
-    return Distillation(distiller, how, weigh, steps, kind.reads_logits)
 
 
 def _aggregate(config: ConfigDict) -> Aggregate:

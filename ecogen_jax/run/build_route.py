@@ -14,7 +14,7 @@ from ecogen_jax.nets.functional import Net
 from ecogen_jax.relay import learn
 from ecogen_jax.relay.augmentation import Augmentation
 from ecogen_jax.relay.distillers import DISTILLERS
-from ecogen_jax.relay.distillers.base import Generation, Kind, Study, Weights
+from ecogen_jax.relay.distillers.base import Generation, Hop, Kind, Study, Weights
 from ecogen_jax.relay.ensemble import (
     by_class_weights,
     equal_weights,
@@ -178,37 +178,43 @@ def hops(
       ConfigError: a distiller does not fit the protocol or its weights.
     """
 
-    def hop(leg: Leg) -> HopSettings:
+    def settings(leg: Leg) -> HopSettings:
         section = config[_section(leg)]
         kind = kind_of(config, leg)
         own = nets.of_tier(leg.receiver)[:1]
         teachers = nets.of_tier(leg.sender) + (own if leg.returns else ())
         if section.weights.attention:
             _check_attention(config, leg, nets, shape)
-        distiller = kind.build(
-            own[0],
-            teachers,
-            nets.generator,
-            generation=generation(config, leg, shape, num_classes),
-            study=Study(
-                steps=section.student_steps,
-                total_steps=section.rounds * section.steps * section.student_steps,
-                learning_rate=section.learning_rate,
-                temperature=section.temperature,
-                keep_statistics=leg.returns,
-            ),
-        )
+        how = generation(config, leg, shape, num_classes)
+        taught = study(section, keep_statistics=leg.returns)
+        hop = Hop(own[0], teachers, nets.generator, how, taught)
         return HopSettings(
             rounds=section.rounds,
             steps=section.steps,
-            distiller=distiller,
+            distiller=kind.build(hop),
             nets=teachers,
             weigh=WEIGHINGS[section.teacher_weights],
             by_class=section.teacher_weights == "by_class",
             keeps_generator=kind.keeps_generator,
         )
 
-    return {leg.stage: hop(leg) for leg in way.legs}
+    return {leg.stage: settings(leg) for leg in way.legs}
+
+
+def study(section: ConfigDict, *, keep_statistics: bool) -> Study:
+    """How the student of a hop is trained.
+
+    Args:
+      section: the hop's.
+      keep_statistics: see `Study`.
+    """
+    return Study(
+        steps=section.student_steps,
+        total_steps=section.rounds * section.steps * section.student_steps,
+        learning_rate=section.learning_rate,
+        temperature=section.temperature,
+        keep_statistics=keep_statistics,
+    )
 
 
 def generation(

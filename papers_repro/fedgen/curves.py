@@ -13,11 +13,15 @@ from ecogen_jax.report import tables
 from ecogen_jax.report.runs import Run
 from papers_repro.fedgen.experiments import reference
 
-SCORES = ("end_seen", "end", "end_own", "cloud")
+SCORES = ("end_seen", "end", "end_own", "end_own_worst", "cloud")
 """Test accuracies of a state, as fractions; see `ecogen_jax.run.evaluate.end_means`."""
 
-COSTS = ("up_bytes", "end_flops", "end_energy_j", "energy_j", "carbon_g")
-"""Costs so far: what devices sent and computed, and all energy and carbon."""
+COSTS = (
+    *("up_bytes", "end_flops", "end_energy_j", "energy_j"),
+    *("carbon_g", "carbon_market_g"),
+)
+"""Costs so far: what devices sent and computed, and all energy and carbon; `carbon_g`
+is location-based."""
 
 BUDGETS = {
     "uplink": ("up_bytes", 1.0),
@@ -35,7 +39,10 @@ EARLY = 20
 Curves = dict[tuple[str, str], pd.DataFrame]
 """Comparison and protocol -> mean states over seeds; see `curve`."""
 
-_LEDGER = ("flops", "up_bytes", "energy_j", "carbon_location_g")
+_LEDGER = (
+    *("flops", "up_bytes", "energy_j"),
+    *("carbon_location_g", "carbon_market_g"),
+)
 _SMOKE = "_smoke"
 
 
@@ -79,6 +86,7 @@ def _by_round(run: Run) -> pd.DataFrame:
             "end_energy_j": _of_place(share, total, "end", "energy_j"),
             "energy_j": all_places["energy_j"],
             "carbon_g": all_places["carbon_location_g"],
+            "carbon_market_g": all_places["carbon_market_g"],
         }
     )
     rows = scores[list(SCORES)].join(costs, how="left").reset_index()
@@ -122,6 +130,7 @@ def _by_phase(run: Run) -> pd.DataFrame:
                 "end_energy_j": device["energy_j"].sum(),
                 "energy_j": spent["energy_j"].sum(),
                 "carbon_g": spent["carbon_location_g"].sum(),
+                "carbon_market_g": spent["carbon_market_g"].sum(),
             }
         )
     return pd.DataFrame(rows).astype(float)

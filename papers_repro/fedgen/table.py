@@ -27,11 +27,20 @@ WHERE = {
 }
 
 _WHICH = ("cell", "budget", "protocol", "out")
+_OF_RANKING = {
+    "global": ("end", 100),
+    "own": ("end_own", 100),
+    "own_worst": ("end_own_worst", 100),
+    "round": ("round", 1),
+}
+"""Columns of the ranking beside its accuracy: score and scale."""
+
 _OF_COSTS = {
     "seen": ("training.end_seen", 100),
     "global": ("training.end", 100),
     "end_energy_j": ("training.end_energy_j", 1),
     "carbon_g": ("training.carbon_g", 1),
+    "carbon_market_g": ("training.carbon_market_g", 1),
     "up_bytes": ("training.up_bytes", 1),
 }
 """Columns of B5 beside its joules: expression and scale."""
@@ -129,8 +138,8 @@ def judged(name: str, found: Sequence[Run], *, smoke: bool = False) -> pd.DataFr
 def _with_ranks(
     table: pd.DataFrame, known: pd.DataFrame, found: Sequence[Run]
 ) -> pd.DataFrame:
-    """Adds accuracy on the whole test set, rounds, rank, and ours minus each."""
-    for column, score, scale in (("global", "end", 100), ("round", "round", 1)):
+    """Adds other accuracies, rounds, rank, and ours minus each."""
+    for column, (score, scale) in _OF_RANKING.items():
         place = "at." + known["budget"] + f".{score}"
         means = _judge(known.assign(expression=place, scale=scale), found)["ours_mean"]
         table[column] = means.reindex(table.index)
@@ -187,6 +196,8 @@ def ranking_markdown(name: str, table: pd.DataFrame) -> str:
                 "std": percents(rows["ours_std"]),
                 "worst": percents(rows["ours_worst"]),
                 "global": percents(rows["global"]),
+                "own": percents(rows["own"]),
+                "worst 10 %": percents(rows["own_worst"]),
                 "round": [f"{value:.4g}" for value in rows["round"]],
                 f"{OURS} - it": percents(rows["difference"]),
                 "95 %": [
@@ -212,6 +223,7 @@ def costs_markdown(name: str, table: pd.DataFrame) -> str:
                 "all": humans(rows["ours_mean"], "J"),
                 "of it devices": humans(rows["end_energy_j"], "J"),
                 "CO2e": humans(rows["carbon_g"], "g"),
+                "market-based": humans(rows["carbon_market_g"], "g"),
                 "sent up": humans(rows["up_bytes"], "B"),
                 "seeds": rows["seeds"],
             }

@@ -104,14 +104,23 @@ class Study(NamedTuple):
 
 
 class Hop(NamedTuple):
-    """The nets and sizes of a hop: the arguments of every builder."""
+    """The nets and sizes of a hop.
+
+    Attributes:
+      student: the net that is taught.
+      teachers: one net for each group of the `Teachers` that `step` gets.
+      generator: the net that makes images.
+      generation: how images are made.
+      study: how the student is trained.
+      clip: the norm to which gradients are clipped; 0: no clipping.
+    """
 
     student: Net
     teachers: Sequence[Net]
     generator: Net
     generation: Generation
     study: Study
-    clip: float = 0.0  # gradients are clipped to this norm; 0: no clipping
+    clip: float = 0.0
 
 
 class Asked(NamedTuple):
@@ -193,8 +202,7 @@ class Kind(NamedTuple):
     """One entry of the registry.
 
     Attributes:
-      build: `build(student, teachers, generator, *, generation, study)`; teachers is
-        one net for each group of the `Teachers` that `step` gets.
+      build: `build(hop)`, the distiller of a hop.
       terms: the fields of `Weights` that it uses.
       keeps_generator: whether it leaves a generator that a receiver can replay.
       one_generator: whether one generator is trained from the first step to the last,
@@ -204,7 +212,7 @@ class Kind(NamedTuple):
         stored with an image in the bank.
     """
 
-    build: Callable[..., Distiller]
+    build: Callable[[Hop], Distiller]
     terms: frozenset[str]
     keeps_generator: bool = True
     one_generator: bool = False

@@ -27,7 +27,9 @@ Differs from the published recipe:
   (the published script sets 256), and its Adam is reset for each batch.
 - Student: Adam with a cosine schedule instead of SGD at 0.1; a ring buffer of the
   newest images, which starts empty (published: about 50,000 images inverted before).
-- Generator: the conditional one of this project, with its own initialisation.
+- Generator: the conditional one of this project, which starts with larger kernels than
+  the published N(0, 0.02). The head is trained by the same Adam, with b1 = 0.5.
+- One batch size for generator and student, and the budget, are the config's.
 """
 
 from collections.abc import Sequence
@@ -42,11 +44,10 @@ from ecogen_jax.nets.functional import Net, Variables
 from ecogen_jax.relay.distillers import engine, inversion
 from ecogen_jax.relay.distillers.base import (
     Distiller,
-    Generation,
+    Hop,
     HopState,
     Kind,
     Metrics,
-    Study,
 )
 from ecogen_jax.relay.ensemble import Teachers
 from ecogen_jax.types import Key, PyTree
@@ -72,23 +73,15 @@ class Contrast(NamedTuple):
     written: jax.Array
 
 
-def cmi(
-    student: Net,
-    teachers: Sequence[Net],
-    generator: Net,
-    *,
-    generation: Generation,
-    study: Study,
-) -> Distiller:
-    """Builds the distiller; see `base.Kind` for the arguments."""
-    hop = engine.Hop(student, teachers, generator, generation, study)
+def cmi(hop: Hop) -> Distiller:
+    """Builds the distiller."""
     study_bank = engine.study_bank(hop, engine.softened(hop))
 
     def init(
         taught: Variables, made: Variables, received: Teachers, key: Key
     ) -> HopState:
         extra = None
-        if generation.weights.contrastive:
+        if hop.generation.weights.contrastive:
             extra = _first(hop, received, keys.stream(key, "head"))
         return engine.begin(hop, taught, made, received, extra=extra)
 
@@ -105,7 +98,7 @@ def cmi(
                 more={"head": extra.head},
                 terms=_contrast(hop, received, extra),
             )
-            seen = features(teachers, received, made.images)
+            seen = features(hop.teachers, received, made.images)
             state = replace(state, extra=_remember(extra, params["head"], seen))
         state, loss = study_bank(state, received, key)
         return state, engine.metrics(state, made, loss)
@@ -113,7 +106,7 @@ def cmi(
     return Distiller(init, step)
 
 
-def _first(hop: engine.Hop, received: Teachers, key: Key) -> Contrast:
+def _first(hop: Hop, received: Teachers, key: Key) -> Contrast:
     image = jnp.zeros((1, *hop.generation.shape))
     size = jax.eval_shape(lambda: features(hop.teachers, received, image)).shape[1]
     hidden, last = jax.random.split(key)
@@ -133,7 +126,7 @@ def _remember(extra: Contrast, head: PyTree, seen: jax.Array) -> Contrast:
     return Contrast(head, memory, extra.written + len(seen))
 
 
-def _contrast(hop: engine.Hop, received: Teachers, extra: Contrast) -> inversion.Terms:
+def _contrast(hop: Hop, received: Teachers, extra: Contrast) -> inversion.Terms:
     known = jnp.arange(MEMORY_SIZE) < extra.written
 
     def terms(params: PyTree, made: engine.Made, key: Key) -> Metrics:

@@ -22,13 +22,15 @@ Differs from the published recipe:
   (published: from the second batch on, on every batch made before). They start at the
   hop's `teacher_weights` (published: equal).
 - Perturbed images are clipped to [0, 1], and 8/255 is in units of [0, 1].
-- Student: Adam with a cosine schedule instead of SGD at 0.01; a ring buffer of the
-  newest images.
-- Generator: the conditional one of this project, with its own initialisation. Gradients
-  are not clipped, since Adam rescales them anyway.
+- Student: Adam with a cosine schedule instead of SGD at 0.01 with momentum, weight
+  decay and gradients clipped at norm 10; a ring buffer of the newest images.
+- Generator: the conditional one of this project, which starts with larger kernels than
+  the published N(0, 0.02), so that a step of the same rate turns them less: the
+  published rate is too small here. Gradients are not clipped, since Adam rescales them
+  anyway.
+- One batch size for generator and student, and the budget, are the config's.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -37,17 +39,16 @@ import jax.numpy as jnp
 
 from ecogen_jax import keys, losses
 from ecogen_jax.nets.classifier import to_unit
-from ecogen_jax.nets.functional import Net, Variables
+from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay import bank as banks
 from ecogen_jax.relay.augmentation import augmented
 from ecogen_jax.relay.distillers import engine, inversion
 from ecogen_jax.relay.distillers.base import (
     Distiller,
-    Generation,
+    Hop,
     HopState,
     Kind,
     Metrics,
-    Study,
 )
 from ecogen_jax.relay.ensemble import Teachers, ensemble
 from ecogen_jax.types import Key, PyTree
@@ -71,16 +72,8 @@ class Boosting(NamedTuple):
     batches: jax.Array
 
 
-def co_boosting(
-    student: Net,
-    teachers: Sequence[Net],
-    generator: Net,
-    *,
-    generation: Generation,
-    study: Study,
-) -> Distiller:
-    """Builds the distiller; see `base.Kind` for the arguments."""
-    hop = engine.Hop(student, teachers, generator, generation, study)
+def co_boosting(hop: Hop) -> Distiller:
+    """Builds the distiller."""
 
     def init(
         taught: Variables, made: Variables, received: Teachers, key: Key
@@ -124,7 +117,7 @@ def heard(received: Teachers, weights: jax.Array) -> Teachers:
     return replace(received, weights=shares[:, None] * known[None].astype(shares.dtype))
 
 
-def boost(hop: engine.Hop, received: Teachers, state: HopState, key: Key) -> jax.Array:
+def boost(hop: Hop, received: Teachers, state: HopState, key: Key) -> jax.Array:
     """One step of the teachers' weights on images of the bank, `[teachers]`."""
     extra: Boosting = state.extra
     stored, labels, _ = banks.sample(state.bank, key, hop.generation.batch_size)
@@ -140,7 +133,7 @@ def boost(hop: engine.Hop, received: Teachers, state: HopState, key: Key) -> jax
 
 
 def study_pushed(
-    hop: engine.Hop, received: Teachers, state: HopState, key: Key
+    hop: Hop, received: Teachers, state: HopState, key: Key
 ) -> tuple[HopState, jax.Array]:
     """The student's steps on perturbed images of the bank, and the mean loss."""
     loss, generation = engine.softened(hop), hop.generation
@@ -158,7 +151,7 @@ def study_pushed(
 
 
 def pushed(
-    hop: engine.Hop,
+    hop: Hop,
     received: Teachers,
     images: jax.Array,
     labels: jax.Array,

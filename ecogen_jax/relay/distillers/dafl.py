@@ -18,35 +18,23 @@ Differs from the published recipe:
 - There may be several student steps per batch, and several teachers.
 """
 
-from collections.abc import Sequence
-
 import jax
 
 from ecogen_jax import keys
-from ecogen_jax.nets.functional import Net
 from ecogen_jax.relay.distillers import engine, live
 from ecogen_jax.relay.distillers.base import (
     Distiller,
-    Generation,
+    Hop,
     HopState,
     Kind,
     Metrics,
-    Study,
 )
 from ecogen_jax.relay.ensemble import Teachers, ensemble
 from ecogen_jax.types import Key
 
 
-def dafl(
-    student: Net,
-    teachers: Sequence[Net],
-    generator: Net,
-    *,
-    generation: Generation,
-    study: Study,
-) -> Distiller:
-    """Builds the distiller; see `base.Kind` for the arguments."""
-    hop = engine.Hop(student, teachers, generator, generation, study)
+def dafl(hop: Hop) -> Distiller:
+    """Builds the distiller."""
     loss = engine.softened(hop)
 
     def step(state: HopState, received: Teachers, key: Key) -> tuple[HopState, Metrics]:

@@ -19,26 +19,25 @@ Differs from the published recipe:
 - Adam has `b1 = 0.5`; the student's is Adam too (published: SGD). No weight decay of
   the pixels (published on CIFAR-10: 0). JS is not clamped, and its divergences are from
   each of the two to their mean (published code: in the other direction).
+- The state with the lowest loss is kept, and TV is of pixels in [0, 1] (published code:
+  the last state, since the copy of the best is a reference; TV of normalised pixels).
 - Labels are drawn (published on CIFAR-10: all classes equally often).
 - Batch and number of batches are those of the config (published: 256, about 1000; the
   student's part of the code was never published).
 """
 
-from collections.abc import Sequence
-
 import jax
 
 from ecogen_jax import keys
-from ecogen_jax.nets.functional import Net, Variables
+from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.augmentation import shifted
 from ecogen_jax.relay.distillers import engine
 from ecogen_jax.relay.distillers.base import (
     Distiller,
-    Generation,
+    Hop,
     HopState,
     Kind,
     Metrics,
-    Study,
 )
 from ecogen_jax.relay.ensemble import Teachers
 from ecogen_jax.types import Key
@@ -49,19 +48,11 @@ TEMPERATURE = 3.0
 """Of the adaptive term; from the same."""
 
 
-def deep_inversion(
-    student: Net,
-    teachers: Sequence[Net],
-    generator: Net,
-    *,
-    generation: Generation,
-    study: Study,
-) -> Distiller:
-    """Builds the distiller; see `base.Kind` for the arguments.
+def deep_inversion(hop: Hop) -> Distiller:
+    """Builds the distiller.
 
     The generator is not used and not changed.
     """
-    hop = engine.Hop(student, teachers, generator, generation, study)
     study_bank = engine.study_bank(hop, engine.softened(hop))
 
     def init(
@@ -71,7 +62,7 @@ def deep_inversion(
         return engine.begin(hop, taught, made, received)
 
     def step(state: HopState, received: Teachers, key: Key) -> tuple[HopState, Metrics]:
-        batch = (generation.batch_size, *generation.shape)
+        batch = (hop.generation.batch_size, *hop.generation.shape)
         asked = keys.stream(key, "labels")
         _, made = engine.invert(
             _objective(
@@ -83,7 +74,7 @@ def deep_inversion(
             engine.generator_adam(hop),
             jax.random.normal(keys.stream(key, "pixels"), batch),
             keys.stream(key, "inversion"),
-            steps=generation.inner_steps,
+            steps=hop.generation.inner_steps,
         )
         state = engine.remember(hop, state, received, made, key)
         state, value = study_bank(state, received, key)
@@ -93,7 +84,7 @@ def deep_inversion(
 
 
 def _objective(
-    hop: engine.Hop, received: Teachers, state: HopState, labels: jax.Array
+    hop: Hop, received: Teachers, state: HopState, labels: jax.Array
 ) -> engine.Objective:
     """Of the pixels before the sigmoid, `[batch, height, width, channels]`."""
 

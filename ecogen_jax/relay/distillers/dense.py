@@ -15,41 +15,32 @@ Differs from the published recipe:
 - Student: Adam with a cosine schedule instead of SGD at 0.005 to 0.01; steps on random
   batches of the bank instead of passes over all images; the bank keeps the newest
   `bank_size` images.
-- Generator: the conditional one of this project, with its own initialisation. No flips
-  and no crops between generator and teachers; the student's images have those of the
-  hop's section (`shift`, `flip`).
+- Generator: the conditional one of this project, which starts with larger kernels than
+  the published N(0, 0.02), so that a step of the same rate turns them less: the
+  published rate is too small here. No flips and no crops between generator and
+  teachers; the student's images have those of the hop's section (`shift`, `flip`).
+- One batch size for generator and student, and the budget, are the config's.
 - `L_bn` is averaged over the clients; the published code sums. For the published loss,
   multiply the published weight by the number of clients
   (`configs/federated/dense.py`).
 - The plain ensemble is the setting `teacher_weights = "equal"`.
 """
 
-from collections.abc import Sequence
-
-from ecogen_jax.nets.functional import Net, Variables
+from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.distillers import engine, inversion
 from ecogen_jax.relay.distillers.base import (
     Distiller,
-    Generation,
+    Hop,
     HopState,
     Kind,
     Metrics,
-    Study,
 )
 from ecogen_jax.relay.ensemble import Teachers
 from ecogen_jax.types import Key
 
 
-def dense(
-    student: Net,
-    teachers: Sequence[Net],
-    generator: Net,
-    *,
-    generation: Generation,
-    study: Study,
-) -> Distiller:
-    """Builds the distiller; see `base.Kind` for the arguments."""
-    hop = engine.Hop(student, teachers, generator, generation, study)
+def dense(hop: Hop) -> Distiller:
+    """Builds the distiller."""
     study_bank = engine.study_bank(hop, engine.softened(hop))
 
     def init(

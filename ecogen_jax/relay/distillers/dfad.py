@@ -18,36 +18,25 @@ Differs from the published recipe:
   training mode, which makes a difference for nets with BatchNorm).
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 
 from ecogen_jax import keys, losses
-from ecogen_jax.nets.functional import Net, Output
+from ecogen_jax.nets.functional import Output
 from ecogen_jax.relay.distillers import engine, live
 from ecogen_jax.relay.distillers.base import (
     Distiller,
-    Generation,
+    Hop,
     HopState,
     Kind,
     Metrics,
-    Study,
 )
 from ecogen_jax.relay.ensemble import Teachers
 from ecogen_jax.types import Key
 
 
-def dfad(
-    student: Net,
-    teachers: Sequence[Net],
-    generator: Net,
-    *,
-    generation: Generation,
-    study: Study,
-) -> Distiller:
-    """Builds the distiller; see `base.Kind` for the arguments."""
-    hop = engine.Hop(student, teachers, generator, generation, study)
+def dfad(hop: Hop) -> Distiller:
+    """Builds the distiller."""
 
     def loss(target: jax.Array, output: Output) -> jax.Array:
         return jnp.mean(losses.logit_distance(target, output.value))

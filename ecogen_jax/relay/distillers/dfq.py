@@ -20,35 +20,23 @@ Differs from the published recipe:
   overwrites it.
 """
 
-from collections.abc import Sequence
-
 import jax
 
 from ecogen_jax import keys
-from ecogen_jax.nets.functional import Net
 from ecogen_jax.relay.distillers import engine, live
 from ecogen_jax.relay.distillers.base import (
     Distiller,
-    Generation,
+    Hop,
     HopState,
     Kind,
     Metrics,
-    Study,
 )
 from ecogen_jax.relay.ensemble import Teachers
 from ecogen_jax.types import Key
 
 
-def dfq(
-    student: Net,
-    teachers: Sequence[Net],
-    generator: Net,
-    *,
-    generation: Generation,
-    study: Study,
-) -> Distiller:
-    """Builds the distiller; see `base.Kind` for the arguments."""
-    hop = engine.Hop(student, teachers, generator, generation, study)
+def dfq(hop: Hop) -> Distiller:
+    """Builds the distiller."""
 
     def source(state: HopState, received: Teachers, key: Key) -> jax.Array:
         return live.images(hop, state, received, key)

@@ -15,7 +15,7 @@ gradients, `sum_k dL/dg_k`. The student distils the bank:
 Differs from the published recipe:
 
 - Student: Adam with a cosine schedule instead of SGD at 0.2; a ring buffer of the
-  newest images.
+  newest images. Its batches are as large as the generator's.
 - Generator: the conditional one of this project. Its first layers are not reinitialised
   half-way, and there is no warm-up without adversarial term and student.
 - The EMA of the moments starts at the teacher's statistics and follows the kept batch
@@ -25,22 +25,19 @@ Differs from the published recipe:
   of the hop's section (`shift`, `flip`).
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 import optax
 
 from ecogen_jax import keys
-from ecogen_jax.nets.functional import Net, Variables
+from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.distillers import engine, inversion
 from ecogen_jax.relay.distillers.base import (
     Distiller,
-    Generation,
+    Hop,
     HopState,
     Kind,
     Metrics,
-    Study,
 )
 from ecogen_jax.relay.ensemble import Teachers
 from ecogen_jax.relay.optimizer import descend
@@ -51,20 +48,12 @@ NOISE_LEARNING_RATE = 0.01
 and for ten inner steps (0.015 for two)."""
 
 
-def fast(
-    student: Net,
-    teachers: Sequence[Net],
-    generator: Net,
-    *,
-    generation: Generation,
-    study: Study,
-) -> Distiller:
-    """Builds the distiller; see `base.Kind` for the arguments."""
-    hop = engine.Hop(student, teachers, generator, generation, study)
+def fast(hop: Hop) -> Distiller:
+    """Builds the distiller."""
     inner, meta = summing(engine.generator_adam(hop)), meta_adam(hop)
     study_bank = engine.study_bank(hop, engine.softened(hop))
     # Adam's step size is the same for all, so larger units make the noise learn faster.
-    unit = NOISE_LEARNING_RATE / generation.learning_rate
+    unit = NOISE_LEARNING_RATE / hop.generation.learning_rate
 
     def init(
         taught: Variables, made: Variables, received: Teachers, key: Key
@@ -94,7 +83,7 @@ def fast(
             inner,
             start,
             keys.stream(key, "inversion"),
-            steps=generation.inner_steps,
+            steps=hop.generation.inner_steps,
         )
         params, optimizer = descend(
             meta, end["total"], state.generator_optimizer, before.params
@@ -107,7 +96,7 @@ def fast(
     return Distiller(init, step)
 
 
-def meta_adam(hop: engine.Hop) -> optax.GradientTransformation:
+def meta_adam(hop: Hop) -> optax.GradientTransformation:
     """The meta generator's optimiser: `inner_steps` times the clone's rate."""
     rate = hop.generation.inner_steps * hop.generation.learning_rate
     generation = hop.generation._replace(learning_rate=rate)

@@ -14,8 +14,8 @@ import jax
 from ecogen_jax import keys
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.distillers import engine
-from ecogen_jax.relay.distillers.base import HopState, Metrics
-from ecogen_jax.relay.distillers.engine import Hop, Made, Objective
+from ecogen_jax.relay.distillers.base import Hop, HopState, Made, Metrics
+from ecogen_jax.relay.distillers.engine import Objective
 from ecogen_jax.relay.ensemble import Teachers
 from ecogen_jax.types import Key, PyTree
 

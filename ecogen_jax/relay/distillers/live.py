@@ -17,8 +17,8 @@ from ecogen_jax import keys
 from ecogen_jax.nets.functional import Output, Variables
 from ecogen_jax.relay.augmentation import augmented
 from ecogen_jax.relay.distillers import engine
-from ecogen_jax.relay.distillers.base import HopState
-from ecogen_jax.relay.distillers.engine import Hop, Made, StudentStep
+from ecogen_jax.relay.distillers.base import Hop, HopState, Made
+from ecogen_jax.relay.distillers.engine import StudentStep
 from ecogen_jax.relay.ensemble import Teachers, ensemble
 from ecogen_jax.types import Key, PyTree
 

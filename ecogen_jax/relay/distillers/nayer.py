@@ -27,7 +27,7 @@ Differs from the published recipe:
   it, as published, the BatchNorm that follows would cancel the scale of `z`.)
 - Student: Adam with a cosine schedule instead of SGD at 0.2; a ring buffer of the
   newest images; one batch per step, without the published warm-up without adversarial
-  term.
+  term. Its batches are as large as the generator's (published: 512 and 400).
 - If some class is unknown, a batch has more rounds than layers. Images that reuse a
   layer have normal noise added. (If only one class is known, the BatchNorm removes its
   code, so that the other images of a batch would be the same.)
@@ -38,7 +38,6 @@ Differs from the published recipe:
   of the hop's section (`shift`, `flip`).
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -46,15 +45,14 @@ import jax
 import jax.numpy as jnp
 
 from ecogen_jax import keys
-from ecogen_jax.nets.functional import Net, Variables
+from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.distillers import engine, inversion
 from ecogen_jax.relay.distillers.base import (
     Distiller,
-    Generation,
+    Hop,
     HopState,
     Kind,
     Metrics,
-    Study,
 )
 from ecogen_jax.relay.ensemble import Teachers
 from ecogen_jax.types import Key, PyTree
@@ -77,18 +75,11 @@ class Codes(NamedTuple):
     batches: jax.Array
 
 
-def nayer(
-    student: Net,
-    teachers: Sequence[Net],
-    generator: Net,
-    *,
-    generation: Generation,
-    study: Study,
-) -> Distiller:
-    """Builds the distiller; see `base.Kind` for the arguments."""
-    hop = engine.Hop(student, teachers, generator, generation, study)
+def nayer(hop: Hop) -> Distiller:
+    """Builds the distiller."""
     tx = engine.generator_adam(hop)
     study_bank = engine.study_bank(hop, engine.softened(hop))
+    generation = hop.generation
     size = max(generation.num_classes, generation.latent_size)
 
     def init(
@@ -103,7 +94,7 @@ def nayer(
     def step(state: HopState, received: Teachers, key: Key) -> tuple[HopState, Metrics]:
         extra: Codes = state.extra
         labels, rounds = in_turn(received.weights, generation.batch_size, key)
-        fresh = generator.init(keys.stream(key, "generator")), _identity(size)
+        fresh = hop.generator.init(keys.stream(key, "generator")), _identity(size)
         current, norm = _of_this_life(fresh, state)
         layers = noisy_layers(hop, size, keys.stream(key, "layers"))
         spare = spare_noise(hop, keys.stream(key, "spare"))
@@ -166,7 +157,7 @@ def in_turn(weights: jax.Array, batch: int, key: Key) -> tuple[jax.Array, jax.Ar
     return order[(turn + first) % count], turn // count
 
 
-def noisy_layers(hop: engine.Hop, size: int, key: Key) -> PyTree:
+def noisy_layers(hop: Hop, size: int, key: Key) -> PyTree:
     """New layers, one for each round: `kernel [rounds, size, latent]` and `bias`.
 
     If some class is unknown there are more rounds, and layers are reused.
@@ -179,7 +170,7 @@ def noisy_layers(hop: engine.Hop, size: int, key: Key) -> PyTree:
     }
 
 
-def spare_noise(hop: engine.Hop, key: Key) -> jax.Array:
+def spare_noise(hop: Hop, key: Key) -> jax.Array:
     """Normal noise, `[batch, latent]`, added to images that reuse a layer."""
     generation = hop.generation
     return jax.random.normal(key, (generation.batch_size, generation.latent_size))

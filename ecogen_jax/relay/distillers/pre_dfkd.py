@@ -19,9 +19,14 @@ Differs from the published recipe:
 - `D` has the architecture of the generator and gets a label: the teachers' prediction
   for an image that is memorised, a random label for replay. So classes are balanced
   without optimising `v` before each replay (published: `v` is optimised).
-- The memory is trained on the batch of the generator's step (published: on the images
-  of the first four student steps); its encoder has one hidden dense layer (published:
-  three convolutions).
+- The memory is trained after the student, on the batch of the generator's step
+  (published: on the images of the first four student steps, in between); its encoder
+  has one hidden dense layer (published: three convolutions), its Adam b1 = 0.5
+  (published: 0.9). It replays in inference mode and from the first step on (published:
+  in training mode, and not in the first step).
+- Generator and decoder are the conditional ones of this project, with images in [0, 1]
+  (published: spectral norm, tanh, BatchNorm without scale and shift, images of unit
+  variance, on which the L1 distance of pixels weighs more).
 - The student is trained with Adam and a cosine schedule (published: SGD, Adam on
   MNIST); batch size and budget are those of the config (published: 1024, 14,400
   generator steps with ten student steps each).
@@ -35,7 +40,6 @@ Differs from the published recipe:
 - The balance uses the natural logarithm: the published weight 5 for log10 is 2.17 here.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import jax
@@ -49,11 +53,10 @@ from ecogen_jax.nets.functional import Net, Output, Variables
 from ecogen_jax.relay.distillers import engine, live
 from ecogen_jax.relay.distillers.base import (
     Distiller,
-    Generation,
+    Hop,
     HopState,
     Kind,
     Metrics,
-    Study,
 )
 from ecogen_jax.relay.ensemble import Teachers, ensemble
 from ecogen_jax.relay.optimizer import descend
@@ -82,17 +85,10 @@ class Memory:
     optimizer: Leaf
 
 
-def pre_dfkd(
-    student: Net,
-    teachers: Sequence[Net],
-    generator: Net,
-    *,
-    generation: Generation,
-    study: Study,
-) -> Distiller:
-    """Builds the distiller; see `base.Kind` for the arguments."""
-    hop = engine.Hop(student, teachers, generator, generation, study)
-    encoder = encoder_net(shape=generation.shape, latent_size=generation.latent_size)
+def pre_dfkd(hop: Hop) -> Distiller:
+    """Builds the distiller."""
+    shape, latent_size = hop.generation.shape, hop.generation.latent_size
+    encoder = encoder_net(shape=shape, latent_size=latent_size)
     begin = live.first_state(hop)
     how = {"divergence": "js", "temperature": TEMPERATURE}
 
@@ -124,9 +120,7 @@ def pre_dfkd(
     return Distiller(init, step)
 
 
-def replayed(
-    hop: engine.Hop, memory: Memory, received: Teachers, key: Key
-) -> jax.Array:
+def replayed(hop: Hop, memory: Memory, received: Teachers, key: Key) -> jax.Array:
     """Images that the memory generates, of the classes that some teacher knows."""
     count = max(1, hop.generation.batch_size // REPLAY_SHARE)
     key = keys.stream(key, "replay")
@@ -138,7 +132,7 @@ def replayed(
 
 
 def memorise(
-    hop: engine.Hop,
+    hop: Hop,
     encoder: Net,
     memory: Memory,
     received: Teachers,
@@ -163,7 +157,7 @@ def memorise(
 
 
 def _improve(
-    hop: engine.Hop,
+    hop: Hop,
     encoder: Net,
     memory: Memory,
     received: Teachers,
@@ -203,14 +197,14 @@ def _improve(
     return after, loss
 
 
-def _first_memory(hop: engine.Hop, encoder: Net, key: Key) -> Memory:
+def _first_memory(hop: Hop, encoder: Net, key: Key) -> Memory:
     coding = encoder.init(keys.stream(key, "encoder"))
     decoding = hop.generator.init(keys.stream(key, "decoder"))
     params = {"encoder": coding.params, "decoder": decoding.params}
     return Memory(coding, decoding, _adam(hop).init(params))
 
 
-def _adam(hop: engine.Hop) -> optax.GradientTransformation:
+def _adam(hop: Hop) -> optax.GradientTransformation:
     generation = hop.generation
     slower = generation._replace(learning_rate=generation.learning_rate / MEMORY_SLOWER)
     return engine.generator_adam(hop._replace(generation=slower))

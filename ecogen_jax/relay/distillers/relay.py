@@ -26,33 +26,22 @@ and left out: an adversarial term on logits (L1, as DFAD) or on the Jensen-Shann
 divergence instead of KL, and mixing images of the bank (mixup, cut and paste).
 """
 
-from collections.abc import Sequence
-
 from ecogen_jax import keys
-from ecogen_jax.nets.functional import Net, Variables
+from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.distillers import engine
 from ecogen_jax.relay.distillers.base import (
     Distiller,
-    Generation,
+    Hop,
     HopState,
     Kind,
     Metrics,
-    Study,
 )
 from ecogen_jax.relay.ensemble import Teachers
 from ecogen_jax.types import Key
 
 
-def relay(
-    student: Net,
-    teachers: Sequence[Net],
-    generator: Net,
-    *,
-    generation: Generation,
-    study: Study,
-) -> Distiller:
-    """Builds the distiller; see `base.Kind` for the arguments."""
-    hop = engine.Hop(student, teachers, generator, generation, study)
+def relay(hop: Hop) -> Distiller:
+    """Builds the distiller."""
     tx = engine.generator_adam(hop)
     study_bank = engine.study_bank(hop, engine.softened(hop))
 

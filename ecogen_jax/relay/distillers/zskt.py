@@ -17,7 +17,8 @@ Differs from the published recipe:
 - The published code averages the KL over classes too. Here it is summed over them, so
   `b` and the clipping norm are larger by the number of classes: 250 is 2500 for ten.
 - The generator is ours: conditional, with a sigmoid output, and its learning rate is
-  constant (published: a cosine schedule, and no sigmoid).
+  constant (published: a cosine schedule, and no sigmoid). The student's schedule ends
+  at 2 % (published: at 0).
 - While the generator is trained, the student is in inference mode (published: in
   training mode, which makes a difference for nets with BatchNorm); Adam of the
   generator has b1 = 0.5 (published: 0.9).
@@ -25,20 +26,17 @@ Differs from the published recipe:
 - Several teachers are possible if the weight of attention is 0.
 """
 
-from collections.abc import Sequence
-
 import jax
 
 from ecogen_jax import keys, losses
-from ecogen_jax.nets.functional import Net, Output, Variables
+from ecogen_jax.nets.functional import Output, Variables
 from ecogen_jax.relay.distillers import engine, live
 from ecogen_jax.relay.distillers.base import (
     Distiller,
-    Generation,
+    Hop,
     HopState,
     Kind,
     Metrics,
-    Study,
 )
 from ecogen_jax.relay.ensemble import Teachers, ensemble
 from ecogen_jax.types import Key, PyTree
@@ -48,17 +46,9 @@ CLIP = 5.0
 https://github.com/polo5/ZeroShotKnowledgeTransfer (`solver.py`)."""
 
 
-def zskt(
-    student: Net,
-    teachers: Sequence[Net],
-    generator: Net,
-    *,
-    generation: Generation,
-    study: Study,
-) -> Distiller:
-    """Builds the distiller; see `base.Kind` for the arguments."""
-    clip = CLIP * generation.num_classes
-    hop = engine.Hop(student, teachers, generator, generation, study, clip)
+def zskt(hop: Hop) -> Distiller:
+    """Builds the distiller."""
+    hop = hop._replace(clip=CLIP * hop.generation.num_classes)
 
     def step(state: HopState, received: Teachers, key: Key) -> tuple[HopState, Metrics]:
         def answer(images: jax.Array) -> PyTree:
@@ -73,7 +63,7 @@ def zskt(
     return Distiller(live.first_state(hop), step)
 
 
-def _answer(hop: engine.Hop, received: Teachers, images: jax.Array) -> PyTree:
+def _answer(hop: Hop, received: Teachers, images: jax.Array) -> PyTree:
     """The teachers' logits, and the stage maps of the only one where they are used."""
     if not hop.generation.weights.attention:
         return ensemble(hop.teachers, received, images).logits, ()
@@ -91,7 +81,7 @@ def _only(received: Teachers) -> Variables:
     return jax.tree.map(lambda a: a[0], received.groups[0])
 
 
-def _loss(hop: engine.Hop) -> live.Loss:
+def _loss(hop: Hop) -> live.Loss:
     weight, softened = hop.generation.weights.attention, engine.softened(hop)
 
     def loss(target: PyTree, output: Output) -> jax.Array:

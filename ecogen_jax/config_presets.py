@@ -95,7 +95,7 @@ def for_skewed_teachers(config: ConfigDict, *hops: str) -> None:
         config[name].weights.update(batchnorm=3.0, adversarial=0.3)
 
 
-def federated(experiment: str, method: str, *, dataset: str = "mnist") -> ConfigDict:
+def federated(experiment: str, method: str) -> ConfigDict:
     """FedGen's published protocol: 20 devices, 10 a round, 200 rounds of 20 steps.
 
     15,000 training images are split over the devices (their code takes 1,500 of each
@@ -105,15 +105,12 @@ def federated(experiment: str, method: str, *, dataset: str = "mnist") -> Config
     Args:
       experiment: names the folder of the runs.
       method: of `protocol.name`.
-      dataset: of images.
     """
     config = default()
     config.experiment = experiment
     config.protocol.update(name=method, cycles=1)
     # 0.9 of 5/18 of 60,000 images are training images.
-    config.data.update(
-        name=dataset, public_fraction=13 / 18, validation_fraction=0.1, alpha=0.1
-    )
+    config.data.update(public_fraction=13 / 18, validation_fraction=0.1, alpha=0.1)
     config.data.partition = "dirichlet_capped"
     config.topology.update(num_edges=2, devices_per_edge=10)
     config.nets.update(cloud="cnn_fedgen", edge="cnn_fedgen", end="cnn_fedgen")

@@ -161,6 +161,23 @@ def test_a_broken_cell_is_caught(broken, name, old, new, identity):
     assert table.loc[identity, "verdict"] == "missed"
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "kwh,energy,",
+            "kwh,enrgy,",
+            "quantity of .* is 'enrgy'; allowed: sum, energy",
+        ),
+        (",power_w,", ",power,", "energy of .* needs a column 'power_w'"),
+    ],
+)
+def test_a_mistyped_word_is_no_cell_that_was_not_read(broken, old, new, said):
+    broken("V2", old, new)
+    with pytest.raises(ValueError, match=said):
+        accounting.table("V2")
+
+
 def test_a_line_with_an_unquoted_comma_is_refused(broken):
     broken("V12", "Table 2", "Table 2, first row")
     with pytest.raises(ValueError, match=r"V12.csv line 2 has 16 fields.*quote"):

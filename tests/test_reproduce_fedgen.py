@@ -191,7 +191,9 @@ def test_the_printed_tables_say_what_is_ranked_and_what_was_not_run(tmp_path):
     assert "| - | feddf | 98.00 | - | 98.00 | 50.00 | 90.00 | 70.00 | 10 |" in text
     assert "| 1 | fedavg | 50.00 |" in text
     assert "Out of the ranking: feddf: needs proxy images: not data-free." in text
-    assert "| fedavg | 50.00 | 50.00 | 500 J | 50 J | 500 mg | 250 mg | 1 kB | 0 |" in text
+    assert (
+        "| fedavg | 50.00 | 50.00 | 500 J | 50 J | 500 mg | 250 mg | 1 kB | 0 |" in text
+    )
     assert f"{CELL}.fedavg seeds 1 2" in text
     assert "B1.fedgen seeds 0 1 2" in text
     # Printed from the CSV alone.

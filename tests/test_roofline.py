@@ -66,18 +66,6 @@ def test_the_value_moves_the_bytes_of_the_trips_that_its_flops_have():
     assert roofline.time_s(cost, device()) == (60, 0, 90)
 
 
-def test_a_slower_clock_slows_arithmetic_only():
-    cost = program({MATMUL_F32: 500.0}, 80.0)
-    assert roofline.time_s(cost, device(), clock=0.5).value == 10
-    assert roofline.time_s(cost, device(), clock=0.9).value == 8
-
-
-@pytest.mark.parametrize("clock", [0.0, 1.1, -1.0])
-def test_clock_is_a_share(clock):
-    with pytest.raises(ValueError, match=f"clock is {clock}"):
-        roofline.time_s(program({}), device(), clock=clock)
-
-
 def test_products_run_at_their_dtype_and_the_rest_on_the_vector_units():
     parts = {("conv", "bfloat16"): 400.0, ("reduction", "int32"): 50.0, ADD_F32: 50.0}
     peaks = {"bf16": 400.0, "fp32": 100.0}
@@ -111,36 +99,6 @@ def test_a_dtype_that_the_device_lacks_is_refused(dtype):
     parts = {("matmul", dtype): 1.0}
     with pytest.raises(ValueError, match=f"{dtype} of matmul.*'tpu'.*bfloat16.*cast"):
         roofline.compute_s(parts, {"bf16": 1.0}, "tpu")
-
-
-def test_power_lies_between_idle_and_full():
-    assert [roofline.power_w(u, 10.0, 30.0) for u in (0.0, 0.5, 1.0)] == [10, 20, 30]
-
-
-@pytest.mark.parametrize(
-    ("numbers", "match"),
-    [
-        ((1.5, 10.0, 30.0), "utilisation is 1.5.*percent"),
-        ((-0.1, 10.0, 30.0), "utilisation is -0.1"),
-        ((0.5, 40.0, 0.3), "idle_w is 40.0 and full_w is 0.3.*kW"),
-    ],
-)
-def test_power_refuses_what_cannot_be(numbers, match):
-    with pytest.raises(ValueError, match=match):
-        roofline.power_w(*numbers)
-
-
-def test_a_cap_slows_by_the_cube_root_of_the_dynamic_power():
-    assert roofline.capped_clock(100.0 + 300.0 / 8, 100.0, 400.0) == pytest.approx(0.5)
-    assert roofline.capped_clock(400.0, 100.0, 400.0) == 1
-    assert roofline.capped_clock(500.0, 100.0, 400.0) == 1
-    clocks = [roofline.capped_clock(cap, 100.0, 400.0) for cap in (150.0, 200.0, 399.0)]
-    assert clocks == sorted(clocks)
-
-
-def test_a_cap_below_idle_is_refused():
-    with pytest.raises(ValueError, match=r"cap_w is 50.0, idle power is 100.0"):
-        roofline.capped_clock(50.0, 100.0, 400.0)
 
 
 def test_machine_takes_the_peaks_of_the_table():

@@ -60,16 +60,13 @@ def convert(value: Number, source: str, target: str) -> float:
     return value * factors[source] / factors[target]
 
 
-def energy_kwh(
-    chip_hours: Number, power_w: Number, pue: Number, full_power_w: Number | None = None
-) -> float:
+def energy_kwh(chip_hours: Number, power_w: Number, pue: Number) -> float:
     """Energy of a job: chip-hours x watts x PUE / 1000.
 
     Args:
         chip_hours: chips times hours, in h.
         power_w: mean power of one chip, in W; with its host if that was measured.
         pue: facility energy over device energy, at least 1.
-        full_power_w: full power of the chip, in W, to detect kilowatts given as watts.
 
     Returns:
         Energy at the meter of the facility, in kWh.
@@ -80,8 +77,6 @@ def energy_kwh(
     check("chip_hours", chip_hours, 0, math.inf, "give hours that passed, times chips")
     check("power_w", power_w, 0, math.inf, "give the mean draw in W")
     check("pue", pue, 1, math.inf, PUE_REMEDY)
-    if full_power_w is not None:
-        check_power(power_w, full_power_w)
     return chip_hours * power_w / 1e3 * pue
 
 

@@ -1,14 +1,9 @@
-"""Time and power of a program on a device, before it runs.
+"""Time of a program on a device, before it runs.
 
     seconds = max(sum of FLOPs / (peak x fraction), bytes / (bandwidth x fraction))
-    watts   = idle + (full - idle) x utilisation
-    clock   = ((cap - idle) / (full - idle)) ^ (1 / 3)
 
-Time: the roofline of Williams, Waterman and Patterson 2009 (CACM 52(4)), with the
-share of each peak that programs reach. Power: linear in utilisation, as Fan, Weber and
-Barroso 2007 (ISCA) measured for servers. Under a cap the clock falls until the power
-fits: dynamic power goes as voltage^2 x clock, and voltage about as clock, so power goes
-as clock^3. A slower clock slows arithmetic; the memory has its own clock.
+The roofline of Williams, Waterman and Patterson 2009 (CACM 52(4)), with the share of
+each peak that programs reach. (Time and energy under a power cap: `predict.power_cap`.)
 
 Products run at the peak of their operands' dtype and precision (`UNITS`). All else runs
 on the vector units, at the fp32 peak or, where a device has none, at the lowest peak
@@ -152,7 +147,7 @@ def calibrated(path: str | pathlib.Path) -> Machine:
     return Machine(name, peaks, bandwidth, whole, whole)
 
 
-def time_s(cost: Cost, machine: Machine, *, clock: float = 1.0) -> Interval:
+def time_s(cost: Cost, machine: Machine) -> Interval:
     """Seconds that a program takes on a device.
 
     The low end has the fused bytes, no trip of a ``while`` with a stated bound, and the
@@ -164,22 +159,19 @@ def time_s(cost: Cost, machine: Machine, *, clock: float = 1.0) -> Interval:
     Args:
         cost: from `meter.cost`.
         machine: from `machine` or `calibrated`.
-        clock: clock of the arithmetic over its full clock, 0 to 1; see `capped_clock`.
 
     Returns:
         Seconds, with bounds.
 
     Raises:
-        ValueError: the device has no peak for a dtype, or the clock is not in (0, 1].
+        ValueError: the device has no peak for a dtype.
     """
-    if not 0 < clock <= 1:
-        raise ValueError(f"clock is {clock}: allowed is above 0 up to 1 (uncapped)")
     share, memory = machine.compute_fraction, machine.memory_fraction
 
     def seconds(rate: str, parts: Parts, reached: float, bytes_: float) -> float:
         """Seconds at the ``value``, ``low`` or ``high`` of the machine's peaks."""
         peaks = {name: getattr(peak, rate) for name, peak in machine.peak_flops.items()}
-        arithmetic = compute_s(parts, peaks, machine.name) / (reached * clock)
+        arithmetic = compute_s(parts, peaks, machine.name) / reached
         return max(arithmetic, bytes_ / getattr(machine.bandwidth, rate))
 
     middle = math.sqrt(cost.bytes * cost.bytes_fused)
@@ -222,51 +214,6 @@ def compute_s(parts: Parts, peaks: Mapping[str, float], name: str) -> float:
     return seconds
 
 
-def power_w(utilisation: float, idle_w: float, full_w: float) -> float:
-    """Power between idle and full.
-
-    Args:
-        utilisation: share of the time, or of the peak, that is used, 0 to 1.
-        idle_w: power when idle, in W.
-        full_w: power under full load, in W.
-
-    Returns:
-        W.
-
-    Raises:
-        ValueError: the utilisation is not in 0 to 1, or not 0 <= idle_w <= full_w.
-    """
-    _check_powers(idle_w, full_w)
-    if not 0 <= utilisation <= 1:
-        raise ValueError(
-            f"utilisation is {utilisation}: allowed is 0 to 1; divide percent by 100"
-        )
-    return idle_w + (full_w - idle_w) * utilisation
-
-
-def capped_clock(cap_w: float, idle_w: float, full_w: float) -> float:
-    """Clock at which a fully loaded device keeps a power cap, over its full clock.
-
-    Args:
-        cap_w: most power that is allowed, in W.
-        idle_w: power when idle, in W: no clock goes below it.
-        full_w: power under full load without a cap, in W.
-
-    Returns:
-        Above 0, up to 1; 1 where the cap does not bind.
-
-    Raises:
-        ValueError: the cap is not above idle, or not 0 <= idle_w <= full_w.
-    """
-    _check_powers(idle_w, full_w)
-    if cap_w <= idle_w:
-        raise ValueError(
-            f"cap_w is {cap_w}, idle power is {idle_w} W: a cap must leave power to "
-            "compute with; raise it"
-        )
-    return 1.0 if cap_w >= full_w else ((cap_w - idle_w) / (full_w - idle_w)) ** (1 / 3)
-
-
 def _vector_peak(peaks: Mapping[str, float]) -> str:
     if "fp32" in peaks or not peaks:
         return "fp32"
@@ -276,11 +223,3 @@ def _vector_peak(peaks: Mapping[str, float]) -> str:
 def _measured(rate: Mapping[str, float], unit: str, name: str, date: str) -> Constant:
     source = f"scripts/calibrate.py on {name}: median, minimum and maximum"
     return Constant(**rate, unit=unit, source=source, date=date, kind="measured")
-
-
-def _check_powers(idle_w: float, full_w: float) -> None:
-    if not 0 <= idle_w <= full_w:
-        raise ValueError(
-            f"idle_w is {idle_w} and full_w is {full_w}: allowed is "
-            "0 <= idle_w <= full_w, both in W (not kW)"
-        )

@@ -68,7 +68,7 @@ def learn_stage(
     )
 
 
-def pretrain(settings: Settings, name: str = "pretrain") -> Stage:
+def pretrain(settings: Settings) -> Stage:
     """The stage that trains the cloud on the public images."""
     counts = settings.evidence.public.astype(np.int32)[None]
 
@@ -77,12 +77,12 @@ def pretrain(settings: Settings, name: str = "pretrain") -> Stage:
         return replace(parties, cloud=trained, cloud_relay=relay)
 
     return learn_stage(
-        name=name,
+        name="pretrain",
         phase="pretrain",
         tier="cloud",
         student="cloud",
         num_parties=1,
-        settings=settings.learning[name],
+        settings=settings.learning["pretrain"],
         start=lambda parties, key: (
             parties.cloud,
             learn.Material(settings.images.public, None),

@@ -6,7 +6,7 @@ A file of ``cells/`` holds the printed values beside the inputs that its source 
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import pandas as pd
@@ -38,8 +38,9 @@ def table(name: str) -> pd.DataFrame:
     """
     done: dict[str, float] = {}
     bars = []
+    columns = rows.cells(name).columns
     for cell in cells(name):
-        ours = _compute(cell, done)
+        ours = _compute(cell, done, columns)
         if ours is not None:
             done[cell["row"]] = ours
         bars.append(_bar(name, cell, ours, _tolerance(cell), cell["sort"]))
@@ -92,13 +93,26 @@ def _tolerance(cell: Cell) -> float | None:
     return cell.get("tolerance")
 
 
-def _compute(cell: Cell, done: Mapping[str, float]) -> float | None:
-    """Our value, or None where an input of the formula was not read."""
-    if cell["quantity"] == "sum":
+def _compute(
+    cell: Cell, done: Mapping[str, float], columns: Collection[str]
+) -> float | None:
+    """Our value, or None where an input of the formula is blank: it was not read."""
+    quantity = cell["quantity"]
+    if quantity == "sum":
         return sum(done[term] for term in cell["terms"].split())
+    if quantity not in FORMULAS:
+        raise ValueError(
+            f"quantity of {cell['row']} is {quantity!r}; allowed: sum, "
+            f"{', '.join(FORMULAS)}"
+        )
     try:
-        return FORMULAS[cell["quantity"]](cell)
-    except KeyError:
+        return FORMULAS[quantity](cell)
+    except KeyError as missing:
+        if missing.args[0] not in columns:
+            raise ValueError(
+                f"{quantity} of {cell['row']} needs a column {missing}, which its file "
+                "lacks"
+            ) from missing
         return None
 
 

@@ -231,7 +231,7 @@ def check(config: ConfigDict) -> None:
     name, federated = config.protocol.name, config.federated
     devices = config.topology.num_edges * config.topology.devices_per_edge
     if federated.active > devices:
-        allowed = f"as many as there are devices at most, {devices}"
+        allowed = f"at most the number of devices, {devices}"
         raise ConfigError("federated.active", federated.active, allowed)
     _check_nets(config)
     if config.protocol.cycles != 1:

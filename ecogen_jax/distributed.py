@@ -185,7 +185,7 @@ def _end(error: Exception) -> None:
     print(
         f"error: process {jax.process_index()} of {jax.process_count()} stopped: "
         f"{error}\nIf it lost the connection, another process has died, and its own "
-        "output says of what. The same command takes the run up at its last "
+        "output says why. The same command takes the run up at its last "
         "checkpoint.",
         file=sys.stderr,
     )

@@ -83,10 +83,14 @@ class Paper:
         frame = pd.read_csv(self.folder / "claims.csv").set_index("id")
         twice = frame.index[frame.index.duplicated()].tolist()
         if twice:
-            raise ValueError(f"claims {twice} are there twice")
+            raise ValueError(
+                f"claims.csv has the ids {twice} twice; rename one of each"
+            )
         wrong = frame.index[~frame["standing"].isin(STANDINGS)].tolist()
         if wrong:
-            raise ValueError(f"claims {wrong} have no standing of {STANDINGS}")
+            raise ValueError(
+                f"standing of {wrong} in claims.csv is none of {', '.join(STANDINGS)}"
+            )
         unsaid = frame["published"].isna() & frame["reason"].isna()
         if unsaid.any():
             blank = frame.index[unsaid].tolist()

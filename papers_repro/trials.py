@@ -122,6 +122,6 @@ def _best(path: pathlib.Path) -> pd.DataFrame:
         return frame[frame["chosen"].astype("bool")]
     except (KeyError, ValueError) as error:
         raise ValueError(
-            f"{path} has not the columns {', '.join(columns)}: put back "
+            f"{path} lacks one of the columns {', '.join(columns)}: put back "
             "the committed one, or delete it and run with --tune"
         ) from error

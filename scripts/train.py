@@ -27,7 +27,7 @@ from ecogen_jax.data.sources import DataUnavailableError
 from ecogen_jax.run.command import STOPPED, STOPPED_STATUS, join_and_read_config
 
 EXPECTED = (configs.ConfigError, DataUnavailableError, distributed.JoinError)
-"""What the user can mend, and is told in one line."""
+"""What the user can fix, and is told in one line."""
 
 
 def main() -> int:
@@ -131,7 +131,7 @@ def unwritten(error: OSError, folder: str | Path, remedy: str) -> int:
         show(f"no space left for {folder} ({error.strerror}); make room and {remedy}")
     elif error.filename:
         file = error.filename2 or error.filename
-        show(f"{file} cannot be written ({error.strerror}); mend that and {remedy}")
+        show(f"{file} cannot be written ({error.strerror}); fix that and {remedy}")
     else:
         raise error
     return 2

@@ -83,9 +83,9 @@ def read(path: str | Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no table, a column is missing, an id is there twice, a
-            direction or judged is none of those, a cell that has to be filled is blank,
-            a number is none, or a bar with `=` is blank.
+        ValueError: the file is not a table, a column is missing, an id is there twice,
+            a direction or judged is not an allowed word, a cell that has to be filled
+            is blank, a number cannot be read, or a bar with `=` is blank.
     """
     bars = files.read_csv(path, f"one bar a row and the columns {', '.join(_REQUIRED)}")
     missing = [name for name in _REQUIRED if name not in bars]

@@ -55,7 +55,7 @@ def write(run: Run) -> Path:
 
 
 def _headline(run: Run) -> str:
-    """Says in one line what the relay brought, to whom it was meant for."""
+    """Says in one line how much the relay gained for the tier that it was to teach."""
     hops = run.summary.get("hops", [])
     devices_learn = any(phase["phase"] == "local" for phase in run.summary["phases"])
     if hops and not devices_learn and hops[-1]["tier"] != "end":

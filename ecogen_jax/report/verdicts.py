@@ -55,7 +55,7 @@ def evaluate(expression: str, run: Run) -> float:
         The number.
 
     Raises:
-        ValueError: the expression is none, or a path leads to no number.
+        ValueError: the expression is not a valid one, or a path leads to no number.
     """
     words = expression.split()
     signs = set(words[1::2]) or {"+"}

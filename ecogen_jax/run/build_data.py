@@ -277,8 +277,8 @@ def _private_parts(
         raise ConfigError(
             "topology.devices_per_edge",
             topology.devices_per_edge,
-            f"as many that {topology.num_devices} devices with {least} images each (a "
-            f"{field} where they train) need no more than the "
+            f"few enough that {topology.num_devices} devices with {least} images each "
+            f"(a {field} where they train) need no more than the "
             f"{len(labels)} private training images",
         )
     try:

@@ -43,7 +43,7 @@ def run(config: ConfigDict) -> Path:
       The finished run folder.
 
     Raises:
-      ConfigError: the config cannot be built, nor started from `protocol.start_from`,
+      ConfigError: the config cannot be built or started from `protocol.start_from`,
         or no folder can be made in `run.workdir`.
       DataUnavailableError: no provider has the dataset.
       DivergedError: a loss is not finite, or a generator has collapsed.

@@ -51,7 +51,8 @@ def defaults() -> dict[str, Any]:
         "decay": 0.99,  # of the learning rate, per round
         "momentum": 0.0,  # of SGD, reset in each round
         "share": "all",  # layers that are sent; "head": the last layer only
-        "statistics": "average",  # of BatchNorm; "own": sent up, never down
+        # Of BatchNorm. "own": sent up, never down; "local": never sent.
+        "statistics": "average",
         "aggregator": "mean",  # "median", "trimmed_mean": robust to Byzantine updates
         "compression": "none",  # of the devices' updates: "bf16", "int8", "topk"
         "keep": 0.1,  # share of values that "topk" sends
@@ -161,7 +162,7 @@ _RULES = {
     "decay": _SHARE,
     "momentum": _MOMENTUM,
     "share": one_of(("all", "head")),
-    "statistics": one_of(("average", "own")),
+    "statistics": one_of(("average", "own", "local")),
     "aggregator": one_of(AGGREGATORS),
     "compression": one_of(COMPRESSIONS),
     "keep": _SHARE,
@@ -286,12 +287,15 @@ def _check_server(config: ConfigDict) -> None:
 
 
 def _check_updates(config: ConfigDict) -> None:
-    """Refuses settings without effect if no change of a net is sent."""
+    """Refuses settings that the method's messages do not allow."""
     name = config.protocol.name
     for field, wanted in UPDATES.items():
         if name in NO_UPDATES and config.federated[field] != wanted:
             allowed = f"{wanted!r} in {name}, which sends no change of a net"
             raise ConfigError(f"federated.{field}", config.federated[field], allowed)
+    if config.federated.statistics == "local" and name not in PRIVATE:
+        allowed = f"'average' or 'own' in {name}; 'local' only in {', '.join(PRIVATE)}"
+        raise ConfigError("federated.statistics", "local", allowed)
 
 
 def _check_faults(config: ConfigDict) -> None:
@@ -317,7 +321,10 @@ def _check_privacy(config: ConfigDict) -> None:
             "clipped, and noised once it is averaged"
         )
         raise ConfigError("federated.privacy.clip", clip, allowed)
-    for field, wanted in (("statistics", "average"), ("aggregator", "mean")):
+    for field, wanted, reason in (
+        ("aggregator", "mean", "whose noise is sized for that"),
+        ("statistics", "local", "whose noise would spoil variances"),
+    ):
         if config.federated[field] != wanted:
-            allowed = f"{wanted!r} with privacy, whose noise is sized for that"
+            allowed = f"{wanted!r} with privacy, {reason}"
             raise ConfigError(f"federated.{field}", config.federated[field], allowed)

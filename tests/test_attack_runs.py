@@ -192,8 +192,8 @@ def test_epsilon_is_told_of_private_federations_alone():
     private = config(
         "fedavg",
         "federated.privacy.clip=0.5",
+        "federated.statistics=local",
         "federated.privacy.noise_multiplier=2.0",
-        "federated.statistics=average",
     )
     rounds, active = private.federated.rounds, private.federated.active
     devices = private.topology.num_edges * private.topology.devices_per_edge

@@ -9,7 +9,7 @@ from tests.toy_federation import config
 @pytest.mark.parametrize(
     ("name", "changes", "field", "remedy"),
     [
-        ("fedavg", {"active": 7}, "federated.active", "at most, 6"),
+        ("fedavg", {"active": 7}, "federated.active", "number of devices, 6"),
         (
             "fedavg",
             {"faults__drop": 0.7, "faults__nan": 0.4},
@@ -27,8 +27,9 @@ from tests.toy_federation import config
             "fedavg",
             {"privacy__clip": 1.0, "statistics": "own"},
             "federated.statistics",
-            "'average' with privacy",
+            "'local' with privacy",
         ),
+        ("feddf", {"statistics": "local"}, "federated.statistics", "only in fedavg"),
         ("scaffold", {"momentum": 0.9}, "federated.momentum", "0 in scaffold"),
         (
             "hierarchical",

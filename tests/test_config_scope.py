@@ -23,7 +23,7 @@ FEDAVG, DENSE = "configs/federated/fedavg.py", "configs/federated/dense.py"
 DISTILL = "configs/federated/feddistill.py"
 ROUNDS = tuple(f"{name}.rounds" for name in (*configs.LEARNING, *configs.HOPS))
 ROUNDS += ("federated.rounds",)
-PRIVATE = ("federated.privacy.clip=1", "federated.statistics=average")
+PRIVATE = ("federated.privacy.clip=1", "federated.statistics=local")
 TEACHER = "configs/hops/teacher.py"
 INNER = "down_cloud_edge.inner_steps"
 START = "protocol.start_from=runs/other"

@@ -291,7 +291,8 @@ def test_what_compression_lost_comes_later():
 def test_privacy_clips_every_device_and_counts_who_was_asked():
     bound = 0.01
     # The least noise: a deviation of 0.001 * bound / 4 in each value.
-    played = toy("fedavg", privacy__clip=bound, privacy__noise_multiplier=1e-3)
+    least = {"privacy__clip": bound, "privacy__noise_multiplier": 1e-3}
+    played = toy("fedavg", statistics="local", **least)
     plain = toy("fedavg").on(mixed())
     changes = []
     for place in range(len(ACTIVE)):
@@ -325,6 +326,18 @@ def test_statistics_are_averaged_or_stay_where_they_were_made():
         assert cloud[name] == pytest.approx(wanted, rel=1e-5)
     # It is the same training, and the same mean of what it gives.
     assert_close(states[1].server, shared.play(1)[0][1].server, rtol=1e-5)
+
+
+def test_local_statistics_are_never_sent_and_get_no_noise():
+    private = {"privacy__clip": 1.0, "privacy__noise_multiplier": 10.0}
+    local = toy("fedavg", norm=True, statistics="local", **private)
+    (states, (told,)) = local.play(1)
+    assert not jax.tree.leaves((told.down.payload.stats, told.up.facts))
+    assert not told.up.payload.stats
+    cloud = [state.server.variables.stats for state in states[:2]]
+    assert_close(cloud[0], cloud[1], rtol=0)
+    own = toy("fedavg", norm=True, statistics="own").play(1)[0][1].own
+    assert_close(states[1].own, own, rtol=1e-5)
 
 
 def test_a_head_alone_is_sent_and_makes_no_net_of_the_cloud():

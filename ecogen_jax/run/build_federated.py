@@ -99,12 +99,13 @@ def _task(
         num_edges=topology.num_edges,
         local=_local(config),
         share=section.share,
-        keeps_statistics=section.statistics == "own",
+        keeps_statistics=section.statistics != "average",
         aggregate=_aggregate(config),
         options=dict(section.get(name, {})),
         proxy=public if name == "feddf" else public[:0],
         maker=Maker(nets.generator, config.generator.latent_size),
         distillation=_distillation(config, nets, shape, num_classes),
+        sends_statistics=section.statistics != "local",
     )
 
 

@@ -221,6 +221,8 @@ class Task(NamedTuple):
         that are data-free.
       maker: for servers that generate images.
       distillation: for servers that take a hop in each round.
+      sends_statistics: whether statistics that stay are still sent up. If not, the
+        cloud's net keeps those that it started with.
     """
 
     net: Net
@@ -237,3 +239,4 @@ class Task(NamedTuple):
     proxy: np.ndarray
     maker: Maker | None = None
     distillation: Distillation | None = None
+    sends_statistics: bool = True

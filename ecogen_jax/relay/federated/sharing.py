@@ -31,10 +31,12 @@ class Sharing(NamedTuple):
     Attributes:
       head_only: whether only the last layer is shared.
       keeps_statistics: see `Task`.
+      sends_statistics: see `Task`.
     """
 
     head_only: bool
     keeps_statistics: bool
+    sends_statistics: bool = True
 
     def shared(self, variables: Variables) -> Variables:
         """The part that the server sends, and averages the changes of."""
@@ -57,7 +59,7 @@ class Sharing(NamedTuple):
 
     def facts(self, variables: Variables) -> PyTree:
         """Statistics that are sent up only for the cloud's net, or {}."""
-        if self.keeps_statistics and not self.head_only:
+        if self.keeps_statistics and self.sends_statistics and not self.head_only:
             return variables.stats
         return {}
 
@@ -80,7 +82,7 @@ class Sharing(NamedTuple):
 
 def sharing(task: Task) -> Sharing:
     """What a task shares."""
-    return Sharing(task.share == "head", task.keeps_statistics)
+    return Sharing(task.share == "head", task.keeps_statistics, task.sends_statistics)
 
 
 def difference(after: PyTree, before: PyTree) -> PyTree:

@@ -164,7 +164,11 @@ def begun(config: ConfigDict) -> Finished:
         method=settings.method,
         engine=settings.engine,
         plan=settings.plan,
-        sharing=Sharing(section.share == "head", section.statistics == "own"),
+        sharing=Sharing(
+            head_only=section.share == "head",
+            keeps_statistics=section.statistics != "average",
+            sends_statistics=section.statistics != "local",
+        ),
         first=first,
         late=first,
     )

@@ -24,8 +24,13 @@ class Topology(NamedTuple):
 
     @property
     def num_devices(self) -> int:
-        """End devices in all; device `i` belongs to edge `i // devices_per_edge`."""
+        """End devices in all."""
         return self.num_edges * self.devices_per_edge
+
+    @property
+    def edge_of_device(self) -> np.ndarray:
+        """The edge that each end device belongs to, int32 `[devices]`."""
+        return np.arange(self.num_devices, dtype=np.int32) // self.devices_per_edge
 
     def size(self, tier: str) -> int:
         """Number of parties of a tier."""

@@ -134,7 +134,7 @@ def _assemble(
 ) -> Experiment:
     shape = dataset.train_images.shape[1:]
     _check_shifts(config, shape)
-    topology = _topology(config)
+    topology = Topology(**config.topology)
     shares = share(config, dataset, topology)
     nets = build_nets(config, shape, dataset.num_classes)
     way = route(config, pictures)
@@ -221,11 +221,7 @@ def build_nets(config: ConfigDict, shape: Shape, num_classes: int) -> Nets:
 def untrained(config: ConfigDict, nets: Nets, num_classes: int) -> Parties:
     """All parties before the first round."""
     key = keys.stream(keys.root(config.seed), "parties")
-    return initialise(key, nets, _topology(config), num_classes=num_classes)
-
-
-def _topology(config: ConfigDict) -> Topology:
-    return Topology(config.topology.num_edges, config.topology.devices_per_edge)
+    return initialise(key, nets, Topology(**config.topology), num_classes=num_classes)
 
 
 def _rates(config: ConfigDict) -> energy_rates.Rates:

@@ -196,7 +196,7 @@ def _plan(config: ConfigDict, topology: Topology) -> Schedule:
         num_devices=topology.num_devices,
         active=section.active,
         steps=section.steps,
-        edges_of=np.arange(topology.num_devices) // topology.devices_per_edge,
+        edges_of=topology.edge_of_device,
         faults=Faults(**section.faults.to_dict()),
     )
 

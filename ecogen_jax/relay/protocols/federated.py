@@ -123,7 +123,7 @@ def _nets(
 
     Each is compiled once, since every evaluation uses them.
     """
-    method, edges_of = own.method, _edges_of(settings)
+    method, edges_of = own.method, jnp.asarray(settings.topology.edge_of_device)
     edges = jnp.arange(own.num_edges, dtype=jnp.int32)
 
     def device(server: PyTree, edge: jax.Array, kept: PyTree) -> Variables:
@@ -136,13 +136,6 @@ def _nets(
             lambda s: jax.vmap(device, in_axes=(None, 0, 0))(s.server, edges_of, s.own)
         ),
     )
-
-
-def _edges_of(settings: Settings) -> jax.Array:
-    """The edge of each device, int32 `[devices]`."""
-    topology = settings.topology
-    numbers = jnp.arange(topology.num_devices, dtype=jnp.int32)
-    return numbers // topology.devices_per_edge
 
 
 def _feed(settings: Settings, own: FederatedSettings) -> Feed:
@@ -180,7 +173,7 @@ def _feed(settings: Settings, own: FederatedSettings) -> Feed:
 def _everybody(settings: Settings, held: Held, counts: np.ndarray) -> Member:
     """The data of all devices, put onto the JAX device once; rounds select from it."""
     data = Data(*held.padded(np.arange(len(counts))))
-    edge = _edges_of(settings)
+    edge = jnp.asarray(settings.topology.edge_of_device)
     return jax.device_put(
         Member(device=(), edge=edge, data=data, counts=counts, share=(), number=())
     )

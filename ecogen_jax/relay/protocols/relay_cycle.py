@@ -98,7 +98,6 @@ def relay_cycle(settings: Settings) -> tuple[list[Stage], list[Stage]]:
 def _local(settings: Settings) -> Stage:
     nets, topology, replay = settings.nets, settings.topology, settings.replay
     devices = np.arange(topology.num_devices)
-    edge_of_device = devices // topology.devices_per_edge
 
     def one_edge(sent: GeneratorAndStudent, key: Key) -> learn.Replay:
         return _replay(nets, sent, key, replay)
@@ -108,7 +107,7 @@ def _local(settings: Settings) -> Stage:
         # are made once here; the ledger counts them for every device.
         edge_keys = jax.random.split(key, topology.num_edges)
         made = jax.jit(jax.vmap(one_edge))(parties.edge_relay, edge_keys)
-        made = take(made, edge_of_device)
+        made = take(made, topology.edge_of_device)
         data = learn.Data(*settings.images.private.padded(devices))
         return parties.end[0], learn.Material(data, made)
 
@@ -179,14 +178,12 @@ def _down_cloud_edge(leg: Leg, topology: Topology, settings: HopSettings) -> Sta
 
 
 def _down_edge_end(leg: Leg, topology: Topology, settings: HopSettings) -> Stage:
-    edge_of_device = np.arange(topology.num_devices) // topology.devices_per_edge
-
     def start(parties: Parties, key: Key) -> Start:
         return _down_start(parties.edge_relay, parties.edge)
 
     def end(parties: Parties, state: HopState) -> Parties:
         sent = replace(parties.edge_relay, generator=state.kept, student=state.student)
-        ends = (take(sent.student, edge_of_device),)
+        ends = (take(sent.student, topology.edge_of_device),)
         return replace(parties, edge_relay=sent, end=ends)
 
     return hop_stage(

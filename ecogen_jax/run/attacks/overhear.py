@@ -262,7 +262,7 @@ def kept_by(everybody: PyTree, device: int) -> PyTree:
 def reference(run: Finished, state: Federation, device: int) -> Variables:
     """The net that a device trains from, as the eavesdropper knows it, see `Heard`."""
     method, server, topology = run.method, state.server, run.experiment.topology
-    edge = jnp.int32(device // topology.devices_per_edge)
+    edge = jnp.int32(topology.edge_of_device[device])
     if method.has_cloud_net:
         return (method.begins or method.edge)(server, edge)
     neighbour = (device + 1) % topology.num_devices

@@ -159,7 +159,14 @@ def _at_round(state, number):
 HEALTHY = tuple(device for place, device in enumerate(ACTIVE) if place != FAULTY)
 
 
-@pytest.mark.parametrize("name", ["feddistill", "fedgen", "scaffold"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name == "relay_rounds"))
+        for name in METHODS
+        if name != "alone"  # who trains alone sends nothing that could be spoilt
+    ],
+)
 def test_a_faulty_message_is_as_if_its_device_had_not_been_sampled(name):
     played, device = of(name), ACTIVE[FAULTY]
     warm = played.play(1)[0][-1]  # so that there is something to be spoilt
@@ -174,7 +181,8 @@ def test_a_faulty_message_is_as_if_its_device_had_not_been_sampled(name):
         assert told[0].verdicts.tolist() == [0, 0, code, 0]
         kept = [jax.tree.map(lambda a: a[device], each.own) for each in states]
         assert distance(kept[0], kept[1]) == 0.0
-        assert distance(kept[1], kept[2]) > 0.0  # back in the round after it
+        if jax.tree.leaves(kept):  # back in the round after it
+            assert distance(kept[1], kept[2]) > 0.0
         assert not told[1].verdicts.any()
 
 

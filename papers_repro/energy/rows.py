@@ -109,33 +109,49 @@ def row(
         ValueError: a word is not one of `ALLOWED`, or both bounds are given.
     """
     words = {"standing": standing, "kind": kind, "sort": sort, "direction": direction}
-    for field, word in words.items():
-        if word not in ALLOWED[field]:
-            raise ValueError(f"{field} of {id} is {word!r}; allowed: {ALLOWED[field]}")
-    if tolerance is not None and bar is not None:
-        raise ValueError(f"{id} has a tolerance and a bar; give one of them")
+    _check(id, words, both=tolerance is not None and bar is not None)
     if standing == "memory":
         tolerance = bar = aim = None
-    deviation = _deviation(ours, published)
-    score = ours if tolerance is None else deviation and abs(deviation)
-    limit = bar if tolerance is None else tolerance
-    return dict.fromkeys(COLUMNS) | {
+    cell = {
         "id": id,
         "quantity": quantity,
         "unit": unit,
         "published": published,
         "locator": locator,
-        "standing": standing,
         "ours_mean": ours,
-        "direction": direction,
-        "bar": limit,
         "aim": aim,
-        "deviation": deviation,
-        "verdict": verdict(score, direction, limit),
-        "kind": kind,
-        "sort": sort,
         "command": COMMAND,
         "commit": commit(),
+    }
+    judged = _judged(ours, published, direction, tolerance=tolerance, bar=bar)
+    return dict.fromkeys(COLUMNS) | words | cell | judged
+
+
+def _check(id: str, words: dict[str, str], *, both: bool) -> None:
+    """Refuses words that are not `ALLOWED`, and a row with both bounds."""
+    for field, word in words.items():
+        if word not in ALLOWED[field]:
+            raise ValueError(f"{field} of {id} is {word!r}; allowed: {ALLOWED[field]}")
+    if both:
+        raise ValueError(f"{id} has a tolerance and a bar; give one of them")
+
+
+def _judged(
+    ours: float | None,
+    published: float | None,
+    direction: str,
+    *,
+    tolerance: float | None,
+    bar: float | None,
+) -> dict[str, Any]:
+    """The deviation, what bounds it or our value, and whether the bound holds."""
+    deviation = _deviation(ours, published)
+    score = ours if tolerance is None else deviation and abs(deviation)
+    limit = bar if tolerance is None else tolerance
+    return {
+        "deviation": deviation,
+        "bar": limit,
+        "verdict": verdict(score, direction, limit),
     }
 
 

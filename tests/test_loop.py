@@ -49,6 +49,15 @@ def test_a_logged_loss_is_the_mean_over_steps_and_parties(play):
     assert [line["edge/loss_loss"] for line in log(path)] == pytest.approx(expected)
 
 
+def test_a_loss_of_the_server_of_a_federation_is_logged_as_the_cloud_s(play):
+    def metrics(done, party):
+        return {name: jnp.float32(1.0) for name in ("balance", "server_balance")}
+
+    path = play((1, stage("down", "end", metrics=metrics, parties=2)))
+    names = {name for line in log(path) for name in line if name.endswith("_loss")}
+    assert names == {"end/balance_loss", "cloud/balance_loss"}
+
+
 def test_metrics_leave_the_device_once_a_round(play, monkeypatch):
     every, real = [], mesh.to_host
     monkeypatch.setattr(mesh, "to_host", lambda tree: every.append(tree) or real(tree))

@@ -222,7 +222,7 @@ def test_the_hop_goes_on_from_the_moved_net_with_all_last_layers():
     assert distance(last, moved[HEAD]) > 0.1
     close(after.variables.params, {**moved, HEAD: last})
     close(after.extra.served.params, {**moved, HEAD: last})
-    close(metrics["server_distillation"], losses)
+    close(metrics["distillation"], losses)
 
 
 @pytest.mark.parametrize("tier", ["cloud", "device"])

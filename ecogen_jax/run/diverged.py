@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ecogen_jax.relay.distillers.base import COLLAPSE
+from ecogen_jax.relay.federated.engine import SERVER
 from ecogen_jax.relay.stage import Stage
 
 COLLAPSE_STEPS = 50
@@ -84,7 +85,7 @@ def _term(stage: Stage, name: str, value: float) -> str:
     """A term and its value, and of what it is the mean."""
     if not stage.together:
         return f"{name} is {value}"
-    server = name.startswith("server_")
+    server = name.startswith(SERVER)
     over = "the steps of the server" if server else "the devices of the round"
     return f"{name} is {value} (mean over {over})"
 

@@ -227,7 +227,7 @@ class _Run:
             line[f"{tier}/flops"] = done
             line[f"{tier}/energy_j"] = self.joules(tier, done)
         losses = {
-            f"{stage.tier}/{name}_loss": value
+            together.loss_name(stage, name): value
             for name, value in metrics.items()
             if name != COLLAPSE
         }

@@ -6,6 +6,7 @@ from typing import Any
 
 from ecogen_jax import distributed, mesh, packing
 from ecogen_jax.data.sources import Dataset
+from ecogen_jax.relay.federated.engine import SERVER
 from ecogen_jax.relay.messages import audit, fingerprints
 from ecogen_jax.relay.stage import Stage
 from ecogen_jax.types import PyTree
@@ -61,6 +62,16 @@ def inputs(stage: Stage, number: int, num_devices: int) -> PyTree:
     if mesh.num_shards(stage.num_parties, num_devices) == 1:
         return fed
     return mesh.place(packing.packed(fed), num_devices=num_devices)
+
+
+def loss_name(stage: Stage, metric: str) -> str:
+    """What a metric of a stage is called in `metrics.jsonl`.
+
+    The server of a federation is the cloud.
+    """
+    term = metric.removeprefix(SERVER)
+    tier = stage.tier if term == metric else "cloud"
+    return f"{tier}/{term}_loss"
 
 
 def lines(stage: Stage, said: PyTree, number: int) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ecogen_jax import keys, mesh, packing
+from ecogen_jax.relay.distillers.base import COLLAPSE
 from ecogen_jax.relay.federated import pools, privacy, schedule
 from ecogen_jax.relay.federated.base import Arrived, Member, Method, Metrics
 from ecogen_jax.relay.federated.compression import Compression, carried
@@ -39,6 +40,9 @@ from ecogen_jax.relay.learn import Data
 from ecogen_jax.relay.messages import ClientUpdate, all_finite
 from ecogen_jax.relay.stage import Mapping, one_party
 from ecogen_jax.types import Key, Leaf, PyTree
+
+SERVER = "server_"
+"""What the names of the server's metrics start with; others are means over devices."""
 
 
 @struct.dataclass
@@ -200,7 +204,10 @@ def _round(
     following = Federation(server, own, errors, state.number + 1)
     # If every device diverged, 0 / 0 gives NaN, which reports the divergence.
     means = jax.tree.map(lambda total: total / sums.counted, sums.metrics)
-    means |= jax.tree.map(jnp.mean, server_metrics)
+    means |= {
+        name if name == COLLAPSE else SERVER + name: jnp.mean(each)
+        for name, each in server_metrics.items()
+    }
     metrics = {name: each.reshape(1, 1) for name, each in means.items()}
     return following, metrics, Said(verdicts, packing.packed(sums.last))
 

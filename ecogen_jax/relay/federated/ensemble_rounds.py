@@ -93,8 +93,7 @@ def ensemble_rounds(task: Task) -> Method:
         )
         taught = replace(after, variables=state.student, extra=_kept(state))
         del found[COLLAPSE]  # the last value is carried to the next round
-        metrics = {f"server_{name}": each for name, each in found.items()}
-        return taught, metrics | {COLLAPSE: state.one_class_steps.astype(jnp.float32)}
+        return taught, found | {COLLAPSE: state.one_class_steps.astype(jnp.float32)}
 
     return plain._replace(init=init, merge=merge, pools=0)
 

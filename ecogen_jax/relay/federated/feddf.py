@@ -47,7 +47,7 @@ def feddf(task: Task) -> Method:
         alike = jnp.ones((task.active, task.num_classes))
         ensembled = teachers(task, server.variables, arrived, shares(arrived, alike))
         student, loss = study(after.variables, ensembled, keys.stream(key, "proxy"))
-        return replace(after, variables=student), {"server_distillation": loss}
+        return replace(after, variables=student), {"distillation": loss}
 
     return plain._replace(merge=merge, pools=0)
 

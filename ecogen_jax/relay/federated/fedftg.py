@@ -117,8 +117,7 @@ def _tuning(
                 length=study_steps,
             )
             terms["distillation"] = jnp.mean(loss)
-            metrics = {f"server_{name}": each for name, each in terms.items()}
-            return (student, optimizer, learner), metrics
+            return (student, optimizer, learner), terms
 
         student, learner = tuning
         start = (student, student_tx.init(student.params), learner)

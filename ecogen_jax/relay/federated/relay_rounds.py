@@ -145,9 +145,8 @@ def relay_rounds(task: Task) -> Method:
         net = Variables({**moved.params, HEAD: last}, moved.stats)
         average = _blended(past * task.options["ema"], memory.served, net)
         extra = Memory(learnt.extra, changes, average, memory.number + 1)
-        return replace(server, variables=net, extra=extra), metrics | {
-            "server_distillation": loss
-        }
+        metrics |= {"distillation": loss}
+        return replace(server, variables=net, extra=extra), metrics
 
     return plain._replace(
         init=init,

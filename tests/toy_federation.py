@@ -228,7 +228,7 @@ def toy(name, *, norm=False, backend="vmap", num_devices=1, active=ACTIVE, **cha
 
 def counts(data):
     """Images of each device by class, `[devices, classes]`."""
-    real = np.arange(LENGTH)[None] < data.size[:, None]
+    real = np.arange(data.labels.shape[1])[None] < data.size[:, None]
     classes = np.arange(CLASSES)
     return (real[..., None] & (data.labels[..., None] == classes)).sum(axis=1)
 

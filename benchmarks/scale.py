@@ -7,7 +7,8 @@ simulated JAX devices. Each cell is a process: its first round compiles; the res
 the median of the next five rounds, including the selection of the samples and their
 transfer to the JAX devices. The samples of 1,000 devices are used repeatedly: those of
 100,000 would take 1.6 GB, of which only a cohort is read. Memory is the peak of the
-process. Writes `scale.csv` and `scale.png`.
+process. Writes `scale.csv` and `scale.png`, and how they compare with the bars on time,
+memory and growth, `scale_bars.csv` and `scale_bars.md`.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +29,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from benchmarks import conv, nets, output, tasks
+from benchmarks import conv, nets, output, rows, tasks
 from benchmarks.workers import ROOT, TOLD_LAST, WorkerError, failure
 from ecogen_jax import config as config_lib
 from ecogen_jax import mesh
@@ -52,6 +54,9 @@ POOL = 1000
 CORES = 2
 REPEATS = 5
 
+BARS = ROOT / "benchmarks" / "scale_bars.csv"
+FILES = ("scale.csv", "scale.png", "scale_bars.csv", "scale_bars.md")
+
 
 def main() -> None:
     """Runs the command line."""
@@ -67,25 +72,26 @@ def main() -> None:
         print(json.dumps(measured(*options.cell)))
         return
     try:
-        output.prepare(options.out, "scale.csv", "scale.png")
+        output.prepare(options.out, *FILES)
     except ValueError as error:
         parser.error(str(error))
     cores = sorted(os.sched_getaffinity(0))[-CORES:]
     os.sched_setaffinity(0, cores)  # cells inherit them
-    rows = []
+    found = []
     for cell in CELLS:
         try:
-            rows.append(in_process(*cell))
+            found.append(in_process(*cell))
         except WorkerError as error:
             parser.exit(1, f"error: {error}\n")
-        print(rows[-1])
-    frame = pd.DataFrame(rows)
+        print(found[-1])
+    frame = pd.DataFrame(found)
     frame["machine"] = f"{processor()}, {len(cores)} cores"
     frame["versions"] = conv.versions()
     frame["command"] = shlex.join(["python", "-m", "benchmarks.scale", *sys.argv[1:]])
     frame["commit"] = commit()
     frame.to_csv(options.out / "scale.csv", index=False)
     plot(frame, options.out / "scale.png")
+    rows.write("scale_bars", judged(frame), options.out)
 
 
 def in_process(devices: int, cohort: int) -> dict[str, float]:
@@ -155,8 +161,47 @@ def measured(devices: int, cohort: int) -> dict[str, float]:
         "devices": devices,
         "cohort": cohort,
         "round_s": float(np.median(taken[1:])),
+        "round_mean_s": float(np.mean(taken[1:])),
+        "round_std_s": float(np.std(taken[1:], ddof=1)),
+        "round_worst_s": max(taken[1:]),
         "memory_gb": memory * 1024 / 1e9,
     }
+
+
+def judged(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of the bars.
+
+    Args:
+        frame: what `main` has measured, and on what.
+    """
+    largest = frame[frame["devices"] == frame["devices"].max()]
+    found: dict[str, dict[str, float]] = {
+        "scale.exponent": {"ours_median": exponent(largest)}
+    }
+    for name, cohort in (("10k", 10_000), ("100k", 100_000)):
+        cell = largest.set_index("cohort").loc[cohort]
+        found[f"scale.{name}.gb"] = {"ours_median": cell["memory_gb"]}
+        found[f"scale.{name}.seconds"] = {
+            "ours_median": cell["round_s"],
+            "ours_mean": cell["round_mean_s"],
+            "ours_std": cell["round_std_s"],
+            "ours_worst": cell["round_worst_s"],
+            "repeats": REPEATS,
+        }
+    about = frame[["machine", "versions", "command", "commit"]].iloc[0].to_dict()
+    about |= {"kind": "measured", "judged": "ours", "clock": "wall", "cores": CORES}
+    return [
+        bar
+        | found[bar["id"]]
+        | about
+        | {"verdict": rows.verdict(found[bar["id"]]["ours_median"], bar)}
+        for bar in rows.read(BARS).to_dict("records")
+    ]
+
+
+def exponent(cells: pd.DataFrame) -> float:
+    """Slope of the logarithm of the time of a round over that of its cohort."""
+    return float(np.polyfit(np.log(cells["cohort"]), np.log(cells["round_s"]), 1)[0])
 
 
 def samples(task: tasks.Task) -> Held:

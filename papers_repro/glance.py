@@ -28,39 +28,39 @@ class Page(NamedTuple):
     Attributes:
         name: what a reader calls it.
         page: the file that explains it.
-        tables: a glob of its CSV files, from the root of the repository.
+        tables: globs of its CSV files, from the root of the repository.
     """
 
     name: str
     page: str
-    tables: str
+    tables: tuple[str, ...]
 
 
 PAGES = (
     Page(
         "relay cycle",
         "papers_repro/relay_cycle/README.md",
-        "papers_repro/relay_cycle/tables/*.csv",
+        ("papers_repro/relay_cycle/tables/*.csv",),
     ),
     Page(
         "data-free hops",
         "papers_repro/dfkd/README.md",
-        "papers_repro/dfkd/tables/*.csv",
+        ("papers_repro/dfkd/tables/*.csv",),
     ),
     Page(
         "federated protocols",
         "papers_repro/fedgen/README.md",
-        "papers_repro/fedgen/tables/*.csv",
+        ("papers_repro/fedgen/tables/*.csv",),
     ),
     Page(
         "energy and carbon",
         "papers_repro/energy/README.md",
-        "papers_repro/energy/tables/V*.csv",  # beside them are known contradictions
+        ("papers_repro/energy/tables/V*.csv",),  # beside them are known contradictions
     ),
     Page(
         "speed",
         "docs/benchmarks.md",
-        "benchmarks/results/S*.csv",
+        ("benchmarks/results/S*.csv", "benchmarks/results/*_bars.csv"),
     ),
 )
 
@@ -102,8 +102,9 @@ def verdicts(root: pathlib.Path = ROOT) -> tables.TextTable:
     Rows that agree by construction (`sort` is `circular`) are not counted.
     """
     rows: list[tuple[str, ...]] = []
-    for name, page, pattern in PAGES:
-        frames = [paper.read(path) for path in sorted(root.glob(pattern))]
+    for name, page, patterns in PAGES:
+        paths = [path for each in patterns for path in sorted(root.glob(each))]
+        frames = [paper.read(path) for path in paths]
         judged = pd.concat(
             [frame[["id", "bar", "verdict", "sort"]] for frame in frames]
         )

@@ -52,7 +52,7 @@ def test_a_count_of_0_is_refused_by_its_flag(refused, command, words):
 
 
 @pytest.mark.parametrize(
-    ("command", "name"), [(run, "S1.md"), (conv, "conv.csv"), (scale, "scale.png")]
+    ("command", "name"), [(run, "S1.md"), (conv, "conv_bars.md"), (scale, "scale.png")]
 )
 def test_an_output_that_cannot_be_written(tmp_path, refused, command, name):
     file, folder = tmp_path / "file", tmp_path / "folder"

@@ -4,7 +4,7 @@
     python -m benchmarks.ours.products ngf64 generator
 
 A unit is a FLOP. A kind of layer is the value and both gradients of all its layers in a
-compiled loop, as `benchmarks.conv` times them.
+compiled loop, as in `benchmarks.layers`.
 """
 
 import sys
@@ -14,20 +14,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks import conv as layers
-from benchmarks.conv import Layer
+from benchmarks import layers
+from benchmarks.layers import Layer
 from benchmarks.speaker import Speaker
 from ecogen_jax import mesh
 from ecogen_jax.energy import meter
 
-SIDE = 2048
-"""Of the square matrices whose product is the peak."""
+SIDE, SIDE_ON_GPU = 2048, 8192
+"""Of the square matrices whose product is the peak; small ones do not fill a GPU."""
 
 KINDS: dict[str, dict[str, list[Layer]]] = {
     "ngf64": {
         "generator": [
-            Layer("conv1", 16, 128, 3, 128, upsampled=True),
-            Layer("conv2", 32, 128, 3, 64, upsampled=True),
+            Layer("conv1", 16, 128, 3, 128, kind="conv_upsampled"),
+            Layer("conv2", 32, 128, 3, 64, kind="conv_upsampled"),
         ],
         "images": [  # the layers that make images, and that see them
             Layer("conv3", 32, 64, 3, 3),
@@ -44,7 +44,7 @@ KINDS: dict[str, dict[str, list[Layer]]] = {
     },
     "small": {
         "generator": [
-            Layer("conv1", 14, 16, 3, 16, upsampled=True),
+            Layer("conv1", 14, 16, 3, 16, kind="conv_upsampled"),
             Layer("conv2", 14, 16, 3, 8),
             Layer("conv3", 28, 2, 3, 1),
         ],
@@ -70,9 +70,10 @@ def main(what: str, kind: str = "") -> None:
 
 def peak() -> tuple[float, Callable[[], object]]:
     """FLOPs of a square matrix product, and its function."""
-    matrix = jnp.ones((SIDE, SIDE))
+    side = SIDE if jax.default_backend() == "cpu" else SIDE_ON_GPU
+    matrix = jnp.ones((side, side))
     product = jax.jit(lambda a, b: a @ b)
-    return 2.0 * SIDE**3, lambda: product(matrix, matrix)
+    return 2.0 * side**3, lambda: product(matrix, matrix)
 
 
 def of_kind(kind: list[Layer]) -> tuple[float, Callable[[], object]]:

@@ -19,6 +19,7 @@ class Group(NamedTuple):
         anew: how often all workers are started and do their repeats. The memory layout
             of a process changes the time of a round of small nets by some percent, for
             the life of the process.
+        gpu: whether it is about a GPU, and is not run without one.
     """
 
     clock: str
@@ -26,6 +27,7 @@ class Group(NamedTuple):
     workers: tuple[Worker, ...]
     most: int = 99
     anew: int = 1
+    gpu: bool = False
 
 
 def _ours(name: str, *arguments: str) -> Worker:
@@ -111,6 +113,30 @@ def _seeds() -> Group:
     return Group("cpu_s", 1, workers, most=3)
 
 
+_GPU_CORES = 4
+"""One starts the GPU's work; compilers and PyTorch's gradients have threads besides."""
+
+
+def _on_gpu(group: Group) -> Group:
+    """The same by wall clock, on a GPU whose memory the workers share."""
+    shared = ("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    workers = tuple(w._replace(env=(*w.env, shared)) for w in group.workers)
+    return group._replace(clock="wall_s", cores=_GPU_CORES, workers=workers, gpu=True)
+
+
+def _hop_on_gpu(name: str) -> Group:
+    """A hop, the same with a dispatch for each step, and PyTorch with its compiler."""
+    module = "benchmarks.ours.hop"
+    workers = [Worker("ours", (module, name))]
+    workers += [Worker("dispatch", (module, name, "--dispatch"))]
+    workers += [
+        _torch(f"{layout} {mode}", "hop", name, layout, "cuda", mode)
+        for layout in ("default", "channels_last")
+        for mode in ("default", "reduce-overhead")
+    ]
+    return _on_gpu(Group("wall_s", 1, tuple(workers)))
+
+
 GROUPS: dict[str, Group] = {
     "S1": Group(
         "cpu_s",
@@ -153,10 +179,14 @@ GROUPS: dict[str, Group] = {
         most=4,
         anew=5,
     ),
+    "S2.gpu.small": _hop_on_gpu("small"),
+    "S2.gpu.ngf64": _hop_on_gpu("ngf64"),
     "S4": _seeds(),
+    "S4.gpu": _on_gpu(_seeds()),
     "S5.hop": _start("small"),
     "S5.fedgen": _start("fedgen"),
     "S6.small": _share_of_peak("small"),
     "S6.ngf64": _share_of_peak("ngf64"),
+    "S6.gpu": _on_gpu(_share_of_peak("ngf64")),
 }
 """By name; a row of `bars.csv` names its group and the workers that it compares."""

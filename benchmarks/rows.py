@@ -79,8 +79,7 @@ def judge(bar: Mapping[str, Any], found: Found) -> dict[str, Any]:
         `reason` that names all that failed: it may have been the fastest way.
     """
     names = [bar["ours"], *filter(None, bar["peers"].split("|"))]
-    row = {name: value for name, value in bar.items() if name in COLUMNS}
-    row |= {"kind": "measured", "verdict": "not run", "judged": "ratio"}
+    row = not_run(bar, "")
     errors = [f"{n}: {found[n]}" for n in names if isinstance(found[n], WorkerError)]
     if errors:
         return row | {"reason": f"failed: {'; '.join(errors)}"}
@@ -101,6 +100,13 @@ def judge(bar: Mapping[str, Any], found: Found) -> dict[str, Any]:
         "ratio_high": max(ratios),
         "verdict": verdict(ratio, bar),
     }
+
+
+def not_run(bar: Mapping[str, Any], reason: str) -> dict[str, Any]:
+    """A row without measurements, with the reason for it."""
+    row = {name: value for name, value in bar.items() if name in COLUMNS}
+    about = {"kind": "measured", "verdict": "not run", "judged": "ratio"}
+    return row | about | {"reason": reason}
 
 
 def paired(ours: list[float], peer: list[float], direction: str) -> list[float]:

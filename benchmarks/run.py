@@ -5,14 +5,17 @@
 Workers take turns, A B A B, each warmed up and compiled before; a row has medians and
 the median ratio of neighbouring turns. Takes 40 minutes on an idle machine; on a busy
 one the numbers are meaningless. `python -m benchmarks.peers install` installs the
-peers; a missing or failing peer gives a row that says so. `--smoke` only checks that
-everything runs: its numbers are meaningless and are not judged.
+peers; a missing or failing peer gives a row that says so, and so does a missing GPU for
+the rows about one. `--smoke` only checks that everything runs: its numbers are
+meaningless and are not judged.
 """
 
 import argparse
+import functools
 import os
 import pathlib
 import shlex
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -30,10 +33,11 @@ from papers_repro.origin import commit, processor
 
 SAMPLE_S, SMOKE_S = 1.0, 0.0
 SMOKE = "SMOKE: one short turn each; these numbers show nothing."
+NO_GPU = "needs a GPU, and JAX finds none on this machine"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; the exit code is 1 if some row has not run."""
+    """Runs the command line; the exit code is 1 if some row that could run has not."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -106,10 +110,10 @@ def run(
             anew=1 if smoke else group.anew,
         )
         with console.status(f"{name}: {', '.join(w.name for w in group.workers)}"):
-            found = take_turns(group.workers, turns)
-        about = _about(turns, group)
-        judged = [rows.judge(bar, found) | about for bar in asked.to_dict("records")]
-        finished &= all(row["verdict"] != "not run" for row in judged)
+            judged = _judged(asked.to_dict("records"), group, turns)
+        finished &= all(
+            row["verdict"] != "not run" or row["reason"] == NO_GPU for row in judged
+        )
         table = _table(name)
         rows.write(table, _merged(judged, folder / f"{table}.csv"), folder)
         frame = pd.DataFrame(judged).reindex(columns=list(rows.COLUMNS))
@@ -119,6 +123,31 @@ def run(
                 console.print(f"{row['id']} {row['reason']}", style="red", markup=False)
     rows.plot(folder)
     return int(not finished)
+
+
+def _judged(
+    asked: Sequence[dict[Any, Any]], group: Group, turns: Turns
+) -> list[dict[str, Any]]:
+    """The rows of some bars of one group."""
+    if group.gpu and not gpu():
+        return [rows.not_run(bar, NO_GPU) | _origin() for bar in asked]
+    found = take_turns(group.workers, turns)
+    about = _about(turns, group) | _origin()
+    return [rows.judge(bar, found) | about for bar in asked]
+
+
+@functools.cache
+def gpu() -> str:
+    """The name of the GPU that JAX computes on, or "".
+
+    JAX is asked in a process of its own, which gives the GPU's memory back.
+    """
+    code = "import jax; d = jax.devices()[0]; print(d.platform, d.device_kind, sep=',')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    platform, _, name = done.stdout.strip().partition(",")
+    return name if platform == "gpu" else ""
 
 
 def _table(group: str) -> str:
@@ -138,13 +167,17 @@ def _about(turns: Turns, group: Group) -> dict[str, Any]:
     """What all rows of a group share."""
     cores = f"{turns.cores} core" + "s" * (turns.cores > 1)
     lacking = "" if turns.cores == group.cores else f" of {group.cores} asked for"
+    also = f"{gpu()}, " if group.gpu else ""
     return {
         "clock": group.clock.removesuffix("_s"),
         "cores": turns.cores,
-        "machine": f"{processor()}, {cores}{lacking}",
-        "command": shlex.join(["python", "-m", "benchmarks.run", *sys.argv[1:]]),
-        "commit": commit(),
+        "machine": f"{also}{processor()}, {cores}{lacking}",
     }
+
+
+def _origin() -> dict[str, Any]:
+    command = shlex.join(["python", "-m", "benchmarks.run", *sys.argv[1:]])
+    return {"command": command, "commit": commit()}
 
 
 def _merged(

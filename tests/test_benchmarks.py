@@ -151,7 +151,9 @@ def test_every_row_names_workers_and_every_worker_is_there():
 
 def test_rows_are_chosen_by_id_or_by_part():
     bars = rows.read()
-    assert set(run.chosen(bars, ["S2"])["group"]) == {"S2.small", "S2.ngf64"}
+    gpu = {"S2.gpu.small", "S2.gpu.ngf64"}
+    assert set(run.chosen(bars, ["S2.gpu"])["group"]) == gpu
+    assert set(run.chosen(bars, ["S2"])["group"]) == gpu | {"S2.small", "S2.ngf64"}
     assert set(run.chosen(bars, ["S3a.flower"])["group"]) == {"S3a.two"}
     with pytest.raises(ValueError, match="no rows 'S7'"):
         run.chosen(bars, ["S7"])

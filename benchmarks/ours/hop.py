@@ -1,8 +1,10 @@
 """Our data-free hops: a unit is one generator step with its student steps.
 
-    python -m benchmarks.ours.hop small|ngf64 [--flops]
+    python -m benchmarks.ours.hop small|ngf64 [--flops] [--dispatch]
 
-With `--flops`, a unit is a FLOP of the hop's convolutions and matrix products.
+With `--flops`, a unit is a FLOP of the hop's convolutions and matrix products. With
+`--dispatch`, each step is a call of a program of its own, instead of several steps in
+one; metrics are fetched after as many steps as without it.
 """
 
 import argparse
@@ -44,14 +46,16 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("name", choices=HOPS)
     parser.add_argument("--flops", action="store_true")
+    parser.add_argument("--dispatch", action="store_true")
     options = parser.parse_args()
     mesh.start(1)
     hop = HOPS[options.name]
-    rounds = Rounds(stage(hop, hop.steps), seeds=(0,))
-    work = rounds.flops() if options.flops else hop.steps
+    calls = hop.steps if options.dispatch else 1
+    rounds = Rounds(stage(hop, hop.steps // calls), seeds=(0,))
+    work = calls * rounds.flops() if options.flops else hop.steps
     speaker = Speaker("jax", work=work)
     while True:
-        rounds.one()
+        mesh.to_host([rounds.call() for _ in range(calls)])
         speaker.tick()
 
 
@@ -80,11 +84,15 @@ class Rounds:
 
     def one(self) -> None:
         """Runs a round, and fetches its metrics."""
+        mesh.to_host(self.call())
+
+    def call(self) -> Metrics:
+        """Starts a round; its metrics stay on the device."""
         self.state, metrics = self._compiled(
             self.state, self._inputs, self._roots, self.number
         )
         self.number += 1
-        mesh.to_host(metrics)
+        return metrics
 
     def program(self) -> str:
         """The text of the compiled round."""

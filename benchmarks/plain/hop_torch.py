@@ -1,8 +1,10 @@
 """Relay distillation in PyTorch: the nets and losses of our hop, one thread.
 
-    python -m benchmarks.plain.hop_torch small|ngf64 default|channels_last
+    python -m benchmarks.plain.hop_torch small|ngf64 default|channels_last [DEVICE MODE]
 
-A unit is one generator step with its student steps.
+A unit is one generator step with its student steps. With DEVICE (`cuda`; `cpu` to try
+it), losses are compiled by `torch.compile` in MODE: `default`, or `reduce-overhead`,
+which records CUDA graphs.
 """
 
 import sys
@@ -17,14 +19,17 @@ from benchmarks.speaker import Speaker
 
 
 class Distillation:
-    """Teacher, student, generator and bank."""
+    """Teacher, student, generator and bank; compiled if there is a mode."""
 
-    def __init__(self, hop: Hop, layout: torch.memory_format) -> None:
+    def __init__(
+        self, hop: Hop, layout: torch.memory_format, device: str, mode: str
+    ) -> None:
         self.hop, self.layout, channels = hop, layout, hop.shape[2]
+        self.device = device
         self.teacher = classifier(hop.teacher, channels).eval().requires_grad_(False)
         self.student, self.generator = classifier(hop.student, channels), Generator(hop)
         for net in (self.teacher, self.student, self.generator):
-            net.to(memory_format=layout)
+            net.to(device, memory_format=layout)
         self.apart: list[Tensor] = []
         for layer in self.teacher.modules():
             if isinstance(layer, BatchNorm | Recorder):
@@ -42,9 +47,13 @@ class Distillation:
             self.student_tx, hop.total, eta_min=0.02 * hop.rate
         )
         height, width, _ = hop.shape
-        self.images = torch.zeros(hop.bank, channels, height, width, dtype=torch.uint8)
-        self.logits = torch.zeros(hop.bank, CLASSES)
+        shape = (hop.bank, channels, height, width)
+        self.images = torch.zeros(shape, dtype=torch.uint8, device=device)
+        self.logits = torch.zeros(hop.bank, CLASSES, device=device)
         self.written = 0
+        self.losses = [self.generator_loss, self.student_loss]
+        if mode:
+            self.losses = [torch.compile(loss, mode=mode) for loss in self.losses]
 
     def _record(self, layer: nn.Module, inputs: tuple[Tensor]) -> None:
         if torch.is_grad_enabled():
@@ -59,15 +68,30 @@ class Distillation:
 
     def improve_generator(self) -> None:
         """One step of the generator, whose images enter the bank."""
-        hop = self.hop
-        labels = torch.randint(CLASSES, (hop.batch,))
-        images = self.generator(torch.randn(hop.batch, hop.latent), labels)
-        images = images.contiguous(memory_format=self.layout)
-        self.apart.clear()
-        logits = self.teacher(images)
+        hop, device = self.hop, self.device
+        labels = torch.randint(CLASSES, (hop.batch,), device=device)
+        noise = torch.randn(hop.batch, hop.latent, device=device)
         self.student.eval().requires_grad_(False)
-        guess = self.student(images)
+        loss, images, logits = self.losses[0](noise, labels)
         self.student.requires_grad_(True)
+        self.generator_tx.zero_grad()
+        loss.backward()
+        self.generator_tx.step()
+        slots = torch.arange(self.written, self.written + hop.batch, device=device)
+        slots = slots % hop.bank
+        self.images[slots] = (images.detach() * 255).round().to(torch.uint8)
+        self.logits[slots] = logits.detach()
+        self.written += hop.batch
+
+    def generator_loss(
+        self, noise: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss of the generator, its images, and the teacher's logits."""
+        hop = self.hop
+        images = self.generator(noise, labels)
+        images = images.contiguous(memory_format=self.layout)
+        logits = self.teacher(images)
+        guess = self.student(images)
         same = logits.argmax(dim=1) == guess.argmax(dim=1)
         disagreement = (same * divergence(logits, guess, 1.0)).mean()
         mean = F.softmax(logits, dim=1).mean(dim=0)
@@ -77,30 +101,30 @@ class Distillation:
             - hop.adversarial * disagreement
             + (mean * (mean + 1e-12).log()).sum()
         )
-        self.generator_tx.zero_grad()
-        loss.backward()
-        self.generator_tx.step()
-        slots = torch.arange(self.written, self.written + hop.batch) % hop.bank
-        self.images[slots] = (images.detach() * 255).round().to(torch.uint8)
-        self.logits[slots] = logits.detach()
-        self.written += hop.batch
+        self.apart.clear()
+        return loss, images, logits
 
     def teach(self) -> None:
         """One step of the student on images of the bank."""
         hop = self.hop
-        index = torch.randint(min(self.written, hop.bank), (hop.batch,))
-        images, target = self.images[index].float() / 255, self.logits[index]
+        most = min(self.written, hop.bank)
+        index = torch.randint(most, (hop.batch,), device=self.device)
+        loss = self.losses[1](self.images[index], self.logits[index])
+        self.student_tx.zero_grad()
+        loss.backward()
+        self.student_tx.step()
+        self.decay.step()
+
+    def student_loss(self, images: Tensor, target: Tensor) -> Tensor:
+        """The loss of the student on images of the bank with the teacher's logits."""
+        hop, images = self.hop, images.float() / 255
         if hop.shift:
             images = shifted(images, hop.shift)
         images = images.contiguous(memory_format=self.layout)
         if hop.shift:
             with torch.no_grad():
                 target = self.teacher(images)
-        loss = divergence(target, self.student(images), hop.temperature).mean()
-        self.student_tx.zero_grad()
-        loss.backward()
-        self.student_tx.step()
-        self.decay.step()
+        return divergence(target, self.student(images), hop.temperature).mean()
 
 
 def divergence(target: Tensor, logits: Tensor, temperature: float) -> Tensor:
@@ -114,23 +138,32 @@ def shifted(images: Tensor, most: int) -> Tensor:
     """Moves each image by its own offset; the edge's values come in from outside."""
     batch, _, height, width = images.shape
     padded = F.pad(images, (most,) * 4, mode="replicate")
-    down, across = torch.randint(2 * most + 1, (2, batch, 1))
-    rows, columns = down + torch.arange(height), across + torch.arange(width)
-    number = torch.arange(batch)[:, None, None]
+    device = images.device
+    down, across = torch.randint(2 * most + 1, (2, batch, 1), device=device)
+    rows = down + torch.arange(height, device=device)
+    columns = across + torch.arange(width, device=device)
+    number = torch.arange(batch, device=device)[:, None, None]
     moved = padded[number, :, rows[:, :, None], columns[:, None, :]]
     return moved.permute(0, 3, 1, 2)
 
 
-def main(name: str, layout: str) -> None:
+def main(name: str, layout: str, device: str = "cpu", mode: str = "") -> None:
     """Works for as long as it is asked to."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     formats = {"default": torch.contiguous_format}
     chosen = formats.get(layout, torch.channels_last)
-    distillation = Distillation(HOPS[name], chosen)
-    speaker = Speaker("torch")
+    distillation = Distillation(HOPS[name], chosen, device, mode)
+    steps = 1
+    if device == "cuda":  # as in ours: the precision, and steps between two waits
+        torch.set_float32_matmul_precision("high")
+        steps = HOPS[name].steps
+    speaker = Speaker("torch", work=steps)
     while True:
-        distillation.step()
+        for _ in range(steps):
+            distillation.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
         speaker.tick()
 
 

@@ -53,11 +53,11 @@ def read(path: pathlib.Path = BARS) -> pd.DataFrame:
     Raises:
         ValueError: an id is there twice, or a direction is none.
     """
-    frame = pd.read_csv(path)
+    text = ["peers", "peer"]
+    frame = pd.read_csv(path, dtype=dict.fromkeys(text, "str"))
     twice = frame["id"][frame["id"].duplicated()].tolist()
     if twice:
         raise ValueError(f"{path.name} has the ids {twice} twice")
-    text = ["peers", "peer"]
     frame[text] = frame[text].fillna("")
     wrong = frame["id"][~frame["direction"].isin(_MEETS)].tolist()
     if wrong:

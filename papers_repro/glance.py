@@ -48,6 +48,11 @@ PAGES = (
         ("papers_repro/dfkd/tables/*.csv",),
     ),
     Page(
+        "one shot from non-IID clients",
+        "papers_repro/dense/README.md",
+        "papers_repro/dense/tables/*.csv",
+    ),
+    Page(
         "federated protocols",
         "papers_repro/fedgen/README.md",
         ("papers_repro/fedgen/tables/*.csv",),

@@ -15,6 +15,8 @@ import pytest
 
 from ecogen_jax.run.sweep import Cell
 from papers_repro import harness
+from papers_repro.dense import reproduce as dense
+from papers_repro.dense.table import PAPER as DENSE
 from papers_repro.dfkd import reproduce as dfkd
 from papers_repro.dfkd.table import PAPER as DFKD
 from papers_repro.fedgen import reproduce as fedgen
@@ -22,7 +24,7 @@ from papers_repro.fedgen.table import PAPER as FEDGEN
 from tests.federation_folders import federation
 from tests.run_folders import make_run
 
-PAPERS = {"dfkd": (dfkd, DFKD), "fedgen": (fedgen, FEDGEN)}
+PAPERS = {"dfkd": (dfkd, DFKD), "dense": (dense, DENSE), "fedgen": (fedgen, FEDGEN)}
 
 
 def sharing_the_head(tmp_path, experiment, dataset="mnist"):
@@ -61,7 +63,7 @@ def test_verdicts_are_printed_where_it_is_no_smoke(tmp_path, capsys):
         assert bool(re.search(r"\bmet\b", printed)) != smoke
 
 
-@pytest.mark.parametrize("paper", [DFKD, FEDGEN], ids=list(PAPERS))
+@pytest.mark.parametrize("paper", [DFKD, DENSE, FEDGEN], ids=list(PAPERS))
 def test_the_terminal_says_of_a_smoke_what_the_page_says(paper, tmp_path):
     page = paper.write({}, tmp_path, smoke=True).read_text()
     assert f"{harness.SMOKE}\n" in page
@@ -78,7 +80,7 @@ def test_the_name_of_a_table_stands_for_its_bars():
 @pytest.mark.parametrize(
     ("name", "only", "refused", "known"),
     [
-        ("dfkd", "A2,C1.alpha0.3", "C1.alpha0.3", "C1.alpha0.1"),
+        ("dense", "C1.alpha0.1,C1.alpha0.3", "C1.alpha0.3", "C1.alpha0.1"),
         ("dfkd", "A4.long", "A4.long", "A4.relay"),
         ("fedgen", "B2", "B2", "B4.mnist.alpha0.1"),
         ("fedgen", "B5.fashion_mnist", "B5.fashion_mnist", "B5.mnist.alpha0.1"),

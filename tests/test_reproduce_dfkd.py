@@ -4,47 +4,19 @@ import io
 import math
 import os
 import shutil
-from operator import attrgetter
 
 import pandas as pd
 import pytest
 from rich.console import Console
 
 from ecogen_jax import config as configs
-from ecogen_jax.config_hops import first_tier
-from ecogen_jax.report import bars, runs
-from ecogen_jax.run import start_from
-from papers_repro import paper
+from ecogen_jax.report import bars
+from papers_repro import hops, paper
 from papers_repro.dfkd import calibrate, experiments, reproduce, table
 from papers_repro.dfkd.experiments import EXPERIMENTS
 from papers_repro.dfkd.table import PAPER
-from tests.run_folders import make_run
+from tests.hop_folders import assert_can_start, made
 from tests.stand_in_runs import EVERYTHING, stand_in
-
-
-def hop(test, **changes):
-    return {
-        "test": test,
-        **{"teacher": {"test": 0.989}, "together": {"test": 0.99}},
-        **{"mean_over_training_validation": 0.9, "peak_validation": 0.985},
-        "last_validation": test,
-        "largest_drop_last_half": 0.001,
-        "seconds": {"train": 100.0, "compile": 20.0},
-        **changes,
-    }
-
-
-def made(workdir, experiment, accuracies, dataset="mnist", **changes):
-    """One run a seed, whose hop taught a net of that accuracy."""
-    students = ("student", "kd", "kd_usps", "kd_fashion_mnist", "kd_noise")
-    baselines = {name: {"test": 0.9} for name in (*students, "ensemble_end")}
-    baselines["local_only"] = {"end": 0.3, "end_own": 0.9, "end_unseen": 0.0}
-    for seed, test in accuracies.items():
-        start = {"protocol": {"start_from": f"runs/teacher/{seed}"}}
-        fields = {"dataset": dataset, "baselines": baselines, **changes}
-        make_run(workdir, experiment, seed, start, hops=[hop(test)], **fields)
-    folder = workdir / experiment
-    return [runs.read(path) for path in runs.find([folder])]
 
 
 def row(found, id):
@@ -118,15 +90,6 @@ def test_bytes_at_the_cloud_are_a_ratio(tmp_path):
     bar = row(found, "D2.bytes_ratio")
     assert (bar["ours_mean"], bar["aim"]) == (0.25, 0.5)
     assert row(found, "D2.minus_flat")["verdict"] == "met"
-
-
-def test_a_share_of_the_own_ensemble_is_judged_at_every_alpha(tmp_path):
-    found = made(tmp_path, "C1.alpha0.1.relay", {0: 0.81})
-    found += made(tmp_path, "C1.alpha0.3.relay", {0: 0.80})
-    assert row(found, "C1.alpha0.1.of_ensemble")["verdict"] == "met"
-    assert row(found, "C1.alpha0.3.of_ensemble")["verdict"] == "missed"
-    assert row(found, "C1.alpha0.1.dense")["published"] == 66.61
-    assert row(found, "C1.alpha0.5.of_ensemble")["verdict"] == "not run"
 
 
 def test_unseen_classes_are_set_against_training_alone(tmp_path):
@@ -229,29 +192,16 @@ def test_a_claim_has_a_value_or_the_reason_why_not():
 
 
 def test_only_takes_ids_and_their_first_parts():
-    ids = set(PAPER.chosen(["A2", "C1.alpha0.1"])["id"])
-    assert {"A2.accuracy", "C1.alpha0.1.dense"} <= ids
-    assert not any(id.startswith(("C1.alpha0.3", "A1")) for id in ids)
+    ids = set(PAPER.chosen(["A2", "ablation.cold"])["id"])
+    assert {"A2.accuracy", "ablation.cold.minus_whole"} <= ids
+    assert not any(id.startswith(("ablation.no", "A1")) for id in ids)
     with pytest.raises(ValueError, match=r"no bar is called 'A9'; there are A1, A2"):
         PAPER.chosen(["A9"])
 
 
 @pytest.mark.parametrize("id", EXPERIMENTS)
 def test_an_experiment_can_start_from_its_start(id):
-    one, names = EXPERIMENTS[id], list(EXPERIMENTS)
-    config = loaded(one)
-    assert config.experiment == id
-    if not one.start:
-        return
-    start = EXPERIMENTS[one.start]
-    assert names.index(one.start) < names.index(id)
-    assert set(one.seeds) <= set(start.seeds)
-    # As the run itself will ask: the same data, and the same net of the first senders.
-    tier, there = first_tier(config), loaded(start)
-    fields = (f"nets.{tier}", *start_from.DATA)
-    fields += start_from.TOPOLOGY if tier == "end" else ()
-    for field in fields:
-        assert attrgetter(field)(config) == attrgetter(field)(there), field
+    assert_can_start(EXPERIMENTS[id], EXPERIMENTS, loaded)
 
 
 def loaded(one, smoke=False):
@@ -278,13 +228,12 @@ def test_the_run_with_the_baselines_is_that_of_a1():
 
 
 def test_jobs_hold_what_they_start_from_first_and_nothing_else():
-    settings = reproduce.Settings("runs", smoke=False, budgets={}, tuned={})
-    jobs = reproduce.jobs(["A4.dafl"], settings)
+    jobs = hops.jobs(["A4.dafl"], EXPERIMENTS, smoke=False)
     assert [job.name for job in jobs] == [
         "teacher.fashion_mnist seed 0",
         "A4.dafl seed 0",
     ]
-    smoke = reproduce.jobs(["D1", "D1.direct"], settings._replace(smoke=True))
+    smoke = hops.jobs(["D1", "D1.direct"], EXPERIMENTS, smoke=True)
     assert [job.name for job in smoke] == [
         "teacher.mnist seed 0",
         "D1 seed 0",
@@ -302,7 +251,7 @@ def test_what_needs_a_gpu_is_made_only_if_it_is_named(monkeypatch):
         assert reproduce.run(only, settings, 1, console) == []
     everything, named = [{job.experiment for job in todo} for todo in made]
     assert named == {"cifar10"}
-    assert {"A1", "D2", "C2.alpha0.5.relay"} < everything
+    assert {"A1", "D2", "ablation.cold"} < everything
     assert "cifar10" not in everything
     assert "needs a GPU: cifar10 (--only cifar10 makes it)" in console.export_text()
 
@@ -365,7 +314,6 @@ def test_a_step_longer_than_a_budget_is_refused(monkeypatch, tmp_path):
 def test_runs_start_from_runs_and_go_on_where_they_stopped(tmp_path, monkeypatch):
     few = {id: EXPERIMENTS[id]._replace(seeds=(0, 1)) for id in ("teacher.mnist", "A2")}
     stand_in(tmp_path, monkeypatch)
-    monkeypatch.setattr(experiments, "EXPERIMENTS", few)
     monkeypatch.setattr(reproduce, "EXPERIMENTS", few)
     settings = reproduce.Settings("runs", smoke=False, budgets={}, tuned={})
     for lines in (3, 0):

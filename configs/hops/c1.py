@@ -13,7 +13,7 @@ The controlled comparison is with our DENSE (`dense_oneshot.py`) on our own clie
 +22.3, +6.2 and +3.5 points. The two also differ in how they combine the teachers (class
 by class, and with equal weights as published), so this is the effect of both. Published
 figures are for other nets and partitions and so not comparable: DENSE 66.6, 76.5 and
-95.8; FuseFL 97.0, 98.4 and 98.5 (`C1` in `papers_repro/dfkd/`).
+95.8; FuseFL 97.0, 98.4 and 98.5 (`C1` in `papers_repro/dense/`).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

@@ -7,7 +7,7 @@ Question: does it matter to the hop that its teachers have different architectur
 
 Result at alpha 0.1: 1.1 points below `c1.py` on average over five seeds, within the bar
 of 2, and 2.7 on the worst seed; at alpha 0.3 and 0.5, 0.3 and 0.1 on average (`C2` in
-`papers_repro/dfkd/`).
+`papers_repro/dense/`).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

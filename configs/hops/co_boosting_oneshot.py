@@ -7,7 +7,7 @@ Question: how much of a non-IID ensemble's accuracy does this method keep, again
     python scripts/sweep.py --config configs/hops/co_boosting_oneshot.py \
         --seeds 0,1,2,3,4 --grid data.alpha=0.1,0.3,0.5
 
-Result: far below `dense_oneshot.py` (`C1` in `papers_repro/dfkd/`). Expected: above it
+Result: far below `dense_oneshot.py` (`C1` in `papers_repro/dense/`). Expected: above it
 (published on CIFAR-10, ten clients, alpha 0.1: 57.1 against 47.8 %).
 
 The generator's learning rate, which is published for another generator with another

@@ -8,7 +8,7 @@ Question: how much of a non-IID ensemble's accuracy does this method keep, again
         --seeds 0,1,2,3,4 --grid data.alpha=0.1,0.3,0.5
 
 Expected: 66.6, 76.5 and 95.8 % at alpha 0.1, 0.3 and 0.5 (published, with other nets).
-Result: above the first and the second, below the last (`C1` in `papers_repro/dfkd/`).
+Result: above the first and the second, below the last (`C1` in `papers_repro/dense/`).
 
 The generator's learning rate, which is published for another generator with another
 initialisation, and the weight of the statistics term, which is published for a sum over

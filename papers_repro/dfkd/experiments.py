@@ -1,8 +1,4 @@
-"""The experiments as data: which config, with which overrides, on which seeds.
-
-An experiment that starts from another takes the first senders from that one's run of
-the same seed, so that nothing is trained twice and every method has the same teachers.
-"""
+"""The experiments as data: which config, with which overrides, on which seeds."""
 
 import csv
 import pathlib
@@ -10,13 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ecogen_jax.run.sweep import Cell
+from papers_repro import hops
+from papers_repro.hops import NO_HOP, Experiment, Experiments
 
 HERE = pathlib.Path(__file__).parent
 BUDGETS = HERE / "budgets.csv"
 TUNED = HERE / "tuned.csv"
-
-ALPHAS = (0.1, 0.3, 0.5)
-"""Dirichlet concentrations of the one-shot partitions, as in DENSE."""
 
 SHORT_S, LONG_S = 180.0, 600.0
 """Budgets of A4: seconds of training a hop on one core, compilation out."""
@@ -26,13 +21,6 @@ DISTILLERS = (
     *("fast", "nayer", "pre_dfkd", "dense", "co_boosting"),
 )
 """Those that `relay` is compared with in A4; each has a config of its name."""
-
-ONE_SHOT = {
-    "relay": "c1",
-    "dense": "dense_oneshot",
-    "co_boosting": "co_boosting_oneshot",
-}
-"""Methods of C1 and C2, and their configs."""
 
 ABLATIONS = {
     "no_statistics": "weights.batchnorm=0.0",
@@ -45,47 +33,6 @@ ABLATIONS = {
     "cold": "temperature=1.0",
 }
 """What A2's hop goes without, one part at a time, and the field that takes it away."""
-
-# The five devices once more, since a smoke leaves two, too few for three nets.
-_THREE_NETS = ("nets.end=cnn_medium,lenet5,mlp", "topology.devices_per_edge=5")
-_NO_HOP = "protocol.route=()"
-
-
-class Experiment(NamedTuple):
-    """Runs that differ in the seed alone.
-
-    Attributes:
-        id: names the folder of the runs.
-        config: stem of a file in `configs/hops/`.
-        seeds: one run each; a seed is also that of the partition.
-        overrides: `field=value`.
-        dataset: what it runs on.
-        start: id of the experiment whose runs hold the first senders, or "".
-        budget_s: seconds that the first hop gets, see `Budget`, with the settings that
-            were chosen for its distiller, see `tune`; 0 for the config's.
-        in_smoke: False where only a number sets it apart from another in the smoke, and
-            where its own config has a smoke that takes minutes to compile.
-        needs_gpu: True where it would take days on CPU cores.
-    """
-
-    id: str
-    config: str
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    overrides: tuple[str, ...] = ()
-    dataset: str = "mnist"
-    start: str = ""
-    budget_s: float = 0.0
-    in_smoke: bool = True
-    needs_gpu: bool = False
-
-    @property
-    def distiller(self) -> str:
-        """What A4 calls its method: the last part of the id."""
-        return self.id.rpartition(".")[2]
-
-    def config_path(self, smoke: bool = False) -> str:
-        """The config file, with its argument."""
-        return f"configs/hops/{self.config}.py" + (":smoke" if smoke else "")
 
 
 class Budget(NamedTuple):
@@ -141,28 +88,11 @@ def _fashion() -> Iterable[Experiment]:
             )
 
 
-def _one_shot() -> Iterable[Experiment]:
-    """C1 and C2: for each alpha and seed the same clients for every method."""
-    for table, nets in (("C1", ()), ("C2", _THREE_NETS)):
-        for alpha in ALPHAS:
-            cell, ask = f"{table}.alpha{alpha}", (f"data.alpha={alpha}", *nets)
-            smoke, clients = alpha == ALPHAS[0], f"{cell}.clients"
-            yield Experiment(clients, "c1", overrides=(*ask, _NO_HOP), in_smoke=smoke)
-            for name, config in ONE_SHOT.items():
-                own = table.lower() if name == "relay" else config
-                yield Experiment(
-                    *(f"{cell}.{name}", own),
-                    overrides=ask,
-                    start=clients,
-                    in_smoke=smoke,
-                )
-
-
 def _multi_hop() -> Iterable[Experiment]:
     """D1, D2 and D3, each beside what it is compared with."""
     yield Experiment("D1", "d1", start="teacher.mnist")
     yield Experiment("D1.direct", "d1_direct", start="teacher.mnist")
-    yield Experiment("D2.clients", "d2", overrides=(_NO_HOP,))
+    yield Experiment("D2.clients", "d2", overrides=(NO_HOP,))
     yield Experiment("D2", "d2", start="D2.clients")
     yield Experiment("D2.flat", "d2_flat", start="D2.clients")
     yield Experiment("D3", "d3", start="D2.clients")
@@ -178,26 +108,9 @@ def _on_a_gpu() -> Iterable[Experiment]:
     )
 
 
-_GROUPS = (_single_teacher, _ablations, _fashion, _one_shot, _multi_hop, _on_a_gpu)
+_GROUPS = (_single_teacher, _ablations, _fashion, _multi_hop, _on_a_gpu)
 
-EXPERIMENTS: dict[str, Experiment] = {
-    one.id: one for group in _GROUPS for one in group()
-}
-"""By id; one that is started from comes before those that start from it."""
-
-
-def with_starts(chosen: Iterable[str]) -> list[Experiment]:
-    """Adds what the chosen experiments start from.
-
-    Args:
-        chosen: ids of `EXPERIMENTS`.
-
-    Returns:
-        The experiments, in the order of `EXPERIMENTS`.
-    """
-    wanted = set(chosen)
-    wanted |= {EXPERIMENTS[id].start for id in wanted} - {""}
-    return [one for one in EXPERIMENTS.values() if one.id in wanted]
+EXPERIMENTS: Experiments = {one.id: one for group in _GROUPS for one in group()}
 
 
 def cell(
@@ -225,14 +138,14 @@ def cell(
         ValueError: the experiment needs a budget that was not calibrated, or a setting
             that was not chosen.
     """
-    overrides = [f"experiment={one.id}{'_smoke' if smoke else ''}", f"seed={seed}"]
-    # One device is one core, so that runs side by side do not slow each other down.
-    overrides += ["mesh.num_devices=1", f"run.workdir={workdir}", *one.overrides]
-    if not smoke:
-        overrides += [f"data.name={one.dataset}", *_sized(one, budgets, tuned)]
-    if start_from:
-        overrides.append(f"protocol.start_from={start_from}")
-    return Cell(one.config_path(smoke), tuple(overrides))
+    return hops.cell(
+        one,
+        seed,
+        workdir=workdir,
+        start_from=start_from,
+        smoke=smoke,
+        size=() if smoke else _sized(one, budgets, tuned),
+    )
 
 
 def _sized(

@@ -2,7 +2,7 @@
 
     python -m papers_repro.dfkd.reproduce --calibrate         # once, before A4
     python -m papers_repro.dfkd.reproduce --tune              # then
-    python -m papers_repro.dfkd.reproduce --only A1,C1.alpha0.1
+    python -m papers_repro.dfkd.reproduce --only A1,D2
     python -m papers_repro.dfkd.reproduce --table             # from what is there
     python -m papers_repro.dfkd.reproduce --smoke             # all, tiny, in minutes
 
@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from ecogen_jax.report import files, runs, tables
+from ecogen_jax.report import runs, tables
 from ecogen_jax.run import sweep
-from papers_repro import harness, trials
+from papers_repro import harness, hops, trials
 from papers_repro.dfkd import table, tune
 from papers_repro.dfkd.experiments import (
     EXPERIMENTS,
@@ -28,7 +28,6 @@ from papers_repro.dfkd.experiments import (
     Budget,
     cell,
     read_budgets,
-    with_starts,
 )
 from papers_repro.harness import Job
 
@@ -84,16 +83,14 @@ def _reproduce(
     found = finished(settings)
     if not found and options.table:
         raise ValueError(f"no finished run in {settings.workdir}; leave out --table")
-    judged = {
-        name: table.PAPER.kept(
-            name, table.judged(name, found, smoke=options.smoke), folder
-        )
-        for name in harness.asked_tables(table.PAPER, only)
-    }
-    with files.accessing(folder):
-        written = table.PAPER.write(judged, folder, smoke=options.smoke)
-    return harness.tell(
-        judged, table.PAPER, only, written, failed, console, smoke=options.smoke
+    return hops.show(
+        table.PAPER,
+        lambda name: table.judged(name, found, smoke=options.smoke),
+        options,
+        only,
+        folder,
+        failed,
+        console,
     )
 
 
@@ -121,30 +118,15 @@ def run(
         for id in [id for id in todo if EXPERIMENTS[id].needs_gpu]:
             console.print(f"left out, needs a GPU: {id} (--only {id} makes it)")
             todo.remove(id)
-    return harness.make(jobs(todo, settings), place, num_jobs, console)
-
-
-def jobs(ids: Sequence[str], settings: Settings) -> list[Job]:
-    """Returns the runs of experiments, those that others start from first."""
-    found = [
-        Job(one.id, seed, one.start)
-        for one in with_starts(ids)
-        for seed in (one.seeds[:1] if settings.smoke else one.seeds)
-    ]
-    # A start has more seeds than one of those that start from it may need.
-    needed = {(job.start, job.seed) for job in found}
-    return [
-        job
-        for job in found
-        if job.experiment in ids or (job.experiment, job.seed) in needed
-    ]
+    runs_ = hops.jobs(todo, EXPERIMENTS, smoke=settings.smoke)
+    return harness.make(runs_, place, num_jobs, console)
 
 
 def finished(settings: Settings) -> list[runs.Run]:
     """Reads the finished runs of all experiments: those of exactly their config."""
     todo = [
         job
-        for job in jobs(list(EXPERIMENTS), settings)
+        for job in hops.jobs(EXPERIMENTS, EXPERIMENTS, smoke=settings.smoke)
         if settings.smoke or _is_sized(job, settings)
     ]
     return harness.finished(todo, _place(settings))

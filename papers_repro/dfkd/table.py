@@ -5,23 +5,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ecogen_jax.report import verdicts
 from ecogen_jax.report.runs import Run
-from papers_repro import trials
+from papers_repro import hops, trials
 from papers_repro.dfkd.experiments import DISTILLERS, EXPERIMENTS, HERE, TUNED
+from papers_repro.hops import CURVE
 from papers_repro.paper import Paper
-
-CURVE = {
-    "mean_over_training": "mean_over_training_validation",
-    "peak": "peak_validation",
-    "last": "last_validation",
-}
-"""Columns on validation, and where a hop of the summary has them."""
 
 LONG = "A4.long."
 """What ids of A4 with the larger budget begin with."""
-
-_LAST_HOP = "hops.-1."
 
 
 def family(id: str) -> list[str]:
@@ -41,23 +32,8 @@ PAPER = Paper(
 
 
 def judged(name: str, found: Sequence[Run], *, smoke: bool = False) -> pd.DataFrame:
-    """Fills in what the runs gave.
-
-    Args:
-        name: of the table, such as "A1".
-        found: finished runs.
-        smoke: whether they are those of the smoke, on generated data.
-
-    Returns:
-        A bar a row: the columns of `verdicts.judge`, then `CURVE`: means over seeds, on
-        validation, where a row is about what a hop taught.
-    """
-    frame = PAPER.asked(name, found, smoke=smoke)
-    table = PAPER.judged(frame, found)
-    about = (frame["expression"] == f"{_LAST_HOP}test") & frame["against"].isna()
-    for column, place in CURVE.items():
-        curve = verdicts.judge(frame[about].assign(expression=_LAST_HOP + place), found)
-        table.loc[about, column] = curve["ours_mean"].to_numpy(dtype=float)
+    """Fills in what the runs gave, see `hops.judged`."""
+    table = hops.judged(PAPER, name, found, smoke=smoke)
     # Two of the others have the larger budget, and no row is there for the rest.
     idle = (table["verdict"] == "not run") & table["id"].str.startswith(LONG)
     return table[~idle | table["experiment"].isin(best_three())]

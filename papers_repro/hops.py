@@ -5,9 +5,10 @@ the same seed, so that nothing is trained twice and every method has the same te
 """
 
 import argparse
+import fnmatch
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from rich.console import Console
@@ -17,7 +18,7 @@ from ecogen_jax.report.runs import Run
 from ecogen_jax.run.sweep import Cell
 from papers_repro import harness
 from papers_repro.harness import Job
-from papers_repro.paper import Paper
+from papers_repro.paper import SMOKE_SUFFIX, Paper
 
 CURVE = {
     "mean_over_training": "mean_over_training_validation",
@@ -25,6 +26,9 @@ CURVE = {
     "last": "last_validation",
 }
 """Columns on validation, and where a hop of the summary has them."""
+
+TRIALS = pathlib.Path(__file__).parent / "dfkd" / "trials.csv"
+"""Trials on validation images behind the settings of experiments, see `num_trials`."""
 
 NO_HOP = "protocol.route=()"
 """Of a run that only trains the first senders."""
@@ -151,6 +155,46 @@ def judged(
     return table
 
 
+def num_trials(experiment: str, logged: pd.DataFrame) -> str:
+    """How many trials the settings of an experiment were chosen by.
+
+    Args:
+        experiment: its id.
+        logged: `TRIALS` as a frame: the columns experiments (patterns of ids), trials,
+            and whether these are about so many.
+
+    Returns:
+        A number, "~" before one that is about so; "" where none is logged.
+    """
+    its = [
+        any(fnmatch.fnmatchcase(experiment, pattern) for pattern in patterns.split())
+        for patterns in logged["experiments"]
+    ]
+    if not any(its):
+        return ""
+    lines = logged[its]
+    return ("~" if lines["about"].any() else "") + str(lines["trials"].sum())
+
+
+def with_trials(table: pd.DataFrame) -> pd.DataFrame:
+    """Adds `trials` to a judged table, where a row is about what a tuned hop taught."""
+    logged = pd.read_csv(TRIALS)
+
+    found = [_both(row, logged) for row in table.to_dict("records")]
+    return table.assign(trials=pd.Series(found, table.index, dtype="str"))
+
+
+def _both(row: Mapping[Any, Any], logged: pd.DataFrame) -> str | None:
+    """The trials of a row's experiment and, where it is a difference, of the other."""
+    if not row["expression"].startswith((f"{_LAST_HOP}test", "phases.-1.")):
+        return None
+    ids = [row["experiment"]]
+    if isinstance(row["against"], str):
+        ids.append(row["against"].partition(" ")[2])
+    sides = [num_trials(id.removesuffix(SMOKE_SUFFIX), logged) for id in ids]
+    return ", ".join(filter(None, sides)) if sides[0] else None
+
+
 def show(
     paper: Paper,
     judge: Callable[[str], pd.DataFrame],
@@ -172,7 +216,9 @@ def show(
         console: gets the tables.
     """
     names = harness.asked_tables(paper, only)
-    tables = {name: paper.kept(name, judge(name), folder) for name in names}
+    tables = {
+        name: with_trials(paper.kept(name, judge(name), folder)) for name in names
+    }
     with files.accessing(folder):
         written = paper.write(tables, folder, smoke=options.smoke)
     return harness.tell(

@@ -29,7 +29,9 @@ ENOUGH_SEEDS = 3
 SMOKE = "SMOKE: generated data; these numbers show nothing."
 """What a smoke says above its tables."""
 
-_SMOKE = "_smoke"
+SMOKE_SUFFIX = "_smoke"
+"""Of the names of its experiments."""
+
 # What is said of a row beside what it asks; it may be corrected without new runs.
 _SAID = ("published", "locator", "standing", "aim", "kind", "sort")
 _SHOWN = {
@@ -43,6 +45,7 @@ _SHOWN = {
     "ours_worst": "worst",
     "interval": "95 %",
     "seeds": "seeds",
+    "trials": "trials",
     "bar": "bar",
     "aim": "aim",
     "verdict": "verdict",
@@ -176,7 +179,7 @@ class Paper:
             found: finished runs.
             smoke: whether they are those of the smoke, on generated data.
         """
-        suffix = _SMOKE if smoke else ""
+        suffix = SMOKE_SUFFIX if smoke else ""
 
         def named(bar: "pd.Series[str]") -> str:
             if bar["against"] != BEST:
@@ -298,7 +301,7 @@ class Paper:
         alone = table[table["against"].isna()]
         lacking = []
         for name, rows in alone.groupby("experiment", sort=False):
-            id = str(name).removesuffix(_SMOKE)
+            id = str(name).removesuffix(SMOKE_SUFFIX)
             there = " ".join(rows["seeds"].dropna()).split()
             seeds = [str(k) for k in self.seeds[id] if str(k) not in there]
             if seeds:
@@ -322,7 +325,8 @@ class Paper:
             },
         )
         shown = {**_SHOWN, **self.columns}
-        text = text[list(shown)].astype(object).fillna(tables.BLANK)
+        there = [name for name in shown if name in text]
+        text = text[there].astype(object).fillna(tables.BLANK)
         blank = (text == tables.BLANK).all()
         return text.loc[:, ~blank].rename(columns=shown)
 
@@ -334,8 +338,8 @@ class Paper:
 
 
 def read(path: pathlib.Path | IO[str]) -> pd.DataFrame:
-    """Reads a written table back; seeds and commits are text."""
-    return pd.read_csv(path, dtype={"seeds": "str", "commit": "str"})
+    """Reads a written table back; seeds, commits and numbers of trials are text."""
+    return pd.read_csv(path, dtype=dict.fromkeys(("seeds", "commit", "trials"), "str"))
 
 
 def _mean(found: Iterable[Run], experiment: str, expression: str) -> float | None:
@@ -379,7 +383,7 @@ def _within(id: str, part: str) -> bool:
 
 def _as_smoke(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(
-        experiment=frame["experiment"] + _SMOKE,
-        against=frame["against"] + _SMOKE,
+        experiment=frame["experiment"] + SMOKE_SUFFIX,
+        against=frame["against"] + SMOKE_SUFFIX,
         dataset="fake",
     )

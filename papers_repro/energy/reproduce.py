@@ -114,8 +114,8 @@ def _all(new: Mapping[str, str], folder: pathlib.Path) -> dict[str, pd.DataFrame
 
 
 def read(path: pathlib.Path | IO[str]) -> pd.DataFrame:
-    """Reads a written table back; a verdict without a bar is "", as in `rows.row`."""
-    return pd.read_csv(path, dtype={"verdict": "str"}).fillna({"verdict": ""})
+    """Reads a written table back."""
+    return pd.read_csv(path, dtype={"verdict": "str"})
 
 
 def report(frame: pd.DataFrame) -> int:
@@ -134,10 +134,9 @@ def counts(frame: pd.DataFrame) -> pd.DataFrame:
         frame: rows of any number of tables.
 
     Returns:
-        One row a sort, one column a verdict; ``no bar`` for rows without one.
+        One row a sort, one column a verdict.
     """
-    verdict = frame["verdict"].replace("", "no bar")
-    return pd.crosstab(frame["sort"], verdict)
+    return pd.crosstab(frame["sort"], frame["verdict"])
 
 
 def markdown(tables: Mapping[str, pd.DataFrame]) -> str:

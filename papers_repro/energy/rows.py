@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from papers_repro.origin import commit
+from papers_repro.paper import STANDINGS
 
 HERE = pathlib.Path(__file__).parent
 COLUMNS = (
@@ -31,7 +32,7 @@ COLUMNS = (
     "commit",
 )
 ALLOWED = {
-    "standing": ("read", "second-hand", "memory"),
+    "standing": STANDINGS,
     "kind": ("measured", "modelled", "assumed"),
     "sort": ("accounting", "circular", "measured", "prediction"),
     "direction": ("<=", ">=", "="),
@@ -85,7 +86,7 @@ def row(
     """Makes one row of a table and computes its deviation and verdict.
 
     Give ``tolerance`` to bound the deviation, or ``bar`` to bound our value itself. A
-    cell that was written down from memory carries neither, hence no verdict.
+    cell that was not read (`inferred`) carries neither, hence no verdict.
 
     Args:
         id: dotted, such as ``V4.bloom.mwh``.
@@ -93,7 +94,7 @@ def row(
         unit: unit of ``published`` and ``ours``.
         published: value as printed, or None where we print only our own.
         locator: source with its table or section.
-        standing: ``read``, ``second-hand`` or ``memory``.
+        standing: of `STANDINGS`.
         ours: our value, or None where it was not run.
         kind: ``measured``, ``modelled`` or ``assumed``: what ``published`` is.
         sort: ``accounting``, ``circular``, ``measured`` or ``prediction``.
@@ -110,7 +111,7 @@ def row(
     """
     words = {"standing": standing, "kind": kind, "sort": sort, "direction": direction}
     _check(id, words, both=tolerance is not None and bar is not None)
-    if standing == "memory":
+    if standing == "inferred":
         tolerance = bar = aim = None
     cell = {
         "id": id,
@@ -164,12 +165,12 @@ def verdict(score: float | None, direction: str, bar: float | None) -> str:
         bar: the bound, or None where there is none.
 
     Returns:
-        ``met``, ``missed``, ``not run``, or "" where there is no bar.
+        ``met``, ``missed``, ``not run`` or ``no bar``.
     """
     if score is None:
         return "not run"
     if bar is None:
-        return ""
+        return "no bar"
     holds = {"<=": score <= bar, ">=": score >= bar, "=": score == bar}[direction]
     return "met" if holds else "missed"
 

@@ -190,12 +190,13 @@ def judged(frame: pd.DataFrame) -> list[dict[str, Any]]:
         }
     about = frame[["machine", "versions", "command", "commit"]].iloc[0].to_dict()
     about |= {"kind": "measured", "judged": "ours", "clock": "wall", "cores": CORES}
+    bars: list[dict[str, Any]] = rows.read(BARS).to_dict("records")
     return [
         bar
         | found[bar["id"]]
         | about
         | {"verdict": rows.verdict(found[bar["id"]]["ours_median"], bar)}
-        for bar in rows.read(BARS).to_dict("records")
+        for bar in bars
     ]
 
 

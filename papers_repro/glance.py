@@ -50,7 +50,7 @@ PAGES = (
     Page(
         "one shot from non-IID clients",
         "papers_repro/dense/README.md",
-        "papers_repro/dense/tables/*.csv",
+        ("papers_repro/dense/tables/*.csv",),
     ),
     Page(
         "federated protocols",

@@ -12,6 +12,7 @@ keeps its own net, and the cloud has none: a message is one number for each pair
 classes, and a count for each class. A class is used once some device has sent its mean.
 """
 
+import functools
 from dataclasses import replace
 
 import jax
@@ -56,26 +57,8 @@ class Server:
 
 def feddistill(task: Task) -> Method:
     """Builds FedDistill; its option is `weight`, the `w` of the loss."""
-    plain, weight, classes = alone(task), task.options["weight"], task.num_classes
-
-    def loss(
-        params: PyTree,
-        output: Output,
-        labels: jax.Array,
-        guide: ByClass,
-        ready: PyTree,
-    ) -> Loss:
-        del params, ready
-        told = (guide.counts[labels] > 0).astype(jnp.float32)
-        divergence = losses.kl_divergence(guide.logits[labels], output.value, 1.0)
-        terms = {
-            "cross_entropy": losses.cross_entropy(output.value, labels),
-            "distillation": weight * jnp.mean(told * divergence),
-        }
-        asked = jax.nn.one_hot(labels, classes, dtype=jnp.float32)
-        sums = jnp.matmul(asked.T, output.value, precision=jax.lax.Precision.HIGHEST)
-        return Loss(terms, ByClass(sums, asked.sum(axis=0)))
-
+    plain, classes = alone(task), task.num_classes
+    loss = functools.partial(_device_loss, task.options["weight"])
     train = local_training(task.net, task.local, loss=loss)
 
     def init(key: Key) -> Server:
@@ -107,6 +90,28 @@ def feddistill(task: Task) -> Method:
         cloud=lambda server: server.net,
         edge=lambda server, index: server.net,
     )
+
+
+def _device_loss(
+    weight: float,
+    params: PyTree,
+    output: Output,
+    labels: jax.Array,
+    guide: ByClass,
+    ready: PyTree,
+) -> Loss:
+    """`L_k` with the weight `w`; its logits are summed by class over the steps."""
+    del params, ready
+    told = (guide.counts[labels] > 0).astype(jnp.float32)
+    divergence = losses.kl_divergence(guide.logits[labels], output.value, 1.0)
+    terms = {
+        "cross_entropy": losses.cross_entropy(output.value, labels),
+        "distillation": weight * jnp.mean(told * divergence),
+    }
+    classes = output.value.shape[-1]
+    asked = jax.nn.one_hot(labels, classes, dtype=jnp.float32)
+    sums = jnp.matmul(asked.T, output.value, precision=jax.lax.Precision.HIGHEST)
+    return Loss(terms, ByClass(sums, asked.sum(axis=0)))
 
 
 def _heard(known: ByClass, arrived: Arrived) -> ByClass:

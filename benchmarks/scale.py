@@ -190,7 +190,10 @@ def judged(frame: pd.DataFrame) -> list[dict[str, Any]]:
         }
     about = frame[["machine", "versions", "command", "commit"]].iloc[0].to_dict()
     about |= {"kind": "measured", "judged": "ours", "clock": "wall", "cores": CORES}
-    bars: list[dict[str, Any]] = rows.read(BARS).to_dict("records")
+    bars = [
+        {str(name): value for name, value in bar.items()}
+        for bar in rows.read(BARS).to_dict("records")
+    ]
     return [
         bar
         | found[bar["id"]]

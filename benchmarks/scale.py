@@ -188,7 +188,8 @@ def judged(frame: pd.DataFrame) -> list[dict[str, Any]]:
             "ours_worst": cell["round_worst_s"],
             "repeats": REPEATS,
         }
-    about = frame[["machine", "versions", "command", "commit"]].iloc[0].to_dict()
+    origin = ("machine", "versions", "command", "commit")
+    about: dict[str, Any] = {name: frame[name].iloc[0] for name in origin}
     about |= {"kind": "measured", "judged": "ours", "clock": "wall", "cores": CORES}
     bars = [
         {str(name): value for name, value in bar.items()}

@@ -188,7 +188,7 @@ def test_the_printed_tables_say_what_is_ranked_and_what_was_not_run(tmp_path):
     folder = tmp_path / "tables"
     text = PAPER.write(judged, folder, printers=table.PRINTERS).read_text()
     assert "### fashion_mnist, alpha 0.1, at a tenth of FedAvg's uplink bytes" in text
-    assert "| - | feddf | 98.00 | - | 98.00 | 50.00 | 90.00 | 70.00 | 10 |" in text
+    assert "| - | feddf | 98.00 | - | 98.00 | 50.00 | 90.00 | 70.00 | 10 | 0 |" in text
     assert "| 1 | fedavg | 50.00 |" in text
     assert "Out of the ranking: feddf: needs proxy images: not data-free." in text
     assert (

@@ -36,12 +36,14 @@ class Protocol(NamedTuple):
         size: `field=value`, not in a smoke.
         out: why it is shown but not ranked, or "".
         ours: whether it is never "the best of the others".
+        trials: tuning trials on validation images, beside those of `TRIALS`.
     """
 
     name: str
     size: tuple[str, ...] = _SIZE
     out: str = ""
     ours: bool = False
+    trials: int = 0
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -55,16 +57,17 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("fedadam"),
         Protocol("hierarchical"),
         Protocol("feddistill"),
-        Protocol("fedgen"),
+        Protocol("fedgen", trials=3),
         Protocol("fedftg"),
         Protocol("dense"),
         Protocol("co_boosting"),
-        Protocol("relay_rounds", ours=True),
+        Protocol("relay_rounds", ours=True, trials=25),
         Protocol(
             "relay_cycle",
             size=(),
             out="its cloud is taught on labelled public images",
             ours=True,
+            trials=11,
         ),
         Protocol("feddf", out="needs proxy images: not data-free"),
         Protocol("centralised", out="has all images in one place"),
@@ -183,6 +186,12 @@ EXPERIMENTS: dict[str, Experiment] = {
     one.id: one for group in (_published, _compared) for one in group()
 }
 """By id, in the order in which they are run."""
+
+
+def num_trials(protocol: str) -> int:
+    """Tuning trials of a protocol on validation images, see the README."""
+    values = [len(each) for each in TRIALS.get(protocol, {}).values()]
+    return PROTOCOLS[protocol].trials + sum(values)
 
 
 def rivals(id: str) -> list[str]:

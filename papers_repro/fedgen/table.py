@@ -13,6 +13,7 @@ from papers_repro.fedgen.experiments import (
     HERE,
     OURS,
     PROTOCOLS,
+    num_trials,
     rivals,
 )
 from papers_repro.paper import Paper, digits, interval
@@ -138,11 +139,12 @@ def judged(name: str, found: Sequence[Run], *, smoke: bool = False) -> pd.DataFr
 def _with_ranks(
     table: pd.DataFrame, known: pd.DataFrame, found: Sequence[Run]
 ) -> pd.DataFrame:
-    """Adds other accuracies, rounds, rank, and ours minus each."""
+    """Adds other accuracies, rounds, tuning trials, rank, and ours minus each."""
     for column, (score, scale) in _OF_RANKING.items():
         place = "at." + known["budget"] + f".{score}"
         means = _judge(known.assign(expression=place, scale=scale), found)["ours_mean"]
         table[column] = means.reindex(table.index)
+    table["trials"] = known["protocol"].map(num_trials).astype("str")
     others = known[known["protocol"] != OURS]
     pairs = others.assign(
         experiment=others["experiment"].map(_ours), against="- " + others["experiment"]
@@ -199,6 +201,7 @@ def ranking_markdown(name: str, table: pd.DataFrame) -> str:
                 "own": percents(rows["own"]),
                 "worst 10 %": percents(rows["own_worst"]),
                 "round": [f"{value:.4g}" for value in rows["round"]],
+                "trials": rows["trials"],
                 f"{OURS} - it": percents(rows["difference"]),
                 "95 %": [
                     interval({**row, "unit": "%"}) for row in rows.to_dict("records")

@@ -77,7 +77,8 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     console = Console(width=100)
-    speeds, judged = measured_speeds(), []
+    speeds = measured_speeds()
+    judged: list[dict[str, Any]] = []
     about = {
         "machine": f"{machine()}: matrix product {speeds.flops / 1e9:.3g} GFLOP/s, "
         f"memory {speeds.memory / 1e9:.3g} GB/s",

@@ -97,20 +97,20 @@ def test_the_pages_of_tables_are_printed_from_them(tmp_path):
 @pytest.mark.parametrize(
     ("layer", "plain_s", "bar"),
     [
-        # 6 x 16 outputs x 9 x 2 FLOPs take 1.7 us, 184 floats both ways 1.5 us.
+        # 6 x 16 outputs x 9 x 2 FLOPs take 1.73 us; to move 66 floats twice, 0.53 us.
         (layers.Layer("a net", 4, 2, 3, 1, batch=1), 17.2e-6, 0.9),
         (layers.Layer("a net", 4, 2, 3, 1, batch=1), 17.4e-6, 3.0),
-        # No FLOPs; 16 floats in and 4 out, and their gradients.
+        # No FLOPs; to move 16 pixels and 4 results twice takes 0.16 us.
         (layers.Layer("a net", 4, 1, 2, 1, batch=1, kind="max_pool"), 1.5e-6, 0.9),
         (layers.Layer("a net", 4, 1, 2, 1, batch=1, kind="max_pool"), 1.7e-6, 3.0),
     ],
 )
 def test_plain_jax_is_slow_at_ten_times_the_least_time(layer, plain_s, bar):
     for ours_s, verdict in ((plain_s / (bar + 0.01), "met"), (plain_s, "missed")):
-        row = conv.judge(layer, SPEEDS, [ours_s * 0.99], [plain_s * 0.99])
+        row = conv.judge(layer, SPEEDS, [ours_s], [plain_s])
         assert (row["id"], row["bar"]) == ("conv.a.net", bar)
         assert row["verdict"] == ("met" if bar < 1 else verdict)
-    slower = conv.judge(layer, SPEEDS, [plain_s * 1.12], [plain_s * 0.99])
+    slower = conv.judge(layer, SPEEDS, [plain_s * 1.12], [plain_s])
     assert slower["verdict"] == "missed"
 
 
@@ -131,9 +131,10 @@ def test_a_layer_and_its_plain_form_give_the_same(kind):
     window = 3 if kind.startswith("conv") else 2
     layer = layers.Layer("small", 8, 2, window, 2, batch=3, clients=2, kind=kind)
     inputs = layers.arrays(layer)
-    ours, theirs = (
-        layers.loop(layer, fn(layer))(inputs) for fn in (layers.fast, layers.plain)
-    )
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        ours, theirs = (
+            layers.loop(layer, fn(layer))(inputs) for fn in (layers.fast, layers.plain)
+        )
     for mine, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-4)
 
@@ -142,11 +143,10 @@ def test_rows_of_a_gpu_are_not_run_without_one(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "gpu", lambda: "")
     monkeypatch.setattr(run, "take_turns", lambda *turns: pytest.fail("it works"))
     assert run.main(["--only", "S4.gpu,S6.gpu", "--out", str(tmp_path)]) == 0
-    table = rows.read_table(tmp_path / "S4.csv")
-    assert table[["id", "verdict"]].values.tolist() == [["S4.gpu", "not run"]]
-    assert f"- S4.gpu {run.NO_GPU}" in (tmp_path / "S6.md").read_text().replace(
-        "S6.gpu", "S4.gpu"
-    )
+    for name in ("S4", "S6"):
+        table = rows.read_table(tmp_path / f"{name}.csv")
+        assert table[["id", "verdict"]].values.tolist() == [[f"{name}.gpu", "not run"]]
+        assert f"- {name}.gpu {run.NO_GPU}" in (tmp_path / f"{name}.md").read_text()
 
 
 def test_the_gpu_is_named_where_its_rows_are_run(monkeypatch):

@@ -171,7 +171,7 @@ def test_a_folder_in_the_place_of_a_file_is_one_error(call, monkeypatch):
     monkeypatch.setattr(loop, "run", run)
     status, _, err = call()
     assert status == 2
-    assert err.startswith("error: a/.lock cannot be written (Is a directory); mend tha")
+    assert err.startswith("error: a/.lock cannot be written (Is a directory); fix that")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

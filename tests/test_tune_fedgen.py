@@ -25,7 +25,8 @@ def test_every_rival_with_a_field_of_its_own_has_as_many_trials():
     for name, fields in tune.TRIALS.items():
         ((field, values),) = fields.items()
         assert len(set(values)) == 3
-        assert attrgetter(field)(configs.load(PROTOCOLS[name].config)) == values[0]
+        config = configs.load(f"{experiments.CONFIGS}/{name}.py")
+        assert attrgetter(field)(config) == values[0]
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -89,7 +90,7 @@ def test_a_trial_has_nothing_of_an_earlier_choice(tmp_path, monkeypatch):
 def test_a_file_of_other_columns_is_refused_with_the_remedy(tmp_path, text):
     path = tmp_path / "tuned.csv"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"tuned\.csv has not.*--tune"):
+    with pytest.raises(ValueError, match=r"tuned\.csv lacks one.*--tune"):
         trials.chosen(path)
 
 

@@ -9,7 +9,9 @@ from rich.console import Console
 
 from ecogen_jax import config as configs
 from ecogen_jax.run import sweep
-from papers_repro import dfkd, fedgen, trials
+from papers_repro import trials
+from papers_repro.dfkd import experiments as dfkd_experiments
+from papers_repro.dfkd import tune as dfkd_tune
 from papers_repro.fedgen import experiments, tune
 from papers_repro.fedgen.experiments import CELLS, EXPERIMENTS, PROTOCOLS, TUNED
 from tests.stand_in_runs import stand_in
@@ -94,11 +96,14 @@ def test_a_file_of_other_columns_is_refused_with_the_remedy(tmp_path, text):
         trials.chosen(path)
 
 
-@pytest.mark.parametrize("paper", [dfkd, fedgen])
-def test_the_committed_trials_are_those_that_are_listed(paper):
-    frame = pd.read_csv(paper.experiments.TUNED)
+@pytest.mark.parametrize(
+    ("tuned", "listed"),
+    [(dfkd_experiments.TUNED, dfkd_tune.TRIALS), (TUNED, tune.TRIALS)],
+)
+def test_the_committed_trials_are_those_that_are_listed(tuned, listed):
+    frame = pd.read_csv(tuned)
     rows = [trials.Trial(*row) for row in frame.iloc[:, :3].itertuples(index=False)]
-    assert rows == trials.trials(paper.tune.TRIALS)
+    assert rows == trials.trials(listed)
     best = frame.groupby("method")["validation"].transform("max")
     assert (frame["validation"][frame["chosen"]] == best[frame["chosen"]]).all()
-    assert frame["chosen"].sum() == len(paper.tune.TRIALS)
+    assert frame["chosen"].sum() == len(listed)

@@ -24,7 +24,7 @@ from rich.console import Console
 from ecogen_jax import config as config_lib
 from ecogen_jax.report import files, runs, tables
 from ecogen_jax.run import sweep
-from ecogen_jax.run.command import positive
+from ecogen_jax.run.command import positive, sigterm_as_ctrl_c
 from papers_repro.paper import SMOKE, Paper
 
 TRAIN = pathlib.Path(__file__).parent.parent / "scripts" / "train.py"
@@ -256,7 +256,6 @@ def command(
         which stops the runs alike.
     """
     options, console = options_of.parse_args(arguments), Console()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         _refuse_part(options)
         only = [id for id in options.only.split(",") if id]
@@ -264,9 +263,11 @@ def command(
         if not options.smoke:
             folder = paper.folder / "tables"
             files.check_folder(folder)  # before hours of runs
-            return reproduce(options, only, folder, console)
+            with sigterm_as_ctrl_c():
+                return reproduce(options, only, folder, console)
         _refuse_idle(paper, only, in_smoke)
-        with tempfile.TemporaryDirectory(prefix=f"{paper.folder.name}-smoke-") as made:
+        name = f"{paper.folder.name}-smoke-"
+        with sigterm_as_ctrl_c(), tempfile.TemporaryDirectory(prefix=name) as made:
             options.workdir = made
             return reproduce(options, only, pathlib.Path(made) / "tables", console)
     except (OSError, ValueError) as error:
@@ -275,8 +276,6 @@ def command(
         kept = "" if options.smoke else "; finished runs are not made again"
         Console(stderr=True).print(f"stopped{kept}")
         return 128 + signal.SIGINT
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _refuse_part(options: argparse.Namespace) -> None:

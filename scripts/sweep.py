@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -92,15 +91,14 @@ def run_with_progress(cells: Sequence[sweep.Cell]) -> Iterator[sweep.Result]:
 
 def main() -> int:
     """Runs the sweep; returns 1 if a cell failed, 2 on bad input."""
-    # Like Ctrl-C, which also ends the run of the current cell.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     args = parse_args()
     fixed = [f"run.workdir={args.workdir}"] if args.workdir else []
     try:
         seeds = parse_seeds(args.seeds)
         cells = sweep.cells(args.config, seeds, args.grid, fixed)
         warn(cells)
-        results = list(run_with_progress(cells))
+        with command.sigterm_as_ctrl_c():  # it also ends the run of the current cell
+            results = list(run_with_progress(cells))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

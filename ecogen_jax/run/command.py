@@ -1,9 +1,11 @@
 """The command line of scripts that run one config, and flags that others have too."""
 
 import argparse
+import contextlib
 import json
+import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import jax
 from ml_collections import ConfigDict
@@ -75,6 +77,16 @@ def join_and_read_config(description: str | None) -> ConfigDict:
         "the configs differ from that of process 0: start all processes with the same",
     )
     return config
+
+
+@contextlib.contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """Lets a SIGTERM end what is under way, with the runs that it started."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def positive(text: str) -> int:

@@ -284,3 +284,16 @@ def test_a_scale_is_of_the_value_its_spread_and_interval(tmp_path):
     for name in ("ours_mean", "ours_std", "ours_worst", "low", "high"):
         assert hundred[name] == pytest.approx(100 * one[name])
     assert (one["ours_mean"], one["verdict"]) == (1.0, "missed")
+
+
+def test_runs_without_a_pair_are_not_named(tmp_path):
+    for seed in range(2):
+        make_run(tmp_path, "a", seed, seconds={"train": 2.0})
+    for seed in range(1, 3):
+        make_run(tmp_path, "b", seed, seconds={"train": 1.0})
+    found = [runs.read(path) for path in runs.find([tmp_path])]
+    for run in found:
+        name = f"{run.summary['experiment']}{run.summary['seed']}"
+        run.manifest.update(git_commit=name, git_dirty=False)
+    (row,) = verdicts.judge(against(), found).to_dict("records")
+    assert (row["seeds"], row["commit"]) == ("1", "a1 b1")

@@ -2,6 +2,7 @@ import math
 import re
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
@@ -249,3 +250,11 @@ def test_the_example_names_folders_that_runs_have(tmp_path):
     shown = re.findall(r"runs/(\w+)", script.EXAMPLE)
     files = ("configs/relay_cycle.py", "configs/federated/fedavg.py")
     assert shown == [configs.load(file).experiment for file in files]
+
+
+def test_the_interval_of_a_spread_is_that_of_chi_square():
+    # Ten values: 0.688 and 1.826 of their standard deviation, as in tables.
+    values = pd.Series(np.arange(10.0))
+    low, high = compare.spread_interval(values)
+    assert low / values.std() == pytest.approx(0.688, abs=1e-3)
+    assert high / values.std() == pytest.approx(1.826, abs=1e-3)

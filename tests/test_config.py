@@ -284,3 +284,8 @@ def test_json_round_trip_keeps_every_value_and_type():
 def test_from_dict_refuses_what_the_schema_lacks():
     with pytest.raises(ConfigError, match=r"Did you mean 'data\.alpha'"):
         config_lib.from_dict({"data": {"alhpa": 0.1}})
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_validation_fraction_is_neither_none_nor_all(value):
+    assert not RULES["data.validation_fraction"].predicate(value)

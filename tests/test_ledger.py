@@ -260,3 +260,19 @@ def test_bad_rates_are_refused(changes, message):
     rates.rates(**good)
     with pytest.raises(ValueError, match=message):
         rates.rates(**good | changes)
+
+
+@pytest.mark.parametrize("tier", rates.TIERS)
+def test_links_have_no_contract_whoever_has(tier):
+    shares = dict.fromkeys(rates.TIERS, 0.0) | {tier: 1.0}
+    entry = ledger.transfer_entry(
+        RATES._replace(contracted_share=shares),
+        cycle=1,
+        phase="down",
+        stage="down",
+        link="edge_end",
+        up_bytes=10**9,
+        down_bytes=0,
+        crossings=1,
+    )
+    assert entry.carbon_market_g == entry.carbon_location_g > 0

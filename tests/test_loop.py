@@ -10,6 +10,7 @@ from ecogen_jax import mesh
 from ecogen_jax.run import writer
 from ecogen_jax.run.checkpoint import CheckpointError, Checkpoints
 from ecogen_jax.run.diverged import DivergedError
+from ecogen_jax.run.hops import training_curve
 from tests.toy_loop import ROUNDS, STEPS, diverging, folder, log, player, read, stage
 
 
@@ -223,3 +224,9 @@ def test_without_private_images_nothing_warns_and_nobody_has_an_own_score(play):
     assert accuracy["end_own"] is None
     assert accuracy["end_unseen"] is None
     assert accuracy["end"] == pytest.approx(0.45)
+
+
+def test_the_middle_round_of_a_curve_is_of_its_last_half():
+    drop = "largest_drop_last_half"
+    assert training_curve([0.9, 0.5, 0.6])[drop] == pytest.approx(0.4)
+    assert training_curve([0.9, 0.1, 0.7, 0.6])[drop] == pytest.approx(0.3)

@@ -251,3 +251,19 @@ def test_a_domain_that_cannot_be_shared_is_named():
         )
     with pytest.raises(ValueError, match=r"edge_domains lacks \[1\]"):
         by_domain(edge_domains=np.array([0, 0, 0]))
+
+
+def test_a_client_with_exactly_twice_an_equal_share_gets_no_more():
+    # Proportions so skewed that a class has one client: shares are whole classes.
+    labels = np.repeat(np.arange(8), 10)
+    for seed in range(50):
+        parts = made(
+            kinds.dirichlet,
+            labels,
+            seed=seed,
+            num_clients=4,
+            min_size=0,
+            alpha=1e-4,
+            capped=True,
+        )
+        assert max(map(len, parts)) <= 40

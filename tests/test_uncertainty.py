@@ -159,3 +159,13 @@ def test_json_has_the_inputs_with_their_sources(found):
     assert content["energy_j"]["low"] == found.energy_j.low
     assert [row["name"] for row in content["inputs"]] == [b.name for b in found.bars]
     assert all(row["source"] and row["unit"] for row in content["inputs"])
+
+
+def test_the_interval_holds_nine_draws_in_ten():
+    counts = uncertainty.Counts(
+        dict.fromkeys(rates.TIERS, 0.0), {"cloud_edge": 0.0, "edge_end": 1e9}, {}
+    )
+    found = uncertainty.analyse(RATES, counts).energy_j
+    tails = jnp.asarray([0.05, 0.95], jnp.float32)
+    ends = uncertainty.quantile(RATES.link_energy["edge_end"], tails)
+    assert [found.low, found.high] == pytest.approx((1e9 * ends).tolist(), rel=0.03)

@@ -49,7 +49,7 @@ def _single_teacher() -> Iterable[Experiment]:
     yield Experiment(teacher, "teacher")
     yield Experiment("A1", "a1", start=teacher)
     yield Experiment("A2", "a2", start=teacher)
-    yield Experiment("A.baselines", "baselines", (0, 1, 2), start=teacher)
+    yield Experiment("A.baselines", "baselines", start=teacher)
 
 
 def _ablations() -> Iterable[Experiment]:

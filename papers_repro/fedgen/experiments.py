@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from ecogen_jax.config_federated import AGGREGATORS
 from ecogen_jax.run.sweep import Cell
 from papers_repro import trials
 
@@ -167,6 +168,22 @@ def _published() -> Iterable[Experiment]:
         yield Experiment(f"B3.{name}", f"{CONFIGS}/{name}_head.py", seeds=FIVE_SEEDS)
 
 
+def _flipped() -> Iterable[Experiment]:
+    """B6: FedAvg where a fifth of the devices flip their labels, or none does."""
+    for partition in ("iid", "dirichlet_capped"):
+        alike = f"data.partition={partition}"
+        for name, change in {
+            "honest": ("federated.aggregator=mean", "federated.faults.flip=0.0"),
+            **{one: (f"federated.aggregator={one}",) for one in AGGREGATORS},
+        }.items():
+            yield Experiment(
+                f"B6.{partition}.{name}",
+                f"{CONFIGS}/fedavg_flipped.py",
+                size=(alike, *change),
+                in_smoke=partition == "iid",
+            )
+
+
 def _compared() -> Iterable[Experiment]:
     """B4 and B5: all protocols on the same devices, rivals as `--tune` chose."""
     for cell, (dataset, alpha) in CELLS.items():
@@ -183,7 +200,7 @@ def _compared() -> Iterable[Experiment]:
 
 
 EXPERIMENTS: dict[str, Experiment] = {
-    one.id: one for group in (_published, _compared) for one in group()
+    one.id: one for group in (_published, _compared, _flipped) for one in group()
 }
 """By id, in the order in which they are run."""
 

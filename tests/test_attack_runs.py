@@ -11,7 +11,7 @@ from scipy import stats
 from ecogen_jax import config as configs
 from ecogen_jax import mesh, packing
 from ecogen_jax.nets.functional import Variables
-from ecogen_jax.relay.federated import privacy
+from ecogen_jax.relay.federated import privacy, streaming
 from ecogen_jax.relay.stage import party_keys
 from ecogen_jax.report import attacks as shown
 from ecogen_jax.run import attacks
@@ -41,8 +41,11 @@ def played():
     states, said = [begun.first], None
     for number in range(2):
         key = party_keys(stage, experiment.key, overhear.CYCLE, number)
-        state, _, said = one_round(states[-1], stage.together.feed(number), key)
-        states.append(state)
+        before = jax.tree.map(np.array, states[-1])
+        cohort = streaming.handed_out(before, stage.together.feed(number))
+        state, _, said = one_round(streaming.core(before), cohort, key)
+        device = stage.together.sampled(number)
+        states.append(streaming.put_back(before, state, device, said))
     return begun._replace(late=states[1]), said
 
 

@@ -13,6 +13,7 @@ from ecogen_jax import keys, packing
 from ecogen_jax.data import sources
 from ecogen_jax.data.sources import Dataset
 from ecogen_jax.nets.functional import Variables
+from ecogen_jax.relay.federated import streaming
 from ecogen_jax.relay.federated.engine import Said
 from ecogen_jax.relay.messages import (
     MESSAGE_TYPES,
@@ -149,7 +150,9 @@ def smuggled(net):
 def test_messages_of_a_federation_are_searched_both_ways(auditor, backend):
     played = toy("fedavg", backend=backend, num_devices=2)
     cohort, moment = played.stage.together.feed(0), keys.moment(keys.data(KEY), 1, 0)
-    state, _, said = played.round(jax.device_put(played.first), cohort, moment)
+    cohort = streaming.handed_out(played.first, cohort)
+    core = jax.device_put(streaming.core(played.first))
+    state, _, said = played.round(core, cohort, moment)
     assert auditor.of_round(played.stage, 1, state, said) == 0
     bad = replace(state, server=smuggled(state.server))
     assert auditor.of_round(played.stage, 1, bad, said) == 1

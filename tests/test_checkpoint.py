@@ -90,6 +90,15 @@ def test_a_save_holds_the_arrays_of_its_own_moment(folder):
     np.testing.assert_array_equal(second["x"], np.arange(4) + 1)
 
 
+def test_an_array_may_be_written_to_while_it_is_saved(folder):
+    kept = np.zeros(1_000_000, np.float32)
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(1, {"kept": kept}, HOST)
+        kept[:] = 1
+        checkpoints.wait()
+        assert not checkpoints.restore(1, {"kept": kept})["kept"].any()
+
+
 def test_every_save_lands_and_the_newest_two_are_kept(folder):
     with Checkpoints(folder) as checkpoints:
         for step in range(1, 6):

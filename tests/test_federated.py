@@ -5,15 +5,16 @@ Methods whose server distils have the same contract in `test_federated_server.py
 
 import dataclasses
 import itertools
+import operator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecogen_jax import keys, mesh, packing
+from ecogen_jax import keys, packing
 from ecogen_jax.config_federated import ROUNDS
-from ecogen_jax.relay.federated import FEDERATED
+from ecogen_jax.relay.federated import FEDERATED, streaming
 from ecogen_jax.relay.federated.compression import COMPRESSIONS
 from ecogen_jax.relay.federated.engine import Said, _spoilt
 from ecogen_jax.relay.federated.privacy import clip
@@ -94,10 +95,10 @@ def test_devices_that_share_the_work_give_what_one_gives(name):
 
 def test_the_devices_of_the_machine_meet_once_in_a_round():
     split = of("fedavg", backend="shard_map", num_devices=2)
-    state = mesh.replicate(split.first, num_clients=len(ACTIVE), num_devices=2)
-    cohort = together.inputs(split.stage, 0, num_devices=2)
+    state = together.placed(split.stage, split.first, num_devices=2)
+    cohort = together.inputs(split.stage, 0, state, num_devices=2)
     moment = keys.moment(keys.data(keys.root(0)), 1, 0)
-    lowered = split.round.lower(state, cohort, moment)
+    lowered = split.round.lower(streaming.core(state), cohort, moment)
     assert exchanges(lowered.compile()) == 1
 
 
@@ -110,16 +111,22 @@ def test_every_backend_gives_the_same(backend):
 
 def test_the_state_is_donated_and_stays_where_it_was_put():
     played = toy("feddistill", backend="shard_map", num_devices=2)
-    state = mesh.replicate(played.first, num_clients=len(ACTIVE), num_devices=2)
-    places = {leaf.sharding for leaf in jax.tree.leaves(state)}
+    first = jax.tree.map(np.array, played.first)
+    state = together.placed(played.stage, first, num_devices=2)
+    own = jax.tree.leaves(state.own)
+    places = {leaf.sharding for leaf in jax.tree.leaves(streaming.core(state))}
     compiled = []
     for number in range(2):
-        cohort = together.inputs(played.stage, number, num_devices=2)
-        before = state
+        cohort = together.inputs(played.stage, number, state, num_devices=2)
+        before = jax.tree.leaves(streaming.core(state))
         moment = keys.moment(keys.data(keys.root(0)), 1, number)
-        state, *_ = played.round(before, cohort, moment)
-        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
-        assert {leaf.sharding for leaf in jax.tree.leaves(state)} == places
+        state, *_ = together.played(
+            played.stage, played.round, number, state, cohort, moment
+        )
+        assert all(leaf.is_deleted() for leaf in before)
+        after = jax.tree.leaves(streaming.core(state))
+        assert {leaf.sharding for leaf in after} == places
+        assert all(map(operator.is_, jax.tree.leaves(state.own), own))
         compiled.append(played.round._cache_size())
     assert compiled[0] == compiled[1]
 

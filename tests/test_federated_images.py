@@ -42,7 +42,7 @@ def test_what_is_picked_is_not_copied_and_costs_what_it_did():
     first, second = (played.stage.together.feed(number) for number in range(2))
     assert first.everybody is second.everybody
     own = played.settings.federated
-    counted = [_counted(own, played.first, each) for each in (first, brought(first))]
+    counted = [_counted(own, each) for each in (first, brought(first))]
     assert counted[0]["end"] == counted[1]["end"]
 
 

@@ -345,15 +345,13 @@ def test_the_cloud_is_met_once_a_period(period, down, up):
 
 def test_averaging_is_counted_where_it_is_done():
     played = toy("hierarchical", hierarchical__period=2)
-    between, visit = (
-        played.stage.together.flops(number, played.first) for number in (0, 1)
-    )
+    between, visit = (played.stage.together.flops(number) for number in (0, 1))
     assert between["cloud"] == 0
     # A mean over edges: a product and a sum for each number, and who is there.
     assert 2 * EDGES * FLOATS <= visit["cloud"] <= 4 * EDGES * FLOATS
     assert between["edge"] == visit["edge"] > visit["cloud"]
     flat = toy("fedavg").stage.together
-    assert set(flat.flops(0, toy("fedavg").first)) == {"end", "cloud"}
+    assert set(flat.flops(0)) == {"end", "cloud"}
 
 
 def test_an_edge_reports_the_statistics_that_devices_never_get():

@@ -14,7 +14,7 @@ from ecogen_jax.relay.federated.fedavg import Server
 from ecogen_jax.relay.federated.fedftg import asked, fedftg, hard_terms
 from ecogen_jax.relay.federated.fedgen import Facts, diversity
 from tests import toy_nets
-from tests.test_federated_server import ACTIVE, NET, OPTIONS, task
+from tests.test_federated_server import ACTIVE, NET, OPTIONS, differ, run, task
 from tests.toy_nets import CLASSES, LATENT
 
 COUNTS = np.array([[9, 0, 1], [1, 6, 1], [0, 2, 8]], np.float32)
@@ -116,3 +116,20 @@ def test_the_generator_descends_the_weighted_sum_of_its_terms():
         jax.tree.map(lambda leaf: 10 * leaf, mean),
         gradient,
     )
+
+
+def test_fedftg_asks_for_classes_as_often_as_devices_have_them():
+    given = task("fedftg", options={**OPTIONS["fedftg"], "batch_size": 4000})
+    labels, noise = asked(given, jnp.array([3.0, 0, 1]), jax.random.key(0))
+    drawn = np.bincount(labels, minlength=CLASSES) / 4000
+    np.testing.assert_allclose(drawn, [0.75, 0, 0.25], atol=0.03)
+    assert drawn[1] == 0
+    np.testing.assert_allclose((noise.mean(), noise.std()), (0, 1), atol=0.03)
+
+
+def test_fedftg_keeps_its_generator():
+    one, _ = run("fedftg").rounds(number=1)
+    two, _ = run("fedftg").rounds(number=2)
+    before = run("fedftg").first.server.extra.generator
+    assert differ(before, one.server.extra.generator)
+    assert differ(one.server.extra.generator, two.server.extra.generator)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ecogen_jax import mesh
-from ecogen_jax.relay.federated import FEDERATED, pools
+from ecogen_jax.relay.federated import FEDERATED, pools, streaming
 from ecogen_jax.relay.federated.aggregate import mean
 from ecogen_jax.relay.federated.base import Arrived
 from ecogen_jax.relay.federated.compression import compression
@@ -112,16 +112,24 @@ def engine(linear, method="fedavg"):
     )
 
 
+def begun(made, members):
+    return streaming.everybody(made.init(jax.random.key(0), members), DEVICES)
+
+
+def opened(state, members):
+    return streaming.core(state), streaming.handed_out(state, members)
+
+
 def stacked(linear):
     """How many arrays of a round hold a kernel of every device."""
     made = engine(linear)
-    first = jax.eval_shape(made.init, jax.random.key(0), cohort(0))
+    first = begun(made, cohort(0))
     shapes = {
         (ACTIVE, *leaf.shape)
         for leaf in jax.tree.leaves(jax.eval_shape(NET.init, jax.random.key(0)).params)
         if leaf.ndim > 1
     }
-    traced = jax.make_jaxpr(made.round)(first, cohort(0), jax.random.key(0))
+    traced = jax.make_jaxpr(made.round)(*opened(first, cohort(0)), jax.random.key(0))
     return sum(
         variable.aval.shape in shapes
         for equation in traced.eqns
@@ -142,8 +150,8 @@ def test_a_server_that_adds_up_ends_where_one_that_keeps_all_does(method):
     members = jax.device_put(members)
     for linear in (True, False):
         made = engine(linear, method)
-        first = made.init(jax.random.key(0), members)
-        state, *_ = made.round(first, members, jax.random.key(1))
+        first = begun(made, members)
+        state, *_ = made.round(*opened(first, members), jax.random.key(1))
         ends.append(state)
     for one, other in zip(*map(jax.tree.leaves, ends), strict=True):
         if jnp.issubdtype(one.dtype, jnp.floating):

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 from ecogen_jax import config as configs
 from ecogen_jax import keys
 from ecogen_jax.nets.functional import Net, Output, Variables
+from ecogen_jax.relay.federated import streaming
 from ecogen_jax.relay.federated.engine import Federation
 from ecogen_jax.relay.learn import Data
 from ecogen_jax.relay.messages import ClientUpdate, ServerBroadcast
@@ -18,7 +20,7 @@ from ecogen_jax.relay.parties import Nets, Parties, Topology, initialise
 from ecogen_jax.relay.protocols.federated import federated
 from ecogen_jax.relay.settings import Evidence, Images, ReplaySettings, Route, Settings
 from ecogen_jax.relay.stage import Mapping, Stage, compile_round
-from ecogen_jax.run import build_federated
+from ecogen_jax.run import build_federated, together
 from tests import toy_nets
 from tests.toy_nets import CLASSES, PIXELS, SHAPE
 
@@ -173,9 +175,14 @@ class Toy(NamedTuple):
         state = states[0]
         for number in range(int(state.number), int(state.number) + rounds):
             cohort = change(self.stage.together.feed(number), number)
-            before = jax.device_put(states[-1])
+            before = jax.tree.map(np.array, states[-1])  # its arrays are used up
+            cohort = streaming.handed_out(before, cohort)
+            core = jax.device_put(streaming.core(before))
+            before = replace(core, own=before.own, errors=before.errors)
             moment = keys.moment(keys.data(KEY), 1, number)
-            state, seen, said = self.round(before, cohort, moment)
+            state, seen, said = together.played(
+                self.stage, self.round, number, before, cohort, moment
+            )
             states.append(jax.device_get(state))
             metrics = {name: value.item() for name, value in seen.items()}
             down, up = self.stage.together.messages(number, state, said)
@@ -223,6 +230,7 @@ def toy(name, *, norm=False, backend="vmap", num_devices=1, active=ACTIVE, **cha
     # Not compiled, unlike `stage.begin`: it is faster for so few numbers.
     cohort = jax.device_put(stage.together.feed(0))
     first = jax.device_get(federation.engine.init(KEY, cohort))
+    first = streaming.everybody(first, DEVICES)
     return Toy(settings, stage, compiled, first, parties).on(data, active)
 
 

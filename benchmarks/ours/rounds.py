@@ -17,6 +17,7 @@ from benchmarks.speaker import Speaker
 from ecogen_jax import keys, mesh
 from ecogen_jax.data import sources
 from ecogen_jax.energy import rates
+from ecogen_jax.relay.federated import streaming
 from ecogen_jax.relay.parties import TIERS
 from ecogen_jax.relay.stage import Mapping, Stage, compile_round
 from ecogen_jax.run import diverged, journal, together, writer
@@ -89,7 +90,7 @@ class Rounds:
             # Messages of another round than the state's would all be refused.
             self.number = 0
             self._begin()
-        return together.inputs(self.stage, self.number, self._num_devices)
+        return together.inputs(self.stage, self.number, self.state, self._num_devices)
 
     def one(self) -> dict[str, Any]:
         """Runs a round, and gives back its metrics."""
@@ -98,13 +99,15 @@ class Rounds:
     def program(self) -> str:
         """The text of the compiled round."""
         moment = keys.moment(self._key_data, CYCLE, self.number)
-        given = (self.state, self.inputs(), moment)
+        given = (streaming.core(self.state), self.inputs(), moment)
         return str(self._compiled.lower(*given).compile().as_text())
 
     def run(self, inputs: PyTree) -> dict[str, Any]:
         """Runs a round on its inputs."""
         moment = keys.moment(self._key_data, CYCLE, self.number)
-        self.state, metrics, self.said = self._compiled(self.state, inputs, moment)
+        self.state, metrics, self.said = together.played(
+            self.stage, self._compiled, self.number, self.state, inputs, moment
+        )
         self.number += 1
         return mesh.to_host(metrics)
 
@@ -131,7 +134,7 @@ class Told(Rounds):
         inputs = self.inputs()
         stage, number = self.stage, self.number
         assert stage.together is not None
-        flops = stage.together.flops(number, self.state)
+        flops = stage.together.flops(number)
         metrics = self.run(inputs)
         diverged.check_round(
             metrics,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ecogen_jax import keys, mesh, packing
 from ecogen_jax.energy import meter
@@ -36,17 +37,19 @@ class Rounds(NamedTuple):
     Attributes:
       feed: `feed(number) -> inputs` of round `number`, arrays with a leading axis over
         the parties that take part; only these are copied to the JAX devices.
+      sampled: `sampled(number)`, who they are, int32 `[parties]`.
       messages: what the server would send next and one message that it got, given the
         number of a round, from 0, the state after it and `said`.
       events: the faults of a round as JSON objects, given its number and `said`.
-      flops: FLOPs by tier of round `number`, given the state.
+      flops: FLOPs by tier of round `number`.
       link_bytes: bytes up and down of round `number`, on the links of the end devices.
     """
 
     feed: Callable[[int], PyTree]
+    sampled: Callable[[int], np.ndarray]
     messages: Callable[[int, PyTree, PyTree], list[Message]]
     events: Callable[[int, PyTree], list[dict[str, Any]]]
-    flops: Callable[[int, PyTree], dict[str, float]]
+    flops: Callable[[int], dict[str, float]]
     link_bytes: Callable[[int], tuple[int, int]]
 
 

@@ -150,7 +150,11 @@ class Checkpoints:
 
 
 def _copied(leaf: Any) -> Any:
-    """A numpy array, unless it is in parts; these orbax copies before it returns."""
+    """A numpy array that nobody writes to while it is saved.
+
+    An array in parts stays as it is: orbax copies it before it returns.
+    """
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         return leaf
-    return np.asarray(leaf)
+    array = np.asarray(leaf)
+    return array.copy() if array.flags.writeable else array

@@ -6,6 +6,7 @@ checkpoint. So there is no checkpoint between the last round of a stage and its 
 """
 
 import dataclasses
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ class _Run:
         state, inputs = self._begin(cycle, stage)
         with stage_bar(self.bars, cycle, stage, journal.round) as advance:
             while journal.round < stage.rounds:
-                inputs = self._inputs(stage, inputs)
+                inputs = self._inputs(stage, state, inputs)
                 flops = self._flops(stage, state, inputs)
                 state, metrics, said = self._round(cycle, stage, state, inputs)
                 if stage.together:
@@ -167,18 +168,18 @@ class _Run:
                 return together.placed(stage, state, self._num_devices), inputs
             return mesh.place((state, inputs), num_devices=self._num_devices)
 
-    def _inputs(self, stage: Stage, inputs: PyTree) -> PyTree:
+    def _inputs(self, stage: Stage, state: PyTree, inputs: PyTree) -> PyTree:
         """The inputs of the next round besides the state."""
         if not stage.together:
             return inputs
         with self.clock("train"), self.stage_clock("train"):
-            return together.inputs(stage, self.journal.round, self._num_devices)
+            return together.inputs(stage, self.journal.round, state, self._num_devices)
 
     def _flops(self, stage: Stage, state: PyTree, inputs: PyTree) -> dict[str, float]:
         """FLOPs of the next round by tier, also added to those of the stage."""
         number, journal = self.journal.round, self.journal
         if stage.together:
-            flops = stage.together.flops(number, state)
+            flops = stage.together.flops(number)
         else:
             if stage.name not in self.flops:
                 self.flops[stage.name] = round_flops(stage, state, inputs)
@@ -193,15 +194,15 @@ class _Run:
         if stage.name not in self.rounds:
             self.rounds[stage.name] = compile_round(stage, self.experiment.mapping)
         with self.clock("train"), self.stage_clock("train"):
-            moment = keys.moment(self.key, cycle, self.journal.round)
-            state, metrics, *said = self.rounds[stage.name](state, inputs, moment)
+            number, play = self.journal.round, self.rounds[stage.name]
+            if stage.together:
+                play = functools.partial(together.played, stage, play, number)
+            moment = keys.moment(self.key, cycle, number)
+            state, metrics, *said = play(state, inputs, moment)
             metrics = mesh.to_host(metrics)
+        saved = self.folder.path / "checkpoints"
         check_round(
-            metrics,
-            cycle=cycle,
-            stage=stage,
-            number=self.journal.round + 1,
-            checkpoints=self.folder.path / "checkpoints",
+            metrics, cycle=cycle, stage=stage, number=number + 1, checkpoints=saved
         )
         # `np.mean` takes four times as long.
         means = {n: float(each.sum()) / each.size for n, each in metrics.items()}
@@ -386,8 +387,7 @@ class _Run:
         state = None
         if self.journal.round:  # only its shapes are needed
             cycle, stage = self.experiment.plan[self.journal.index]
-            key = self._stage_key(cycle, stage)
-            state = stage.begin(self.parties, key)[0]
+            state, _ = stage.begin(self.parties, self._stage_key(cycle, stage))
         self.parties, self.state = self.checkpoints.restore(
             saved.step, (self.parties, state)
         )

@@ -49,13 +49,13 @@ def forecast(config: ConfigDict) -> tuple[Experiment, list[Entry]]:
 def _stage_flops(experiment: Experiment, stage: Stage) -> dict[str, float]:
     """FLOPs of all rounds of a stage by tier, with what goes before them."""
     parties = experiment.parties
-    state, inputs = jax.eval_shape(stage.begin, parties, jax.random.key(0))
     if stage.together:
         total: dict[str, float] = {}
         for number in range(stage.rounds):
-            for tier, done in stage.together.flops(number, state).items():
+            for tier, done in stage.together.flops(number).items():
                 total[tier] = total.get(tier, 0.0) + done
         return total
+    state, inputs = jax.eval_shape(stage.begin, parties, jax.random.key(0))
     rounds = stage.rounds * round_flops(stage, state, inputs)
     return {stage.tier: stage.setup_flops(parties) + rounds}
 

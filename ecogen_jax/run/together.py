@@ -1,12 +1,14 @@
 """The loop's extra work for a stage whose round is one program for many parties."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ecogen_jax import distributed, mesh, packing
 from ecogen_jax.data.sources import Dataset
-from ecogen_jax.relay.federated.engine import SERVER
+from ecogen_jax.relay.federated import streaming
+from ecogen_jax.relay.federated.engine import SERVER, Federation
 from ecogen_jax.relay.messages import audit, fingerprints
 from ecogen_jax.relay.stage import Stage
 from ecogen_jax.types import PyTree
@@ -46,22 +48,56 @@ class Auditor:
         return train | fingerprints(self._dataset.test_images)
 
 
-def placed(stage: Stage, state: PyTree, num_devices: int) -> PyTree:
-    """Puts the state of such a stage where its program runs."""
-    return mesh.replicate(state, num_clients=stage.num_parties, num_devices=num_devices)
+def placed(stage: Stage, state: Federation, num_devices: int) -> Federation:
+    """Puts the state of such a stage where its program runs.
+
+    What single devices keep stays on the host, see `streaming`.
+    """
+    core = mesh.replicate(
+        streaming.core(state), num_clients=stage.num_parties, num_devices=num_devices
+    )
+    own, errors = streaming.kept_on_host(state)
+    return replace(core, own=own, errors=errors)
 
 
-def inputs(stage: Stage, number: int, num_devices: int) -> PyTree:
-    """The parties of round `number`, from 0, and their data, for its program.
+def inputs(stage: Stage, number: int, state: Federation, num_devices: int) -> PyTree:
+    """The parties of round `number`, from 0, their data and what they keep.
 
     A program on one JAX device takes host arrays directly, in a fraction of the time of
     placing them first.
     """
     assert stage.together is not None
-    fed = stage.together.feed(number)
+    fed = streaming.handed_out(state, stage.together.feed(number))
     if mesh.num_shards(stage.num_parties, num_devices) == 1:
         return fed
     return mesh.place(packing.packed(fed), num_devices=num_devices)
+
+
+def played(
+    stage: Stage,
+    one_round: Callable[..., Any],
+    number: int,
+    state: Federation,
+    given: PyTree,
+    moment: PyTree,
+) -> tuple[Federation, dict[str, Any], Any]:
+    """Plays round `number`, from 0; the state before is used up.
+
+    Args:
+      stage: whose `together` is set.
+      one_round: from `stage.compile_round`.
+      number: of the round.
+      state: before it, from `placed` or an earlier round.
+      given: its `inputs`.
+      moment: its key, see `keys.moment`.
+
+    Returns:
+      The state after it, its metrics, and what was said.
+    """
+    assert stage.together is not None
+    after, metrics, said = one_round(streaming.core(state), given, moment)
+    state = streaming.put_back(state, after, stage.together.sampled(number), said)
+    return state, metrics, replace(said, kept=())
 
 
 def loss_name(stage: Stage, metric: str) -> str:

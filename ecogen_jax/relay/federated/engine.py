@@ -35,7 +35,7 @@ from ecogen_jax.relay.federated.heard import (
     of_all_shares,
 )
 from ecogen_jax.relay.federated.local import ordered
-from ecogen_jax.relay.federated.trees import chosen, copies
+from ecogen_jax.relay.federated.trees import chosen
 from ecogen_jax.relay.learn import Data
 from ecogen_jax.relay.messages import ClientUpdate, all_finite
 from ecogen_jax.relay.stage import Mapping, one_party
@@ -49,10 +49,13 @@ SERVER = "server_"
 class Federation:
     """The state between two rounds; checkpointed whole.
 
+    What devices keep stays on the host, and a round has only that of its devices: see
+    `streaming`.
+
     Attributes:
       server: of the method.
-      own: the state that each device keeps, `[devices, ...]`.
-      errors: compression errors so far, `[devices, ...]`, or ().
+      own: the state that each device keeps, `[devices, ...]`; () within a round.
+      errors: compression errors so far, `[devices, ...]`, or (); likewise.
       number: int32 scalar, rounds done.
     """
 
@@ -64,7 +67,7 @@ class Federation:
 
 @struct.dataclass
 class Said:
-    """What the host reads of a round, and no other round needs.
+    """What the host reads of a round, and the server does not need.
 
     It stays on the JAX devices on which it was made: bringing it together would make
     them wait for each other.
@@ -74,10 +77,12 @@ class Said:
         else the code of the fault that the server found, see `schedule`.
       messages: payload and facts of the last message of each share of the devices,
         `[shares, ...]`, packed: for audits.
+      kept: `own` and `errors` of the sampled devices after the round, `[active, ...]`.
     """
 
     verdicts: Leaf
     messages: packing.Packed
+    kept: PyTree = ()
 
 
 @struct.dataclass
@@ -89,11 +94,14 @@ class Cohort:
       fault: int32 `[active]`, the fault of each message on the way to the server.
       everybody: edge, data and counts of all devices in order, `[devices, ...]`, if a
         round selects those of its members from them (see `Engine.picks`); else ().
+      kept: `own` and `errors` of the members before the round, `[active, ...]`, once
+        `streaming.handed_out` has added them.
     """
 
     members: Member
     fault: Leaf
     everybody: PyTree = ()
+    kept: PyTree = ()
 
     def member(self, place: int) -> Member:
         """The device at a place, with its images."""
@@ -106,8 +114,10 @@ class Engine(NamedTuple):
     """A federated protocol as two pure functions.
 
     Attributes:
-      init: `init(key, cohort) -> Federation`; of the cohort only shapes matter.
-      round: `round(federation, cohort, key) -> (federation, metrics, said)`.
+      init: `init(key, cohort) -> Federation`, with what one device keeps before the
+        first round: all keep the same. Of the cohort only shapes matter.
+      round: `round(federation, cohort, key) -> (federation, metrics, said)`, of a
+        federation and a cohort from `streaming.handed_out`.
       one: one device's part of a round, for counting its operations.
       counted: the round on one JAX device, one end device after another, for counting:
         the operations do not depend on the mapping.
@@ -179,29 +189,16 @@ def _init(setup: _Setup, key: Key, cohort: Cohort) -> Federation:
         sent = method.send(server, member.edge)
         trained = jax.eval_shape(method.train, sent, own, ordered(member, key), key)
         error = jax.tree.map(jnp.zeros_like, trained.update)
-    return Federation(
-        server=server,
-        own=copies(own, setup.num_devices),
-        errors=copies(error, setup.num_devices),
-        number=jnp.int32(0),
-    )
+    return Federation(server=server, own=own, errors=error, number=jnp.int32(0))
 
 
 def _round(
     setup: _Setup, state: Federation, cohort: Cohort, key: Key
 ) -> tuple[Federation, Metrics, Said]:
-    members, device = _with_their_own(cohort), cohort.members.device
-    before = jax.tree.map(lambda leaf: leaf[device], (state.own, state.errors))
-    (own, errors), verdicts, sums, arrived = _heard_from(
-        setup, state, replace(cohort, members=members), before, key
-    )
+    cohort = replace(cohort, members=_with_their_own(cohort))
+    kept, verdicts, sums, arrived = _heard_from(setup, state, cohort, key)
     server, server_metrics = _merged(setup, state.server, arrived, key)
-    own, errors = jax.tree.map(
-        lambda everybody, some: everybody.at[device].set(some),
-        (state.own, state.errors),
-        (own, errors),
-    )
-    following = Federation(server, own, errors, state.number + 1)
+    following = replace(state, server=server, number=state.number + 1)
     # If every device diverged, 0 / 0 gives NaN, which reports the divergence.
     means = jax.tree.map(lambda total: total / sums.counted, sums.metrics)
     means |= {
@@ -209,7 +206,7 @@ def _round(
         for name, each in server_metrics.items()
     }
     metrics = {name: each.reshape(1, 1) for name, each in means.items()}
-    return following, metrics, Said(verdicts, packing.packed(sums.last))
+    return following, metrics, Said(verdicts, packing.packed(sums.last), kept)
 
 
 def _alone(
@@ -234,14 +231,14 @@ def _one(
 
 
 def _heard_from(
-    setup: _Setup, state: Federation, cohort: Cohort, before: PyTree, key: Key
+    setup: _Setup, state: Federation, cohort: Cohort, key: Key
 ) -> tuple[PyTree, Leaf, Sums, Arrived]:
     """The round on every device: what it keeps, its verdict, what the server gets."""
     # A device's key depends on its number, not on the other sampled devices.
     numbers = cohort.members.device
     each_key = jax.vmap(lambda i: keys.stream(key, "device", i))(numbers)
     members = jax.vmap(ordered)(cohort.members, each_key)
-    own = (members, cohort.fault, *before, each_key)
+    own = (members, cohort.fault, *cohort.kept, each_key)
     common = (state.server, state.number, _images(cohort))
     each, count = functools.partial(_told, setup), setup.pools
     _, said, one = jax.eval_shape(each, *common, *one_party(own))

@@ -22,7 +22,7 @@ from ecogen_jax import mesh, packing
 from ecogen_jax.data.partition import Held
 from ecogen_jax.energy import meter
 from ecogen_jax.nets.functional import Variables
-from ecogen_jax.relay.federated import schedule
+from ecogen_jax.relay.federated import schedule, streaming
 from ecogen_jax.relay.federated.base import Member
 from ecogen_jax.relay.federated.engine import Cohort, Federation, Said
 from ecogen_jax.relay.learn import Data
@@ -35,11 +35,11 @@ from ecogen_jax.relay.messages import (
 )
 from ecogen_jax.relay.parties import Parties
 from ecogen_jax.relay.settings import FederatedSettings, Settings
-from ecogen_jax.relay.stage import Rounds, Stage, one_party
+from ecogen_jax.relay.stage import Rounds, Stage
 from ecogen_jax.types import Key, Leaf, PyTree
 
 Feed = Callable[[int], Cohort]
-Flops = Callable[[int, Federation], dict[str, float]]
+Flops = Callable[[int], dict[str, float]]
 LinkBytes = Callable[[int], tuple[int, int]]
 
 
@@ -80,7 +80,8 @@ def federated(settings: Settings) -> tuple[list[Stage], list[Stage]]:
 
     def begin(parties: Parties, key: Key) -> tuple[PyTree, PyTree]:
         del parties
-        return jax.jit(own.engine.init)(key, feed(0)), ()
+        first = jax.jit(own.engine.init)(key, feed(0))
+        return streaming.everybody(first, settings.topology.num_devices), ()
 
     def end(parties: Parties, state: Federation) -> Parties:
         return replace(
@@ -107,6 +108,7 @@ def federated(settings: Settings) -> tuple[list[Stage], list[Stage]]:
             evaluate_every=own.evaluate_every,
             together=Rounds(
                 feed=feed,
+                sampled=lambda number: own.plan.active[number],
                 messages=functools.partial(_messages, own),
                 events=functools.partial(_events, own),
                 flops=_flops(own, feed),
@@ -181,8 +183,8 @@ def _everybody(settings: Settings, held: Held, counts: np.ndarray) -> Member:
 
 def _shapes(own: FederatedSettings, feed: Feed) -> Shapes:
     key, cohort = jax.random.key(0), feed(0)
-    state = jax.eval_shape(own.engine.init, key, cohort)
-    member, kept = _first(state, cohort)
+    state, member = _first(own, cohort)
+    kept = (state.own, state.errors)
     down = jax.eval_shape(own.method.send, state.server, member.edge)
     up, *_ = jax.eval_shape(own.engine.one, state.server, member, *kept, key)
     report, visits = None, own.method.visits
@@ -193,10 +195,10 @@ def _shapes(own: FederatedSettings, feed: Feed) -> Shapes:
     return Shapes(ServerBroadcast(down), up, report)
 
 
-def _first(state: Federation, cohort: Cohort) -> tuple[Member, PyTree]:
-    """The first device of a round and the state that it keeps, as shapes."""
-    member = jax.eval_shape(lambda each: each.member(0), cohort)
-    return member, one_party((state.own, state.errors))
+def _first(own: FederatedSettings, cohort: Cohort) -> tuple[Federation, Member]:
+    """The state with what one device keeps, and the device, as shapes."""
+    state = jax.eval_shape(own.engine.init, jax.random.key(0), cohort)
+    return state, jax.eval_shape(lambda each: each.member(0), cohort)
 
 
 def _blank(shapes: PyTree) -> PyTree:
@@ -267,12 +269,12 @@ def _events(own: FederatedSettings, number: int, said: Said) -> list[dict[str, o
 
 
 def _flops(own: FederatedSettings, feed: Feed) -> Flops:
-    """Makes `flops(number, state)`, by tier; programs are counted once."""
+    """Makes `flops(number)`, by tier; programs are counted once."""
     counted: dict[str, float] = {}
 
-    def flops(number: int, state: Federation) -> dict[str, float]:
+    def flops(number: int) -> dict[str, float]:
         if not counted:
-            counted.update(_counted(own, state, feed(number)))
+            counted.update(_counted(own, feed(number)))
         shares = float(own.plan.steps_share[number].sum())
         found = counted | {"end": counted["end"] * shares}
         visits = own.method.visits
@@ -283,18 +285,20 @@ def _flops(own: FederatedSettings, feed: Feed) -> Flops:
     return flops
 
 
-def _counted(
-    own: FederatedSettings, state: Federation, cohort: Cohort
-) -> dict[str, float]:
+def _counted(own: FederatedSettings, cohort: Cohort) -> dict[str, float]:
     """FLOPs of one device's round, and of what the tiers above it do in a round.
 
     For edges that do their own averaging, the cloud's part is that of a round in which
     it averages the edges.
     """
-    (first, kept), key = _first(state, cohort), jax.random.key(0)
+    (state, first), key = _first(own, cohort), jax.random.key(0)
+    kept, active = (state.own, state.errors), cohort.fault.shape[0]
     one = meter.cost(own.engine.one, state.server, first, *kept, key).flops
-    whole = meter.cost(own.engine.counted, state, cohort, key).flops
-    above = whole - one * cohort.fault.shape[0]
+    rows = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((active, *leaf.shape), leaf.dtype), kept
+    )
+    given = (streaming.core(state), replace(cohort, kept=rows), key)
+    above = meter.cost(own.engine.counted, *given).flops - one * active
     if not own.method.visits:
         return {"end": one, "cloud": above}
     cloud = meter.cost(own.method.visits.meet, state.server).flops

@@ -1,0 +1,73 @@
+"""What devices keep from round to round: on the host, and streamed through the rounds.
+
+A federation may have a hundred thousand devices, of which a round samples a hundred. So
+what each of them keeps (control variates, its own net or statistics, the error of its
+compression) is in arrays of the host, `[devices, ...]`. A round gets the rows of its
+devices, and its host puts back what they became. The memory of a JAX device grows with
+the cohort, not with the federation.
+"""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+
+from ecogen_jax import mesh
+from ecogen_jax.relay.federated.engine import Cohort, Federation, Said
+from ecogen_jax.types import Leaf, PyTree
+
+
+def everybody(first: Federation, num_devices: int) -> Federation:
+    """The state before the first round.
+
+    Args:
+      first: from `Engine.init`, with what one device keeps.
+      num_devices: in all.
+    """
+
+    def rows(leaf: Leaf) -> np.ndarray:
+        one = np.asarray(leaf)
+        if not one.any():  # zeros take no memory until a device has other numbers
+            return np.zeros((num_devices, *one.shape), one.dtype)
+        return np.repeat(one[None], num_devices, axis=0)
+
+    own, errors = jax.tree.map(rows, (first.own, first.errors))
+    return replace(first, own=own, errors=errors)
+
+
+def core(state: Federation) -> Federation:
+    """What stays on the JAX devices from round to round."""
+    return replace(state, own=(), errors=())
+
+
+def kept_on_host(state: Federation) -> PyTree:
+    """What devices keep, in arrays that `put_back` may write to."""
+    return jax.tree.map(
+        lambda leaf: np.require(leaf, requirements="W"), (state.own, state.errors)
+    )
+
+
+def handed_out(state: Federation, cohort: Cohort) -> Cohort:
+    """The cohort with what its devices keep."""
+    device = cohort.members.device
+    rows = jax.tree.map(lambda leaf: leaf[device], (state.own, state.errors))
+    return replace(cohort, kept=rows)
+
+
+def put_back(
+    state: Federation, after: Federation, device: np.ndarray, said: Said
+) -> Federation:
+    """The state after a round; the arrays of the state before are written to.
+
+    Args:
+      state: before the round.
+      after: what the round gave.
+      device: who took part, `[active]`, each once.
+      said: in the round.
+    """
+    kept = (state.own, state.errors)
+    if jax.tree.leaves(kept):
+        everybody, some = map(jax.tree.leaves, (kept, mesh.to_host(said.kept)))
+        for rows, new in zip(everybody, some, strict=True):
+            rows[device] = new
+    return replace(after, own=state.own, errors=state.errors)

@@ -125,8 +125,8 @@ class Run:
         """One round; the state before it stays as it is."""
         given = streaming.handed_out(state, cohort)
         after, *seen, said = self._compiled(streaming.core(state), given, key)
-        state = replace(state, own=jax.tree.map(np.array, state.own))
-        device = cohort.members.device
+        rows = jax.tree.map(np.array, streaming.rows_of(state))
+        state, device = streaming.with_rows(state, rows), cohort.members.device
         return streaming.put_back(state, after, device, said), *seen, said
 
     def rounds(self, number=2, seed=1, **how):

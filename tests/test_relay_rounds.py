@@ -13,14 +13,16 @@ from ecogen_jax.relay.federated.fedgen import feature_maker
 from ecogen_jax.relay.federated.received import Facts
 from ecogen_jax.relay.federated.relay_rounds import (
     SETTLING,
-    Changes,
+    Last,
+    Past,
     last_layer_hop,
+    of_all,
     relay_rounds,
     remembered,
 )
 from ecogen_jax.relay.federated.sharing import Sharing, possible, sharing
 from tests.test_federated_server import task
-from tests.toy_federation import CLASSES, SHAPE, distance, net, toy
+from tests.toy_federation import ACTIVE, CLASSES, SHAPE, SIZES, distance, net, toy
 
 OPTIONS = {
     **defaults()["relay_rounds"],
@@ -57,8 +59,17 @@ def given(*, norm=False, share="all", keeps_statistics=False, **options):
     )
 
 
-def heard(server, device, weights, seed, part=SHARED):
-    """Made-up messages; those of weight 0 are NaN."""
+def heard(server, device, weights, seed, known, part=SHARED):
+    """Made-up messages; those of weight 0 are NaN.
+
+    Args:
+      server: of which state.
+      device: who is heard.
+      weights: of each.
+      seed: of the numbers.
+      known: what the server remembers of all devices, `[devices, ...]`.
+      part: which part of the net is sent.
+    """
     rng, weights = np.random.default_rng(seed), jnp.array(weights)
 
     def made(leaf):
@@ -71,16 +82,29 @@ def heard(server, device, weights, seed, part=SHARED):
     counts = rng.integers(1, 9, (DEVICES, CLASSES)).astype(np.float32)
     device = jnp.array(device, jnp.int32)
     facts = Facts(statistics, jnp.asarray(counts))
-    return Arrived(device, device, updates, facts, weights)
+    known = jax.tree.map(lambda leaf: leaf[device], known)
+    return Arrived(device, device, updates, facts, weights, known=known)
+
+
+def nobody(method):
+    """What the server remembers of all devices at first."""
+    return jax.tree.map(
+        lambda leaf: jnp.zeros((5, *leaf.shape), leaf.dtype), method.known(KEY)
+    )
 
 
 def test_the_last_change_of_each_device_is_kept_and_that_of_a_refused_is_not():
-    before = Changes({"w": jnp.arange(5.0)[:, None]}, jnp.array([0.0, 1, 2, 0, 4]))
+    known = Last({"w": jnp.array([[3.0], [1], [2]])}, jnp.array([0.0, 1, 2]))
     sent = {"w": jnp.array([[10.0], [jnp.nan], [30.0]])}
     device, weights = jnp.array([3, 1, 2], jnp.int32), jnp.array([7.0, 0, 9])
-    after = remembered(before, Arrived(device, device, sent, (), weights))
-    assert after.values["w"].ravel().tolist() == [0, 1, 30, 10, 4]
-    assert after.weights.tolist() == [0, 1, 9, 7, 4]
+    arrived = Arrived(device, device, sent, (), weights, known=known)
+    after = remembered(arrived)
+    assert after.change["w"].ravel().tolist() == [10, 1, 30]
+    assert after.weight.tolist() == [7, 1, 9]
+    # Another device has sent 4 for 4 images, those of this round 1 for 1 and 2 for 2.
+    whole = of_all(Past({"w": jnp.array([16.0 + 1 + 4])}, jnp.float32(7)), arrived)
+    assert whole.change["w"].tolist() == [16 + 1 + 9 * 30 + 7 * 10]
+    assert whole.weight == 4 + 1 + 9 + 7
 
 
 def taught(share, seed=0):
@@ -127,7 +151,9 @@ def test_the_first_round_is_that_of_fedgen_and_is_served_as_it_is():
     ours, theirs = toy("relay_rounds").play(1)[0][-1], toy("fedgen").play(1)[0][-1]
     close(ours.server.variables.params, theirs.server.variables.params)
     close(ours.server.extra.served.params, ours.server.variables.params)
-    assert np.count_nonzero(ours.server.extra.changes.weights) > 0
+    sent = np.flatnonzero(ours.known.weight)
+    assert sent.tolist() == list(ACTIVE)
+    assert ours.server.extra.past.weight == ours.known.weight.sum() == SIZES[sent].sum()
 
 
 def test_later_rounds_lean_on_the_past_by_their_number():
@@ -156,9 +182,14 @@ def test_the_net_moves_by_the_last_changes_of_all_devices_too(share, keeps):
         hop_learning_rate=1e-7,
     )
     method, part = relay_rounds(setting), sharing(setting)
-    merge, server = jax.jit(method.merge), method.init(KEY)
-    first = heard(server, [0, 1, 2], [8.0, 3, 0], seed=0, part=part)
-    second = heard(server, [1, 2, 3], [3.0, 5, 2], seed=1, part=part)
+    merge, server, known = jax.jit(method.merge), method.init(KEY), nobody(method)
+    first = heard(server, [0, 1, 2], [8.0, 3, 0], 0, known, part)
+    known = jax.tree.map(
+        lambda every, some: every.at[first.device].set(some),
+        known,
+        method.remember(first),
+    )
+    second = heard(server, [1, 2, 3], [3.0, 5, 2], 1, known, part)
     before, _ = merge(server, first, KEY)
     after, _ = merge(before, second, KEY)
     past = 1 / (1 + SETTLING)
@@ -202,7 +233,7 @@ def test_the_hop_goes_on_from_the_moved_net_with_all_last_layers():
     setting = given(hop_steps=20)
     method = relay_rounds(setting)
     server = method.init(KEY)
-    found = heard(server, [0, 1, 3], [3.0, 1, 4], seed=2)
+    found = heard(server, [0, 1, 3], [3.0, 1, 4], 2, nobody(method))
     after, metrics = jax.jit(method.merge)(server, found, KEY)
     start, changes = server.variables.params, found.updates.params
     step = OPTIONS["server_learning_rate"]

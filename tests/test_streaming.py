@@ -16,14 +16,15 @@ KEEPING = {
     "scaffold": {},
     "fedgen": {"norm": True, "statistics": "own"},
     "fedavg": {"compression": "int8"},
+    "relay_rounds": {},
 }
-"""Methods and settings with which devices keep something."""
+"""Methods and settings with something for each device."""
 
 
 @pytest.mark.parametrize("name", KEEPING)
-def test_what_resting_devices_keep_stays_and_what_others_keep_changes(name):
+def test_rows_of_devices_that_rest_stay_and_those_of_others_change(name):
     before, after = (
-        jax.tree.leaves((state.own, state.errors))
+        jax.tree.leaves(streaming.rows_of(state))
         for state in toy(name, **KEEPING[name]).play(1)[0]
     )
     moved = np.any(
@@ -46,9 +47,10 @@ def test_a_round_is_given_the_rows_of_its_devices_and_gives_them_back(name):
     rows = jax.tree.leaves((cohort.kept, said.kept))
     assert rows
     assert all(leaf.shape[0] == len(ACTIVE) for leaf in rows)
-    assert not jax.tree.leaves((after.own, after.errors))
+    assert not jax.tree.leaves(streaming.rows_of(after))
     found = streaming.put_back(state, after, np.array(ACTIVE), said)
-    taken = jax.tree.map(lambda leaf: leaf[list(ACTIVE)], (found.own, found.errors))
+    rows = streaming.rows_of(found)
+    taken = jax.tree.map(lambda leaf: leaf[list(ACTIVE)], rows)
     assert distance(taken, jax.device_get(said.kept)) == 0.0
 
 
@@ -65,7 +67,7 @@ def test_arrays_of_a_checkpoint_are_taken_over_and_only_read_ones_copied():
     own = {"free": np.zeros((5, 2)), "read": np.zeros((5, 2))}
     own["read"].flags.writeable = False
     state = replace(toy("scaffold").first, own=own)
-    kept, _ = streaming.kept_on_host(state)
+    kept, *_ = streaming.kept_on_host(state)
     assert kept["free"] is own["free"]
     kept["read"][:] = 1
     assert not own["read"].any()

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -178,7 +177,7 @@ class Toy(NamedTuple):
             before = jax.tree.map(np.array, states[-1])  # its arrays are used up
             cohort = streaming.handed_out(before, cohort)
             core = jax.device_put(streaming.core(before))
-            before = replace(core, own=before.own, errors=before.errors)
+            before = streaming.with_rows(core, streaming.rows_of(before))
             moment = keys.moment(keys.data(KEY), 1, number)
             state, seen, said = together.played(
                 self.stage, self.round, number, before, cohort, moment

@@ -51,13 +51,12 @@ class Auditor:
 def placed(stage: Stage, state: Federation, num_devices: int) -> Federation:
     """Puts the state of such a stage where its program runs.
 
-    What single devices keep stays on the host, see `streaming`.
+    What there is for each device stays on the host, see `streaming`.
     """
     core = mesh.replicate(
         streaming.core(state), num_clients=stage.num_parties, num_devices=num_devices
     )
-    own, errors = streaming.kept_on_host(state)
-    return replace(core, own=own, errors=errors)
+    return streaming.with_rows(core, streaming.kept_on_host(state))
 
 
 def inputs(stage: Stage, number: int, state: Federation, num_devices: int) -> PyTree:

@@ -99,6 +99,7 @@ class Arrived:
       weights: float32 `[active]`: number of images behind it, 0 if the message was
         refused. Values with weight 0 may be anything.
       pooled: whether the entries are pools; with one pool per edge, in order.
+      known: what the server knew of each sender before, see `Method.known`.
     """
 
     device: Leaf
@@ -107,6 +108,7 @@ class Arrived:
     facts: PyTree
     weights: Leaf
     pooled: bool = struct.field(pytree_node=False, default=False)
+    known: PyTree = ()
 
 
 class Visits(NamedTuple):
@@ -148,6 +150,9 @@ class Method(NamedTuple):
         devices; or one per edge; 0 if it needs the message of every single device.
       visits: what crosses the link between cloud and edges; None if edges only pass on
         the messages between devices and server.
+      known: `known(key)`, what the server remembers of a device that it has not heard
+        yet; it is streamed like the state of the devices.
+      remember: `remember(arrived) -> known`, `[active, ...]`, after a round.
     """
 
     init: Callable[[Key], PyTree]
@@ -163,6 +168,8 @@ class Method(NamedTuple):
     has_cloud_net: bool = True
     pools: int = 0
     visits: Visits | None = None
+    known: Callable[[Key], PyTree] = lambda key: ()
+    remember: Callable[[Arrived], PyTree] = lambda arrived: ()
 
 
 Aggregate = Callable[[PyTree, jax.Array, Key], PyTree]

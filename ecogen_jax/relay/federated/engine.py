@@ -49,20 +49,22 @@ SERVER = "server_"
 class Federation:
     """The state between two rounds; checkpointed whole.
 
-    What devices keep stays on the host, and a round has only that of its devices: see
-    `streaming`.
+    What there is for each device stays on the host, and a round has only that of its
+    devices: see `streaming`.
 
     Attributes:
       server: of the method.
+      number: int32 scalar, rounds done.
       own: the state that each device keeps, `[devices, ...]`; () within a round.
       errors: compression errors so far, `[devices, ...]`, or (); likewise.
-      number: int32 scalar, rounds done.
+      known: what the server remembers of each device, `[devices, ...]`; likewise.
     """
 
     server: PyTree
-    own: PyTree
-    errors: PyTree
     number: Leaf
+    own: PyTree = ()
+    errors: PyTree = ()
+    known: PyTree = ()
 
 
 @struct.dataclass
@@ -77,7 +79,8 @@ class Said:
         else the code of the fault that the server found, see `schedule`.
       messages: payload and facts of the last message of each share of the devices,
         `[shares, ...]`, packed: for audits.
-      kept: `own` and `errors` of the sampled devices after the round, `[active, ...]`.
+      kept: `own`, `errors` and `known` of the sampled devices after the round,
+        `[active, ...]`.
     """
 
     verdicts: Leaf
@@ -94,8 +97,8 @@ class Cohort:
       fault: int32 `[active]`, the fault of each message on the way to the server.
       everybody: edge, data and counts of all devices in order, `[devices, ...]`, if a
         round selects those of its members from them (see `Engine.picks`); else ().
-      kept: `own` and `errors` of the members before the round, `[active, ...]`, once
-        `streaming.handed_out` has added them.
+      kept: `own`, `errors` and `known` of the members before the round,
+        `[active, ...]`, once `streaming.handed_out` has added them.
     """
 
     members: Member
@@ -114,8 +117,8 @@ class Engine(NamedTuple):
     """A federated protocol as two pure functions.
 
     Attributes:
-      init: `init(key, cohort) -> Federation`, with what one device keeps before the
-        first round: all keep the same. Of the cohort only shapes matter.
+      init: `init(key, cohort) -> Federation`, with what there is for one device before
+        the first round: the same for all. Of the cohort only shapes matter.
       round: `round(federation, cohort, key) -> (federation, metrics, said)`, of a
         federation and a cohort from `streaming.handed_out`.
       one: one device's part of a round, for counting its operations.
@@ -189,7 +192,7 @@ def _init(setup: _Setup, key: Key, cohort: Cohort) -> Federation:
         sent = method.send(server, member.edge)
         trained = jax.eval_shape(method.train, sent, own, ordered(member, key), key)
         error = jax.tree.map(jnp.zeros_like, trained.update)
-    return Federation(server=server, own=own, errors=error, number=jnp.int32(0))
+    return Federation(server, jnp.int32(0), own, error, method.known(key))
 
 
 def _round(
@@ -197,6 +200,7 @@ def _round(
 ) -> tuple[Federation, Metrics, Said]:
     cohort = replace(cohort, members=_with_their_own(cohort))
     kept, verdicts, sums, arrived = _heard_from(setup, state, cohort, key)
+    kept = (*kept, setup.method.remember(arrived))
     server, server_metrics = _merged(setup, state.server, arrived, key)
     following = replace(state, server=server, number=state.number + 1)
     # If every device diverged, 0 / 0 gives NaN, which reports the divergence.
@@ -269,6 +273,7 @@ def _told(
     fault: jax.Array,
     own: PyTree,
     error: PyTree,
+    known: PyTree,
     key: Key,
 ) -> tuple[PyTree, Heard, Arrived]:
     """Round `number` on one device: its new state, its message, the message on arrival.
@@ -290,7 +295,7 @@ def _told(
     return (
         chosen(taken, tuple(after), (own, error)),
         Heard(verdict, (message.payload, message.facts), metrics),
-        Arrived(member.device, member.edge, update, arrived.facts, weight),
+        Arrived(member.device, member.edge, update, arrived.facts, weight, known=known),
     )
 
 

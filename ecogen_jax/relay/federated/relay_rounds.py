@@ -53,7 +53,7 @@ from ecogen_jax.relay.federated.fedgen import (
 from ecogen_jax.relay.federated.fedgen import Sent as Lesson
 from ecogen_jax.relay.federated.received import shares, told
 from ecogen_jax.relay.federated.sharing import sharing
-from ecogen_jax.relay.federated.trees import chosen, copies
+from ecogen_jax.relay.federated.trees import chosen
 from ecogen_jax.relay.optimizer import adam, descend
 from ecogen_jax.types import Key, Leaf, PyTree
 
@@ -75,16 +75,29 @@ class Sent:
 
 
 @struct.dataclass
-class Changes:
-    """The last known changes of all devices.
+class Last:
+    """The last known change of a device; of several, `[active, ...]`.
 
     Attributes:
-      values: `[devices, ...]`, as they are sent.
-      weights: float32 `[devices]`, images of the device; 0 before its first message.
+      change: as it was sent; zeros before the first message.
+      weight: float32, images of the device; 0 before its first message.
     """
 
-    values: PyTree
-    weights: Leaf
+    change: PyTree
+    weight: Leaf
+
+
+@struct.dataclass
+class Past:
+    """Sums over the last known changes of all devices.
+
+    Attributes:
+      change: `sum_K n_k d_k`.
+      weight: float32 scalar, `n_K`.
+    """
+
+    change: PyTree
+    weight: Leaf
 
 
 @struct.dataclass
@@ -93,13 +106,13 @@ class Memory:
 
     Attributes:
       learner: the generator in training.
-      changes: of all devices.
+      past: of all devices.
       served: the EMA of its nets.
       number: int32 scalar, rounds done.
     """
 
     learner: Learner
-    changes: Changes
+    past: Past
     served: Variables
     number: Leaf
 
@@ -115,12 +128,14 @@ def relay_rounds(task: Task) -> Method:
         return server.extra.served
 
     def init(key: Key) -> Server:
-        server = plain.init(key)
-        every = copies(part.shared(server.variables), task.num_devices)
-        nothing = jax.tree.map(jnp.zeros_like, every)
-        changes = Changes(nothing, jnp.zeros(task.num_devices))
-        memory = Memory(server.extra, changes, server.variables, jnp.int32(0))
+        server, nothing = plain.init(key), known(key)
+        past = Past(nothing.change, nothing.weight)
+        memory = Memory(server.extra, past, server.variables, jnp.int32(0))
         return replace(server, extra=memory)
+
+    def known(key: Key) -> Last:
+        sent = part.shared(plain.init(key).variables)
+        return Last(jax.tree.map(jnp.zeros_like, sent), jnp.zeros(()))
 
     def send(server: Server, edge: Leaf) -> Sent:
         return Sent(plain.send(bare(server), edge), part.shared(served(server)))
@@ -128,11 +143,11 @@ def relay_rounds(task: Task) -> Method:
     def merge(server: Server, arrived: Arrived, key: Key) -> tuple[Server, Metrics]:
         memory = server.extra
         learnt, metrics = plain.merge(bare(server), arrived, key)
-        changes = remembered(memory.changes, arrived)
+        whole = of_all(memory.past, arrived)
         number = memory.number.astype(jnp.float32)
         past = number / (number + SETTLING)
         change = _longer(
-            task.options["server_learning_rate"], _change(past, changes, arrived)
+            task.options["server_learning_rate"], _change(past, whole, arrived)
         )
         moved = part.gathered(server.variables, change, part.facts(learnt.variables))
         last, loss = teach(
@@ -144,7 +159,7 @@ def relay_rounds(task: Task) -> Method:
         )
         net = Variables({**moved.params, HEAD: last}, moved.stats)
         average = _blended(past * task.options["ema"], memory.served, net)
-        extra = Memory(learnt.extra, changes, average, memory.number + 1)
+        extra = Memory(learnt.extra, whole, average, memory.number + 1)
         metrics |= {"distillation": loss}
         return replace(server, variables=net, extra=extra), metrics
 
@@ -158,31 +173,44 @@ def relay_rounds(task: Task) -> Method:
         device=lambda sent, own: part.joined(sent.served, own),
         lesson=lambda sent: sent.lesson,
         begins=plain.edge,
+        known=known,
+        remember=remembered,
     )
 
 
-def remembered(changes: Changes, arrived: Arrived) -> Changes:
+def remembered(arrived: Arrived) -> Last:
     """The last known changes after a round; a refused device keeps its old one."""
-    before = jax.tree.map(lambda leaf: leaf[arrived.device], changes)
-    now = Changes(arrived.updates, arrived.weights)
-    return jax.tree.map(
-        lambda every, some: every.at[arrived.device].set(some),
-        changes,
-        chosen(arrived.weights > 0, now, before),
-    )
+    now = Last(arrived.updates, arrived.weights)
+    return chosen(arrived.weights > 0, now, arrived.known)
+
+
+def of_all(past: Past, arrived: Arrived) -> Past:
+    """The sums after a round: those of its devices change.
+
+    Adding up the changes of all devices in each round would need all of them.
+    """
+
+    def total(last: Last) -> Past:
+        def leaf(values: jax.Array) -> jax.Array:
+            # As in `aggregate.mean`: accelerators would round the factors.
+            highest = jax.lax.Precision.HIGHEST
+            return jnp.tensordot(last.weight, values, axes=1, precision=highest)
+
+        return Past(jax.tree.map(leaf, last.change), jnp.sum(last.weight))
+
+    before, after = total(arrived.known), total(remembered(arrived))
+    return jax.tree.map(lambda a, b, c: a + (c - b), past, before, after)
 
 
 def _longer(step: float, change: Variables) -> Variables:
     return replace(change, params=jax.tree.map(lambda a: step * a, change.params))
 
 
-def _change(past: jax.Array, changes: Changes, arrived: Arrived) -> Variables:
+def _change(share: jax.Array, past: Past, arrived: Arrived) -> Variables:
     """`D`, see the top of this file."""
-    return _blended(
-        past,
-        mean(changes.values, changes.weights),
-        mean(arrived.updates, arrived.weights),
-    )
+    images = jnp.where(past.weight > 0, past.weight, 1.0)
+    old = jax.tree.map(lambda total: total / images, past.change)
+    return _blended(share, old, mean(arrived.updates, arrived.weights))
 
 
 def _blended(share: jax.Array, old: PyTree, new: PyTree) -> PyTree:

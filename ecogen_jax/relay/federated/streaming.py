@@ -1,10 +1,10 @@
-"""What devices keep from round to round: on the host, and streamed through the rounds.
+"""What there is for each device: on the host, and streamed through the rounds.
 
 A federation may have a hundred thousand devices, of which a round samples a hundred. So
-what each of them keeps (control variates, its own net or statistics, the error of its
-compression) is in arrays of the host, `[devices, ...]`. A round gets the rows of its
-devices, and its host puts back what they became. The memory of a JAX device grows with
-the cohort, not with the federation.
+what each of them keeps (a control variate, its own net or statistics, the error of its
+compression), and what the server remembers of each, is in arrays of the host,
+`[devices, ...]`. A round gets the rows of its devices, and the host puts back what they
+became. The memory of a JAX device grows with the cohort, not with the federation.
 """
 
 from dataclasses import replace
@@ -16,12 +16,15 @@ from ecogen_jax import mesh
 from ecogen_jax.relay.federated.engine import Cohort, Federation, Said
 from ecogen_jax.types import Leaf, PyTree
 
+Rows = tuple[PyTree, PyTree, PyTree]
+"""`own`, `errors` and `known` of a `Federation`."""
+
 
 def everybody(first: Federation, num_devices: int) -> Federation:
     """The state before the first round.
 
     Args:
-      first: from `Engine.init`, with what one device keeps.
+      first: from `Engine.init`, with what there is for one device.
       num_devices: in all.
     """
 
@@ -31,26 +34,34 @@ def everybody(first: Federation, num_devices: int) -> Federation:
             return np.zeros((num_devices, *one.shape), one.dtype)
         return np.repeat(one[None], num_devices, axis=0)
 
-    own, errors = jax.tree.map(rows, (first.own, first.errors))
-    return replace(first, own=own, errors=errors)
+    return with_rows(first, jax.tree.map(rows, rows_of(first)))
 
 
 def core(state: Federation) -> Federation:
     """What stays on the JAX devices from round to round."""
-    return replace(state, own=(), errors=())
+    return with_rows(state, ((), (), ()))
 
 
-def kept_on_host(state: Federation) -> PyTree:
-    """What devices keep, in arrays that `put_back` may write to."""
-    return jax.tree.map(
-        lambda leaf: np.require(leaf, requirements="W"), (state.own, state.errors)
-    )
+def rows_of(state: Federation) -> Rows:
+    """What there is for each device."""
+    return state.own, state.errors, state.known
+
+
+def with_rows(state: Federation, rows: Rows) -> Federation:
+    """The state with other `rows_of`."""
+    own, errors, known = rows
+    return replace(state, own=own, errors=errors, known=known)
+
+
+def kept_on_host(state: Federation) -> Rows:
+    """What there is for each device, in arrays that `put_back` may write to."""
+    return jax.tree.map(lambda leaf: np.require(leaf, requirements="W"), rows_of(state))
 
 
 def handed_out(state: Federation, cohort: Cohort) -> Cohort:
-    """The cohort with what its devices keep."""
+    """The cohort with what there is for its devices."""
     device = cohort.members.device
-    rows = jax.tree.map(lambda leaf: leaf[device], (state.own, state.errors))
+    rows = jax.tree.map(lambda leaf: leaf[device], rows_of(state))
     return replace(cohort, kept=rows)
 
 
@@ -65,9 +76,9 @@ def put_back(
       device: who took part, `[active]`, each once.
       said: in the round.
     """
-    kept = (state.own, state.errors)
+    kept = rows_of(state)
     if jax.tree.leaves(kept):
         everybody, some = map(jax.tree.leaves, (kept, mesh.to_host(said.kept)))
         for rows, new in zip(everybody, some, strict=True):
             rows[device] = new
-    return replace(after, own=state.own, errors=state.errors)
+    return with_rows(after, kept)

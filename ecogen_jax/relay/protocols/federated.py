@@ -184,9 +184,9 @@ def _everybody(settings: Settings, held: Held, counts: np.ndarray) -> Member:
 def _shapes(own: FederatedSettings, feed: Feed) -> Shapes:
     key, cohort = jax.random.key(0), feed(0)
     state, member = _first(own, cohort)
-    kept = (state.own, state.errors)
     down = jax.eval_shape(own.method.send, state.server, member.edge)
-    up, *_ = jax.eval_shape(own.engine.one, state.server, member, *kept, key)
+    given = (state.server, member, state.own, state.errors, key)
+    up, *_ = jax.eval_shape(own.engine.one, *given)
     report, visits = None, own.method.visits
     if visits is not None:
         number = jax.ShapeDtypeStruct((), jnp.int32)
@@ -292,13 +292,17 @@ def _counted(own: FederatedSettings, cohort: Cohort) -> dict[str, float]:
     it averages the edges.
     """
     (state, first), key = _first(own, cohort), jax.random.key(0)
-    kept, active = (state.own, state.errors), cohort.fault.shape[0]
-    one = meter.cost(own.engine.one, state.server, first, *kept, key).flops
+    given = (state.server, first, state.own, state.errors, key)
+    one = meter.cost(own.engine.one, *given).flops
+    active = cohort.fault.shape[0]
     rows = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((active, *leaf.shape), leaf.dtype), kept
+        lambda leaf: jax.ShapeDtypeStruct((active, *leaf.shape), leaf.dtype),
+        streaming.rows_of(state),
     )
-    given = (streaming.core(state), replace(cohort, kept=rows), key)
-    above = meter.cost(own.engine.counted, *given).flops - one * active
+    whole = meter.cost(
+        own.engine.counted, streaming.core(state), replace(cohort, kept=rows), key
+    )
+    above = whole.flops - one * active
     if not own.method.visits:
         return {"end": one, "cloud": above}
     cloud = meter.cost(own.method.visits.meet, state.server).flops

@@ -3,12 +3,13 @@
     python -m benchmarks.scale [--out benchmarks/results]
 
 FedAvg with logistic regression 784-10, 20 samples per end device in one batch, two
-simulated JAX devices. Each cell is a process: its first round compiles; the result is
+simulated JAX devices; and SCAFFOLD, of which the host keeps a control variate for each
+end device. Each cell is a process: its first round compiles; the result is
 the median of the next five rounds, including the selection of the samples and their
-transfer to the JAX devices. The samples of 1,000 devices are used repeatedly: those of
-100,000 would take 1.6 GB, of which only a cohort is read. Memory is the peak of the
-process. Writes `scale.csv` and `scale.png`, and how they compare with the bars on time,
-memory and growth, `scale_bars.csv` and `scale_bars.md`.
+transfer to the JAX devices, and of what the devices keep. The samples of 1,000 devices
+are used repeatedly: those of 100,000 would take 1.6 GB, of which only a cohort is read.
+Memory is the peak of the process. Writes `scale.csv` and `scale.png`, and how they
+compare with the bars on time, memory and growth, `scale_bars.csv` and `scale_bars.md`.
 """
 
 import argparse
@@ -34,6 +35,7 @@ from benchmarks.workers import ROOT, TOLD_LAST, WorkerError, failure
 from ecogen_jax import config as config_lib
 from ecogen_jax import mesh
 from ecogen_jax.data.partition import Held, hold
+from ecogen_jax.relay.federated import streaming
 from ecogen_jax.relay.federated.base import Member
 from ecogen_jax.relay.federated.engine import Cohort
 from ecogen_jax.relay.learn import Data
@@ -42,11 +44,15 @@ from ecogen_jax.run.build_federated import federated
 from ecogen_jax.run.command import positive
 from papers_repro.origin import commit, processor
 
+SIZES, COHORTS = (1000, 10_000, 100_000), (2000, 5000, 10_000, 20_000, 50_000, 100_000)
+FREE, KEEPING = "fedavg", "scaffold"
+"""A method without anything for each device, and one with."""
+
 CELLS = (
-    *((size, 1000) for size in (1000, 10_000, 100_000)),
-    *((100_000, cohort) for cohort in (2000, 5000, 10_000, 20_000, 50_000, 100_000)),
+    *((size, 1000, method) for method in (FREE, KEEPING) for size in SIZES),
+    *((max(SIZES), cohort, FREE) for cohort in COHORTS),
 )
-"""Devices in all, and in a round."""
+"""Devices in all, devices in a round, method."""
 
 POOL = 1000
 """Devices whose samples are in memory; the others have the same."""
@@ -67,9 +73,11 @@ def main() -> None:
         "--out", type=pathlib.Path, default=ROOT / "benchmarks" / "results"
     )
     parser.add_argument("--cell", type=positive, nargs=2, metavar=("DEVICES", "COHORT"))
+    parser.add_argument("--method", choices=(FREE, KEEPING), default=FREE)
     options = parser.parse_args()
     if options.cell:
-        print(json.dumps(measured(*options.cell)))
+        devices, cohort = options.cell
+        print(json.dumps(measured(devices, cohort, options.method)))
         return
     try:
         output.prepare(options.out, *FILES)
@@ -94,13 +102,14 @@ def main() -> None:
     rows.write("scale_bars", judged(frame), options.out)
 
 
-def in_process(devices: int, cohort: int) -> dict[str, float]:
+def in_process(devices: int, cohort: int, method: str) -> dict[str, Any]:
     """`measured` in a process of its own.
 
     Raises:
         WorkerError: the process has failed.
     """
-    command = ["python", "-m", "benchmarks.scale", "--cell", str(devices), str(cohort)]
+    command = ["python", "-m", "benchmarks.scale", "--method", method]
+    command += ["--cell", str(devices), str(cohort)]
     done = subprocess.run(
         [sys.executable, *command[1:]],
         cwd=ROOT,
@@ -110,20 +119,20 @@ def in_process(devices: int, cohort: int) -> dict[str, float]:
     )
     if done.returncode:
         raise WorkerError(
-            f"{devices} devices, {cohort} in a round: "
+            f"{method}, {devices} devices, {cohort} in a round: "
             f"{failure(done.returncode, done.stderr)}; nothing is written; to see all "
             f"that it said: {shlex.join(command)}"
         )
     return json.loads(done.stdout)
 
 
-def measured(devices: int, cohort: int) -> dict[str, float]:
+def measured(devices: int, cohort: int, method: str) -> dict[str, Any]:
     """Seconds of a round and gigabytes of this process."""
     mesh.start(CORES)
     task = tasks.TASKS["many"]._replace(clients=cohort)
     net = nets.of_task(task)
     config = config_lib.default()
-    config.protocol.name = "fedavg"
+    config.protocol.name = method
     config.topology.update(num_edges=1, devices_per_edge=devices)
     config.federated.update(rounds=1, active=cohort, steps=task.steps)
     config.federated.update(batch_size=task.batch, learning_rate=tasks.LEARNING_RATE)
@@ -141,23 +150,27 @@ def measured(devices: int, cohort: int) -> dict[str, float]:
     run = jax.jit(
         made.engine.round, donate_argnums=0, out_shardings=(shared, None, None)
     )
-    state = jax.jit(made.engine.init, out_shardings=shared)(
+    first = jax.jit(made.engine.init, out_shardings=shared)(
         jax.random.key(0), brought(task, device, pool)
     )
-    jax.block_until_ready(state)  # as it holds the cohort until then
+    jax.block_until_ready(first)  # as it holds the cohort until then
+    state = streaming.everybody(first, devices)
     taken = []
     for number in range(1 + REPEATS):
         started = time.perf_counter()
-        placed = mesh.place(brought(task, device, pool), num_devices=CORES)
-        state, metrics, _ = run(state, placed, jax.random.key(number))
+        given = streaming.handed_out(state, brought(task, device, pool))
+        placed = mesh.place(given, num_devices=CORES)
+        core = streaming.core(state)
+        after, metrics, said = run(core, placed, jax.random.key(number))
         jax.device_get(metrics)
-        jax.block_until_ready(state)
-        del placed
+        state = streaming.put_back(state, jax.block_until_ready(after), device, said)
+        del given, placed, said
         taken.append(time.perf_counter() - started)
         # Only the work of a round is timed, so the same round is repeated.
         state = replace(state, number=jnp.zeros_like(state.number))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
+        "method": method,
         "devices": devices,
         "cohort": cohort,
         "round_s": float(np.median(taken[1:])),
@@ -174,12 +187,14 @@ def judged(frame: pd.DataFrame) -> list[dict[str, Any]]:
     Args:
         frame: what `main` has measured, and on what.
     """
-    largest = frame[frame["devices"] == frame["devices"].max()]
+    free = frame[frame["method"] == FREE]
+    largest = free[free["devices"] == max(SIZES)]
+    of_cohort = largest.set_index("cohort").to_dict("index")
     found: dict[str, dict[str, float]] = {
         "scale.exponent": {"ours_median": exponent(largest)}
     }
     for name, cohort in (("10k", 10_000), ("100k", 100_000)):
-        cell = largest.set_index("cohort").loc[cohort]
+        cell = of_cohort[cohort]
         found[f"scale.{name}.gb"] = {"ours_median": cell["memory_gb"]}
         found[f"scale.{name}.seconds"] = {
             "ours_median": cell["round_s"],
@@ -236,20 +251,22 @@ def plot(frame: pd.DataFrame, path: pathlib.Path) -> None:
     """Draws both against the cohort, and the memory against the federation."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     time_axes, memory_axes, federation_axes = figure.subplots(1, 3)
-    largest = frame[frame["devices"] == frame["devices"].max()].sort_values("cohort")
-    fixed = frame[frame["cohort"] == frame["cohort"].min()].sort_values("devices")
-    for axes, table, x, y, label in (
-        (time_axes, largest, "cohort", "round_s", "seconds a round"),
-        (memory_axes, largest, "cohort", "memory_gb", "GB"),
-        (federation_axes, fixed, "devices", "memory_gb", "GB"),
-    ):
-        axes.plot(table[x], table[y], marker="o")
-        axes.set(xscale="log", ylabel=label)
-        axes.set_xlabel("devices in a round" if x == "cohort" else "devices in all")
+    for method, table in frame.groupby("method"):
+        largest = table[table["devices"] == max(SIZES)].sort_values("cohort")
+        fixed = table[table["cohort"] == frame["cohort"].min()].sort_values("devices")
+        for axes, part, x, y, label in (
+            (time_axes, largest, "cohort", "round_s", "seconds a round"),
+            (memory_axes, largest, "cohort", "memory_gb", "GB"),
+            (federation_axes, fixed, "devices", "memory_gb", "GB"),
+        ):
+            axes.plot(part[x], part[y], marker="o", label=method)
+            axes.set(xscale="log", ylabel=label)
+            axes.set_xlabel("devices in a round" if x == "cohort" else "devices in all")
     time_axes.set(yscale="log")
+    time_axes.legend()
     for axes in (memory_axes, federation_axes):
         axes.set(ylim=(0, 1.05 * frame["memory_gb"].max()))
-    figure.suptitle("FedAvg, logistic regression 784-10, generated images", fontsize=9)
+    figure.suptitle("logistic regression 784-10, generated images", fontsize=9)
     figure.savefig(path, dpi=150)
 
 

@@ -1,11 +1,12 @@
-"""Bytes of a federation's state between two rounds, by method and number of devices.
+"""Bytes of a federation's state between two rounds, by method and by where they are.
 
     python -m benchmarks.state [--out benchmarks/results]
 
 Of each method in the setting of FedGen's published MNIST protocol, and of FedAvg with
 other ways to treat its updates: the state that `jax.eval_shape` gives, without any
-training. Most methods keep nothing of a single device; the others keep it whether or
-not the device is sampled. Writes `state.csv` and `state.md`, in seconds.
+training. Each JAX device has the state of the server, which must not grow with the
+federation; what there is for each end device is on the host. Writes `state.csv` and
+`state.md`, in seconds.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from benchmarks import output
 from benchmarks.workers import ROOT
 from ecogen_jax.config_federated import METHODS
 from ecogen_jax.config_presets import federated as published
+from ecogen_jax.relay.federated import streaming
 from ecogen_jax.relay.federated.base import Member
 from ecogen_jax.relay.federated.engine import Cohort, Federation
 from ecogen_jax.relay.learn import Data
@@ -71,36 +73,27 @@ def main() -> None:
 
 
 def row(name: str) -> dict[str, Any]:
-    """The bytes of a case by number of devices, and what each device adds to which."""
-    few, many = (parts(*CASES[name], devices) for devices in (FEW, MANY))
-    grown = {part: many[part] - few[part] for part in few}
+    """The bytes of a case: on each JAX device, and of each end device on the host."""
+    few, many = (shapes(*CASES[name], devices) for devices in (FEW, MANY))
+    parts = ("own state", "error of compression", "server's memory")
+    rows = dict(zip(parts, map(size, streaming.rows_of(many)), strict=True))
     return {
         "method": name,
-        f"bytes_{FEW}": sum(few.values()),
-        f"bytes_{MANY}": sum(many.values()),
-        "bytes_per_device": sum(grown.values()) // (MANY - FEW),
-        "kept_by": ", ".join(part for part, more in grown.items() if more),
+        f"jax_bytes_{FEW}": size(streaming.core(few)),
+        f"jax_bytes_{MANY}": size(streaming.core(many)),
+        "host_bytes_per_device": sum(rows.values()),
+        "kept": ", ".join(part for part, count in rows.items() if count),
     }
 
 
-def parts(method: str, fields: dict[str, Any], devices: int) -> dict[str, int]:
-    """Bytes of the state of a federation by its part.
+def shapes(method: str, fields: dict[str, Any], devices: int) -> Federation:
+    """The shapes of a federation before its first round, with those of one end device.
 
     Args:
         method: of `protocol.name`.
         fields: of the config's section `federated`.
         devices: in all.
     """
-    state = shapes(method, fields, devices)
-    return {
-        "server": size(state.server),
-        "devices": size(state.own),
-        "errors of compression": size(state.errors),
-    }
-
-
-def shapes(method: str, fields: dict[str, Any], devices: int) -> Federation:
-    """The shapes of a federation before its first round."""
     config = published("benchmark_state", method)
     config.topology.update(num_edges=1, devices_per_edge=devices)
     config.federated.update(rounds=1, **fields)
@@ -148,7 +141,7 @@ def page(path: pathlib.Path) -> str:
     """The Markdown of a table of `write`."""
     frame = pd.read_csv(path)
     shared = [f"- {name}: {frame.pop(name)[0]}" for name in ("command", "commit")]
-    title = "Bytes of a federation's state, by devices in all"
+    title = "Bytes of a federation's state, on each JAX device and on the host"
     return "\n".join([tables.to_markdown(tables.from_frame(title, frame)), *shared, ""])
 
 

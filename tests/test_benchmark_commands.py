@@ -101,8 +101,8 @@ def test_a_cell_that_fails_is_told_with_its_last_words(
         scale.main()
     assert stopped.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: 1000 devices, 1000 in a round: {reason}; ")
-    assert line.endswith("python -m benchmarks.scale --cell 1000 1000")
+    assert line.startswith(f"error: fedavg, 1000 devices, 1000 in a round: {reason}; ")
+    assert line.endswith("python -m benchmarks.scale --method fedavg --cell 1000 1000")
     assert not list(folder.iterdir())
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ecogen_jax import mesh
 from ecogen_jax.relay.federated.engine import Cohort, Federation, Said
-from ecogen_jax.types import Leaf, PyTree
+from ecogen_jax.types import PyTree
 
 Rows = tuple[PyTree, PyTree, PyTree]
 """`own`, `errors` and `known` of a `Federation`."""
@@ -27,14 +27,11 @@ def everybody(first: Federation, num_devices: int) -> Federation:
       first: from `Engine.init`, with what there is for one device.
       num_devices: in all.
     """
-
-    def rows(leaf: Leaf) -> np.ndarray:
-        one = np.asarray(leaf)
-        if not one.any():  # zeros take no memory until a device has other numbers
-            return np.zeros((num_devices, *one.shape), one.dtype)
-        return np.repeat(one[None], num_devices, axis=0)
-
-    return with_rows(first, jax.tree.map(rows, rows_of(first)))
+    rows = jax.tree.map(
+        lambda leaf: np.repeat(np.asarray(leaf)[None], num_devices, axis=0),
+        rows_of(first),
+    )
+    return with_rows(first, rows)
 
 
 def core(state: Federation) -> Federation:

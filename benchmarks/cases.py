@@ -66,6 +66,21 @@ def _two_cores(task: str, *, devices: int = 2, flower: bool = True) -> Group:
     return Group("wall_s", 2, tuple(workers), most=5)
 
 
+def _backends(what: str) -> Group:
+    """Rounds on two cores by the default mapping, and by all others."""
+    two = ("--devices", "2")
+    ways = {
+        "ours": two,
+        "scan": ("--backend", "scan"),
+        "vmap": ("--backend", "vmap"),
+        "chunks": ("--backend", "vmap", "--chunk", "5"),
+        "shards": (*two, "--backend", "shard_map", "--chunk", "1000"),
+        "pmap": (*two, "--backend", "pmap"),
+    }
+    workers = tuple(_ours(way, what, *arguments) for way, arguments in ways.items())
+    return Group("wall_s", 2, workers, most=5)
+
+
 def _tax(task: str) -> Group:
     bare = Worker("bare", ("benchmarks.plain.bare", task))
     workers = (_ours("ours", task, "--told"), bare)
@@ -179,6 +194,10 @@ GROUPS: dict[str, Group] = {
         most=4,
         anew=5,
     ),
+    "S3g.logistic": _backends("S3a"),
+    "S3g.mlp": _backends("S3b"),
+    "S3g.cnn": _backends("S3d"),
+    "S3g.fedgen": _backends("fedgen"),
     "S2.gpu.small": _hop_on_gpu("small"),
     "S2.gpu.ngf64": _hop_on_gpu("ngf64"),
     "S4": _seeds(),

@@ -20,13 +20,16 @@ from ecogen_jax.relay.settings import (
     Route,
     Settings,
 )
-from ecogen_jax.relay.stage import Stage
+from ecogen_jax.relay.stage import Mapping, Stage
 from ecogen_jax.run import build_data
 from ecogen_jax.run.build import build_nets
 from ecogen_jax.run.build_federated import federated
 
 ROUNDS = 500
 """Rounds of the schedule, which is gone through again and again."""
+
+ALONE = Mapping("auto", 1)
+"""On one JAX device."""
 
 _NOTHING = Variables({}, {})
 _NO_RELAY = GeneratorAndStudent(_NOTHING, _NOTHING, np.zeros((0, 0), np.int32))
@@ -35,13 +38,13 @@ NOBODY = Parties(_NOTHING, _NOTHING, (), _NO_RELAY, _NO_RELAY)
 
 
 def of_task(
-    name: str, *, num_devices: int, edges: int = 1, faulty: bool = False
+    name: str, mapping: Mapping, *, edges: int = 1, faulty: bool = False
 ) -> Stage:
     """FedAvg on a task that peers do too.
 
     Args:
         name: of the task.
-        num_devices: simulated JAX devices.
+        mapping: to simulated JAX devices.
         edges: more than one make the federation hierarchical.
         faulty: whether messages are dropped and corrupted, and devices straggle.
 
@@ -57,7 +60,7 @@ def of_task(
     config.federated.decay = 1.0
     if faulty:
         config.federated.faults.update(drop=0.1, nan=0.02, stale=0.02, straggler=0.1)
-    config.mesh.num_devices = num_devices
+    config.mesh.update(mapping._asdict())
     images, labels = tasks.data(task)
     net = nets.of_task(task)
     parts = [*np.arange(labels.size).reshape(labels.shape)]
@@ -71,10 +74,10 @@ def of_task(
     )
 
 
-def fedgen(num_devices: int) -> Stage:
+def fedgen(mapping: Mapping) -> Stage:
     """FedGen's published protocol, on noise in the shape of MNIST with its labels."""
     config = published("benchmark_fedgen", "fedgen")
-    config.mesh.num_devices = num_devices
+    config.mesh.update(mapping._asdict())
     blank = sources.outline("mnist")
     shape = blank.train_images.shape
     noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)

@@ -1,6 +1,7 @@
 """Our federated rounds: a unit is one round.
 
     python -m benchmarks.ours.rounds TASK|fedgen [--devices 2] [--edges 5] [--told]
+        [--backend vmap] [--chunk 5]
 
 A round is as in a run: the data of its devices are copied to the JAX devices, one
 compiled program runs, and its metrics are fetched. With `--told`, it also has faults,
@@ -34,16 +35,16 @@ def main() -> None:
     parser.add_argument("--devices", type=positive, default=1)
     parser.add_argument("--edges", type=positive, default=1)
     parser.add_argument("--told", action="store_true")
+    parser.add_argument("--backend", choices=mesh.BACKENDS, default="auto")
+    parser.add_argument("--chunk", type=positive, default=0)
     options = parser.parse_args()
     mesh.start(options.devices)
+    mapping = Mapping(options.backend, options.devices, options.chunk)
     if options.what == "fedgen":
-        stage = federation.fedgen(options.devices)
+        stage = federation.fedgen(mapping)
     else:
         stage = federation.of_task(
-            options.what,
-            num_devices=options.devices,
-            edges=options.edges,
-            faulty=options.told,
+            options.what, mapping, edges=options.edges, faulty=options.told
         )
     with (
         tempfile.TemporaryDirectory(prefix="benchmark-run-") as place,

@@ -32,7 +32,7 @@ def main(what: str, *arguments: str) -> None:
 def step(name: str) -> Callable[[], object]:
     """The first step of a hop, or the first round of a federation."""
     if name == "fedgen":
-        made = federation.fedgen(1)
+        made = federation.fedgen(federation.ALONE)
         return lambda: rounds.Rounds(made, 1).one()
     stage = hop.stage(HOPS[name], steps=1)
     return lambda: hop.Rounds(stage, seeds=(0,)).one()

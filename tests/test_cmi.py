@@ -8,7 +8,7 @@ import pytest
 from ecogen_jax import losses
 from ecogen_jax.nets.functional import Net, Output, Variables
 from ecogen_jax.relay.distillers import cmi
-from ecogen_jax.relay.distillers.base import Weights
+from ecogen_jax.relay.distillers.base import Made, Weights
 from ecogen_jax.relay.ensemble import Teachers
 from tests import toy_inversion as toy
 
@@ -129,3 +129,39 @@ def test_a_weight_of_zero_leaves_out_head_and_memory(weights):
     state, metrics = toy.run(distiller, received, number=1)
     assert (state.extra is None) == (weights.contrastive == 0)
     assert ("contrastive" in metrics) == (weights.contrastive > 0)
+
+
+def test_the_head_follows_the_local_views_alone(monkeypatch):
+    monkeypatch.setattr(cmi, "MEMORY_SIZE", 30)
+    hop, received = toy.hop(CONTRAST), toy.teachers()
+    extra = cmi._first(hop, received, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.uniform(size=(4, *hop.generation.shape)), jnp.float32)
+    others = cmi.features(hop.teachers, received, images[::-1] / 2)
+    extra = cmi._remember(extra, extra.head, others)
+    made, key = Made(images, None, None, {}, None), jax.random.key(1)
+
+    def term(head):
+        terms = cmi._contrast(hop, received, extra)({"head": head}, made, key)
+        return terms["contrastive"]
+
+    part, whole = (
+        cmi.features(hop.teachers, received, each)
+        for each in (cmi.cropped(images, key), images)
+    )
+
+    def wanted(head):
+        return losses.info_nce(
+            cmi.project(head, part),
+            cmi.project(extra.head, whole),
+            cmi.project(extra.head, extra.memory),
+            jnp.arange(30) < 4,
+            temperature=cmi.TEMPERATURE,
+        )
+
+    assert term(extra.head) == pytest.approx(float(wanted(extra.head)), rel=1e-4)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+        jax.grad(term)(extra.head),
+        jax.grad(wanted)(extra.head),
+    )

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecogen_jax.relay.federated import aggregate
+from ecogen_jax.relay.federated import aggregate, schedule
 from ecogen_jax.relay.federated.aggregate import AGGREGATORS
+from ecogen_jax.relay.federated.base import Arrived
+from ecogen_jax.relay.federated.heard import Heard, added, nobody
 
 CLIENTS = 10
 
@@ -110,3 +112,20 @@ def test_who_takes_part_is_traced_and_compiles_once(name):
     many = merged(draw(), jnp.ones(CLIENTS))
     assert len(traces) == 1
     assert not np.allclose(few["kernel"], many["kernel"])
+
+
+def test_metrics_of_a_refused_device_count_unless_it_diverged():
+    def heard(verdict, loss):
+        metrics = {"loss": jnp.full(2, loss)}
+        return Heard(jnp.int32(verdict), ((), ()), metrics)
+
+    one = Arrived(jnp.int32(0), jnp.int32(0), (), (), jnp.float32(1.0))
+    sums = nobody(heard(schedule.OK, 0.0), one, 0)
+    for verdict, loss in (
+        (schedule.OK, 1.0),
+        (schedule.DROP, 3.0),
+        (schedule.NAN, jnp.nan),
+    ):
+        sums = added(sums, (heard(verdict, loss), ()))
+    assert float(sums.counted) == 2
+    assert float(sums.metrics["loss"]) == 4.0

@@ -9,7 +9,7 @@ import pytest
 from ecogen_jax import config as configs
 from ecogen_jax.energy import ledger
 from ecogen_jax.relay.federated.schedule import DROP, FAULTS, OK
-from ecogen_jax.run import loop, writer
+from ecogen_jax.run import loop, together, writer
 from ecogen_jax.run.preflight import forecast
 from tests.equal_runs import assert_same_run
 from tests.test_resume import finish, killed, standing
@@ -155,3 +155,10 @@ def test_a_killed_federation_loses_nothing(tmp_path):
     straight = finish(tmp_path / "straight", spec)
     assert finish(tmp_path / "killed", spec) == path
     assert_same_run(path, straight, times_resumed=1)
+
+
+def test_raw_samples_of_all_rounds_are_added(tmp_path, monkeypatch):
+    monkeypatch.setattr(together.Auditor, "of_round", lambda *given: 1)
+    found = loop.run(configs.load(SPEC, [*FIELDS, f"run.workdir={tmp_path}"]))
+    summary = json.loads((found / "summary.json").read_text())
+    assert summary["raw_samples_on_links"] == ROUNDS

@@ -133,3 +133,35 @@ def test_fedftg_keeps_its_generator():
     before = run("fedftg").first.server.extra.generator
     assert differ(before, one.server.extra.generator)
     assert differ(one.server.extra.generator, two.server.extra.generator)
+
+
+def test_the_student_learns_from_the_generator_after_its_step():
+    found = played(steps=1, student_steps=1, generator_learning_rate=1.0)
+    key = jax.random.split(keys.stream(KEY, "tuning"), 1)[0]
+    labels, noise = asked(found.given, jnp.asarray(COUNTS.sum(axis=0)), key)
+
+    def gradient(generator):
+        images = made_by(generator.params, noise, labels)
+        answers = jax.nn.softmax(of_devices(found.devices, images))
+        target = jnp.sum(jnp.asarray(SHARES)[:, labels, None] * answers, axis=0)
+
+        def loss(params):
+            guess = logits(Variables(params, found.average.stats), images)
+            return -jnp.mean(jnp.sum(target * jax.nn.log_softmax(guess), axis=-1))
+
+        return jax.grad(loss)(found.average.params)
+
+    # The first step of Adam goes by the sign of the gradient.
+    moved = jax.tree.map(
+        lambda a, b: np.sign(b - a),
+        found.average.params,
+        found.after.variables.params,
+    )
+
+    def alike(generator):
+        wanted = jax.tree.map(lambda slope: -np.sign(slope), gradient(generator))
+        pairs = zip(jax.tree.leaves(moved), jax.tree.leaves(wanted), strict=True)
+        return np.concatenate([(a == b).ravel() for a, b in pairs]).mean()
+
+    assert alike(found.after.extra.generator) > 0.97
+    assert alike(found.before.extra.generator) < 0.97

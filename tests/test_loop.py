@@ -1,5 +1,7 @@
 """The loop over toy stages: what it compares with, what it remembers."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,9 @@ import pandas as pd
 import pytest
 
 from ecogen_jax import mesh
-from ecogen_jax.run import writer
+from ecogen_jax.run import loop, writer
 from ecogen_jax.run.checkpoint import CheckpointError, Checkpoints
+from ecogen_jax.run.clock import Clock
 from ecogen_jax.run.diverged import DivergedError
 from ecogen_jax.run.hops import training_curve
 from tests.toy_loop import ROUNDS, STEPS, diverging, folder, log, player, read, stage
@@ -230,3 +233,45 @@ def test_the_middle_round_of_a_curve_is_of_its_last_half():
     drop = "largest_drop_last_half"
     assert training_curve([0.9, 0.5, 0.6])[drop] == pytest.approx(0.4)
     assert training_curve([0.9, 0.1, 0.7, 0.6])[drop] == pytest.approx(0.3)
+
+
+def test_inference_comes_once_a_task_also_after_a_start(play):
+    path = play((0, stage("pretrain", "cloud")), (1, stage("down", "edge", parties=2)))
+    ledger = pd.read_csv(path / "ledger.csv")
+    assert ledger[ledger["phase"] == "inference"]["cycle"].tolist() == [1, 1, 1]
+
+
+def test_flops_before_the_first_round_are_paid_for(tmp_path, monkeypatch):
+    def flops(name, **more):
+        path = player(tmp_path / name, monkeypatch)(
+            (1, stage("down", "edge", parties=2, **more))
+        )
+        ledger = pd.read_csv(path / "ledger.csv")
+        of_edge = (ledger["phase"] == "down") & (ledger["place"] == "edge")
+        return ledger[of_edge]["flops"].item()
+
+    assert flops("b", setup_flops=lambda parties: 1e6) == flops("a") + 1e6
+
+
+class Counting(Clock):
+    """Counts a second for each timed block."""
+
+    @contextlib.contextmanager
+    def __call__(self, name):
+        yield
+        setattr(self, name, getattr(self, name) + 1.0)
+
+
+def test_the_seconds_before_a_stop_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "Clock", Counting)
+    first, last = (0, stage("pretrain", "cloud")), stage("down", "edge", parties=2)
+    straight = player(tmp_path / "a", monkeypatch)(first, (1, last))
+    play = player(tmp_path / "b", monkeypatch)
+    with pytest.raises(DivergedError):
+        play(first, (1, stage("down", "edge", parties=2, metrics=diverging)))
+    whole, again = read(straight), read(play(first, (1, last)))
+    assert again["resumed"] == 1
+    # The stage was begun twice.
+    assert again["seconds"]["train"] == whole["seconds"]["train"] + 1
+    (one,), (other,) = whole["hops"], again["hops"]
+    assert other["seconds"]["train"] == one["seconds"]["train"] + 1

@@ -1,6 +1,8 @@
 """Tables of papers: what was printed of runs that are gone is not lost."""
 
 import dataclasses
+import importlib
+import shutil
 
 import pandas as pd
 import pytest
@@ -79,3 +81,36 @@ def test_a_row_whose_bar_has_changed_is_not_kept(tmp_path):
     rows = PAPER.kept("D1", table.judged("D1", []), tmp_path).set_index("id")
     assert rows.loc["D1.relay", "verdict"] == "not run"
     assert rows.loc["D1.edge", "ours_mean"] == 97
+
+
+@pytest.fixture(params=["dense", "dfkd", "fedgen"])
+def folder(request):
+    """A folder of `papers_repro/` that makes runs."""
+    return request.param
+
+
+def module_of(folder, name):
+    return importlib.import_module(f"papers_repro.{folder}.{name}")
+
+
+def test_the_committed_tables_are_what_their_csv_prints(tmp_path, folder):
+    made = module_of(folder, "table")
+    kept = module_of(folder, "experiments").HERE / "tables"
+    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+    written = {path.stem: paper.read(path) for path in kept.glob("*.csv")}
+    assert set(written) == set(made.PAPER.bars)
+    made.PAPER.write(written, tmp_path, printers=getattr(made, "PRINTERS", None))
+    for path in kept.glob("*.md"):
+        assert (tmp_path / path.name).read_text() == path.read_text(), path.name
+
+
+def test_every_bar_is_about_an_experiment_on_its_dataset(folder):
+    rows = module_of(folder, "table").PAPER.chosen()
+    experiments = module_of(folder, "experiments").EXPERIMENTS
+    assert rows["id"].is_unique
+    for id, dataset in zip(rows["experiment"], rows["dataset"], strict=True):
+        assert experiments[id].dataset == dataset
+    asked = set(module_of(folder, "table").PAPER.experiments(rows))
+    # Others are what runs start from.
+    starts = {one.start for one in experiments.values() if hasattr(one, "start")}
+    assert asked <= set(experiments) <= asked | starts

@@ -17,7 +17,7 @@ from ecogen_jax.config import ConfigError
 from ecogen_jax.run import command
 from tests.equal_runs import assert_same_run
 
-FEDAVG = "configs/federated/fedavg.py:smoke"
+SCAFFOLD = "configs/federated/scaffold.py:smoke"
 CYCLE = "configs/relay_cycle.py:smoke"
 TRAIN = ("scripts.train",)
 PATIENCE_S = 60
@@ -39,9 +39,11 @@ def joined(count):
 
 def training(workdir, spec, num_devices):
     overrides = {"run.workdir": workdir, "mesh.num_devices": num_devices}
-    if spec == FEDAVG:
+    if spec == SCAFFOLD:
         overrides |= {"federated.rounds": 3, "federated.active": 4, "nets.cloud": "mlp"}
         overrides |= {"nets.edge": "mlp", "nets.end": "mlp"}
+        # So that there is something for each device of the federation.
+        overrides |= {"federated.compression": "int8"}
     words = [f"--config.{name}={value}" for name, value in overrides.items()]
     return ["--config", spec, *words]
 
@@ -106,7 +108,7 @@ def only_run(folder):
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory) -> Path:
     """A federation in one process, on four devices."""
-    return train(tmp_path_factory.mktemp("straight"), 1, FEDAVG, 4)[0]
+    return train(tmp_path_factory.mktemp("straight"), 1, SCAFFOLD, 4)[0]
 
 
 def test_processes_tell_each_other_what_they_have_to(tmp_path):
@@ -116,7 +118,7 @@ def test_processes_tell_each_other_what_they_have_to(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_make_the_run_of_one(straight, tmp_path):
-    path, (main, other) = train(tmp_path, 2, FEDAVG, 4)
+    path, (main, other) = train(tmp_path, 2, SCAFFOLD, 4)
     assert_same_run(path, straight, times_resumed=0)
     assert "Test accuracy" in main
     assert [line for line in other.splitlines() if "[Gloo]" not in line] == []
@@ -127,7 +129,7 @@ def test_two_processes_make_the_run_of_one(straight, tmp_path):
 
 @pytest.mark.slow
 def test_four_processes_that_slurm_started_make_the_run_of_one(straight, tmp_path):
-    words = [*TRAIN, "--distributed", *training(tmp_path / "runs", FEDAVG, 4)]
+    words = [*TRAIN, "--distributed", *training(tmp_path / "runs", SCAFFOLD, 4)]
     slurm = {
         "SLURM_JOB_ID": "1",
         "SLURM_STEP_NODELIST": "127.0.0.1",
@@ -150,7 +152,7 @@ def test_two_processes_make_the_relay_cycle_of_one(finished, tmp_path):
 def test_a_killed_process_ends_the_run_and_any_number_take_it_up(
     straight, tmp_path, dies, count
 ):
-    words, flags = training(tmp_path / "runs", FEDAVG, 4), joined(2)
+    words, flags = training(tmp_path / "runs", SCAFFOLD, 4), joined(2)
     # In the third round: the first checkpoint is whole, since the second waited for it.
     killed = ("tests.killed_train", "line", "7")
     modules = [killed if number == dies else TRAIN for number in range(2)]
@@ -166,7 +168,7 @@ def test_a_killed_process_ends_the_run_and_any_number_take_it_up(
     assert "another process has died" in printed or "another task died" in printed
     path = only_run(tmp_path)
     assert not (path / "summary.json").exists()
-    assert train(tmp_path, count, FEDAVG, 4)[0] == path
+    assert train(tmp_path, count, SCAFFOLD, 4)[0] == path
     assert_same_run(path, straight, times_resumed=1)
 
 
@@ -187,7 +189,7 @@ def read(monkeypatch):
     monkeypatch.setattr("ecogen_jax.mesh.start", lambda num_devices: None)
 
     def run(*words):
-        words = ["train.py", "--config", FEDAVG, "--distributed", *words]
+        words = ["train.py", "--config", SCAFFOLD, "--distributed", *words]
         monkeypatch.setattr(sys, "argv", words)
         return command.join_and_read_config("")
 
@@ -216,7 +218,7 @@ def test_processes_with_different_numbers_of_devices_are_refused(read, monkeypat
 
 
 def test_flags_without_a_coordinator_are_refused_in_one_line(tmp_path):
-    words = [*TRAIN, "--num_processes", "2", *training(tmp_path / "runs", FEDAVG, 2)]
+    words = [*TRAIN, "--num_processes", "2", *training(tmp_path / "runs", SCAFFOLD, 2)]
     with Processes(tmp_path, [words]) as processes:
         status, printed = processes.wait(0)
     assert status == 2

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ecogen_jax.run import evaluate
-from ecogen_jax.run.evaluate import EndScores, Evaluator, Scores, end_means
+from ecogen_jax.run.evaluate import EndScores, Evaluator, Scores, distinct, end_means
 from tests.toy_experiment import always, experiment
 
 # Two devices, which always answer with class 0 and class 1.
@@ -224,3 +224,26 @@ def test_the_rows_of_devices_alone_are_those_of_a_baseline():
     assert [row["party"] for row in rows] == [4, 7]
     everybody = Scores(np.array([1.0]), np.array([1.0]), ends)
     assert everybody.rows(0, "local_only")[-2:] == rows
+
+
+@pytest.mark.parametrize(
+    ("nets", "asked"),
+    [
+        ([7, 7, 7, 7, 7], 1),
+        ([3, 7, 7, 3, 5, 7, 7], 4),  # three, up to the next power of two
+        ([1, 2, 3], 3),
+        ([1, 1], 1),
+    ],
+)
+def test_equal_nets_are_asked_once_and_few_programs_are_needed(nets, asked):
+    tree = {"kernel": np.array(nets)[:, None] * np.ones((1, 4)), "bias": np.array(nets)}
+    which, place = distinct(tree)
+    assert len(which) == asked
+    assert [nets[which[at]] for at in place] == nets
+
+
+def test_blocks_of_parties_are_put_together_in_their_order(evaluator, monkeypatch):
+    monkeypatch.setattr(evaluate, "BLOCK", 2)
+    classes = [0, 1, 2, 0, 1]
+    hits = evaluator._of_each(evaluator._hits["end"][0], always(*classes), "test")
+    np.testing.assert_array_equal(hits, np.diag([5, 4, 1])[classes])

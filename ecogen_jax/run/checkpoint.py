@@ -89,11 +89,11 @@ class Checkpoints:
           arrays: pytree of arrays.
           host: JSON value, not empty.
         """
-        copied = jax.tree.map(_copied, arrays)
         # Without `force`, a save is dropped while another one is in progress.
         self.wait()
+        here = jax.tree.map(_on_host, arrays)
         with self._room():
-            self._manager.save_async(step, copied, force=True, custom_metadata=host)
+            self._manager.save_async(step, here, force=True, custom_metadata=host)
 
     def wait(self) -> None:
         """Returns when the last save is on disk.
@@ -149,12 +149,8 @@ class Checkpoints:
         )
 
 
-def _copied(leaf: Any) -> Any:
-    """A numpy array that nobody writes to while it is saved.
-
-    An array in parts stays as it is: orbax copies it before it returns.
-    """
+def _on_host(leaf: Any) -> Any:
+    """A numpy array, unless it is in parts; orbax copies both before it returns."""
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         return leaf
-    array = np.asarray(leaf)
-    return array.copy() if array.flags.writeable else array
+    return np.asarray(leaf)

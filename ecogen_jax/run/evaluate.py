@@ -1,5 +1,6 @@
 """Accuracy of every tier: on validation during training, on test for reporting."""
 
+import hashlib
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -34,6 +35,9 @@ END_COLUMNS = {
     "end_unseen": "unseen_accuracy",
 }
 """Name of a mean over end devices -> column of `parties.csv`."""
+
+BLOCK = 256
+"""Parties that are evaluated together."""
 
 WORST = 10
 """One device in so many counts as the worst ones, and one at least."""
@@ -196,12 +200,12 @@ class Evaluator:
           split: `test`, `validation`, or `progress`, a part of the latter.
           kind: which of the tier's nets it is.
         """
-        hits = self._ask(self._hits[tier][kind], variables, split)
+        hits = self._of_each(self._hits[tier][kind], variables, split)
         return float(np.mean(accuracy(hits, self._totals(split))))
 
     def ends(self, variables: Variables, split: str, kind: int = 0) -> EndScores:
         """Accuracy of the end devices of one kind, on `test` or `validation`."""
-        hits = self._ask(self._hits["end"][kind], variables, split)
+        hits = self._of_each(self._hits["end"][kind], variables, split)
         return self._end_scores(self._devices[kind], hits, split)
 
     def tier(self, parties: Parties, tier: str, split: str) -> np.ndarray:
@@ -247,6 +251,16 @@ class Evaluator:
         each = [hits(nets, *images) for images in self._splits[split]]
         return np.concatenate(each, axis=-1)
 
+    def _of_each(self, hits: Hits, nets: Variables, split: str) -> np.ndarray:
+        """Like `_ask`, by party and in blocks; equal nets are asked once."""
+        asked, place = distinct(nets)
+        found = []
+        for begin in range(0, len(asked), BLOCK):
+            here = asked[begin : begin + BLOCK]
+            some = jax.tree.map(lambda leaf, here=here: leaf[here], nets)
+            found.append(self._ask(hits, some, split))
+        return np.concatenate(found)[place]
+
     def _tier_hits(self, parties: Parties, tier: str, split: str) -> np.ndarray:
         """Like `_ask`, by party; results for the same nets are cached."""
         groups = parties.of_tier(tier)
@@ -255,7 +269,7 @@ class Evaluator:
         if len(known) == len(leaves) and all(map(operator.is_, known, leaves)):
             return hits
         answers = [
-            self._ask(one, group, split)
+            self._of_each(one, group, split)
             for one, group in zip(self._hits[tier], groups, strict=True)
         ]
         hits = np.concatenate(answers)
@@ -286,6 +300,36 @@ class Evaluator:
             for _, labels in self._splits[split]
         ]
         return np.concatenate(each)
+
+
+def distinct(nets: PyTree) -> tuple[np.ndarray, np.ndarray]:
+    """Which of many nets differ.
+
+    In a large federation few nets may differ: without personalisation all devices
+    have the cloud's.
+
+    Args:
+      nets: `[parties, ...]`.
+
+    Returns:
+      The parties to ask: one for each net that differs, and some of them again, up to
+      the next power of two, so that few numbers of parties need a program of their own;
+      or all parties, if they are fewer. And the place of each party's net among them,
+      `[parties]`.
+    """
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(nets)]
+    parties = leaves[0].shape[0]
+    digests = []
+    for party in range(parties):
+        digest = hashlib.blake2b()
+        for leaf in leaves:
+            digest.update(leaf[party].tobytes())
+        digests.append(digest.digest())
+    _, first, place = np.unique(digests, return_index=True, return_inverse=True)
+    asked = 1 << (len(first) - 1).bit_length()
+    if asked >= parties:
+        return np.arange(parties), np.arange(parties)
+    return np.resize(first, asked), place
 
 
 def _by_domain(

@@ -110,8 +110,8 @@ class _Run:
     def stage(self, cycle: int, stage: Stage) -> None:
         """Runs what is left of one stage."""
         journal = self.journal
-        self._before(cycle, stage)
         state, inputs = self._begin(cycle, stage)
+        self._before(cycle, stage, state)
         with stage_bar(self.bars, cycle, stage, journal.round) as advance:
             while journal.round < stage.rounds:
                 inputs = self._inputs(stage, state, inputs)
@@ -130,9 +130,7 @@ class _Run:
                 more = self._lines_together(stage, state, said, scored=scored)
                 self._append(cycle, stage, line, *more)
                 if last:
-                    # Results of separate processes may differ in the last digit.
-                    whole = distributed.from_main(mesh.to_host(state))
-                    self._end(cycle, stage, whole, inputs)
+                    self._end(cycle, stage, together.of_main(stage, state), inputs)
                     self._save(None)
                     return
                 if scored:
@@ -146,11 +144,13 @@ class _Run:
             self.config, self.experiment, self.folder, self.journal, host
         )
 
-    def _before(self, cycle: int, stage: Stage) -> None:
+    def _before(self, cycle: int, stage: Stage, state: PyTree) -> None:
         """Evaluates what is needed before a stage's first round."""
         if self.journal.round:
             return
         if cycle > 0 and not self.journal.phases:  # no stage before the cycle
+            if stage.together:  # all its devices may start with one net
+                self.parties = mesh.to_host(stage.end(self.parties, state))
             self._score(cycle, "start")
         if stage.ensemble:
             with self.clock("evaluate"):

@@ -59,6 +59,17 @@ def placed(stage: Stage, state: Federation, num_devices: int) -> Federation:
     return streaming.with_rows(core, streaming.kept_on_host(state))
 
 
+def of_main(stage: Stage, state: PyTree) -> PyTree:
+    """A stage's last state on the host, in every process that of process 0.
+
+    Results of separate processes may differ in the last digit. What a federation needs
+    for further rounds alone is left out.
+    """
+    if stage.together:
+        state = replace(state, errors=(), known=())
+    return distributed.from_main(mesh.to_host(state))
+
+
 def inputs(stage: Stage, number: int, state: Federation, num_devices: int) -> PyTree:
     """The parties of round `number`, from 0, their data and what they keep.
 

@@ -177,7 +177,7 @@ def _flipped() -> Iterable[Experiment]:
                 yield Experiment(
                     f"B6.{partition}.{name}{flips}",
                     f"{CONFIGS}/fedavg_flipped.py",
-                    size=(*alike, *more),
+                    overrides=(*alike, *more),
                     in_smoke=partition == "iid" and not flips,
                 )
 

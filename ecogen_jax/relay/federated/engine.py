@@ -69,10 +69,10 @@ class Federation:
 
 @struct.dataclass
 class Said:
-    """What the host reads of a round, and the server does not need.
+    """What the host reads of a round.
 
-    It stays on the JAX devices on which it was made: bringing it together would make
-    them wait for each other.
+    It stays on the JAX devices on which it was made: bringing it together there would
+    make them wait for each other.
 
     Attributes:
       verdicts: int32 `[active]`, of the sampled devices: 0 if the message was accepted,
@@ -242,7 +242,8 @@ def _heard_from(
     numbers = cohort.members.device
     each_key = jax.vmap(lambda i: keys.stream(key, "device", i))(numbers)
     members = jax.vmap(ordered)(cohort.members, each_key)
-    own = (members, cohort.fault, *cohort.kept, each_key)
+    *kept, known = cohort.kept
+    own = (members, cohort.fault, *kept, each_key)
     common = (state.server, state.number, _images(cohort))
     each, count = functools.partial(_told, setup), setup.pools
     _, said, one = jax.eval_shape(each, *common, *one_party(own))
@@ -261,7 +262,8 @@ def _heard_from(
         shared=common,
     )(*own)
     whole = of_all_shares(sums)
-    return kept, verdicts, whole, pools.means(whole.pools) if count else arrived
+    arrived = pools.means(whole.pools) if count else replace(arrived, known=known)
+    return kept, verdicts, whole, arrived
 
 
 def _told(
@@ -273,7 +275,6 @@ def _told(
     fault: jax.Array,
     own: PyTree,
     error: PyTree,
-    known: PyTree,
     key: Key,
 ) -> tuple[PyTree, Heard, Arrived]:
     """Round `number` on one device: its new state, its message, the message on arrival.
@@ -295,7 +296,7 @@ def _told(
     return (
         chosen(taken, tuple(after), (own, error)),
         Heard(verdict, (message.payload, message.facts), metrics),
-        Arrived(member.device, member.edge, update, arrived.facts, weight, known=known),
+        Arrived(member.device, member.edge, update, arrived.facts, weight),
     )
 
 

@@ -4,7 +4,7 @@ A federation may have a hundred thousand devices, of which a round samples a hun
 what each of them keeps (a control variate, its own net or statistics, the error of its
 compression), and what the server remembers of each, is in arrays of the host,
 `[devices, ...]`. A round gets the rows of its devices, and the host puts back what they
-became. The memory of a JAX device grows with the cohort, not with the federation.
+became. What a JAX device holds grows with the cohort, not with the federation.
 """
 
 from dataclasses import replace
@@ -14,24 +14,25 @@ import numpy as np
 
 from ecogen_jax import mesh
 from ecogen_jax.relay.federated.engine import Cohort, Federation, Said
-from ecogen_jax.types import PyTree
+from ecogen_jax.types import Leaf, PyTree
 
 Rows = tuple[PyTree, PyTree, PyTree]
 """`own`, `errors` and `known` of a `Federation`."""
 
 
 def everybody(first: Federation, num_devices: int) -> Federation:
-    """The state before the first round.
+    """The state before the first round; its rows take no memory, see `kept_on_host`.
 
     Args:
       first: from `Engine.init`, with what there is for one device.
       num_devices: in all.
     """
-    rows = jax.tree.map(
-        lambda leaf: np.repeat(np.asarray(leaf)[None], num_devices, axis=0),
-        rows_of(first),
-    )
-    return with_rows(first, rows)
+
+    def rows(leaf: Leaf) -> np.ndarray:
+        one = np.asarray(leaf)
+        return np.broadcast_to(one, (num_devices, *one.shape))
+
+    return with_rows(first, jax.tree.map(rows, rows_of(first)))
 
 
 def core(state: Federation) -> Federation:
@@ -52,7 +53,9 @@ def with_rows(state: Federation, rows: Rows) -> Federation:
 
 def kept_on_host(state: Federation) -> Rows:
     """What there is for each device, in arrays that `put_back` may write to."""
-    return jax.tree.map(lambda leaf: np.require(leaf, requirements="W"), rows_of(state))
+    return jax.tree.map(
+        lambda leaf: np.require(leaf, requirements=("C", "W")), rows_of(state)
+    )
 
 
 def handed_out(state: Federation, cohort: Cohort) -> Cohort:
@@ -75,7 +78,7 @@ def put_back(
     """
     kept = rows_of(state)
     if jax.tree.leaves(kept):
-        everybody, some = map(jax.tree.leaves, (kept, mesh.to_host(said.kept)))
-        for rows, new in zip(everybody, some, strict=True):
+        every, some = map(jax.tree.leaves, (kept, mesh.to_host(said.kept)))
+        for rows, new in zip(every, some, strict=True):
             rows[device] = new
     return with_rows(after, kept)

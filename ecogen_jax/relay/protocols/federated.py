@@ -38,6 +38,9 @@ from ecogen_jax.relay.settings import FederatedSettings, Settings
 from ecogen_jax.relay.stage import Rounds, Stage
 from ecogen_jax.types import Key, Leaf, PyTree
 
+BLOCK = 256
+"""Devices whose nets are made together for an evaluation."""
+
 Feed = Callable[[int], Cohort]
 Flops = Callable[[int], dict[str, float]]
 LinkBytes = Callable[[int], tuple[int, int]]
@@ -123,20 +126,29 @@ def _nets(
 ) -> tuple[Callable[[Federation], Variables], ...]:
     """Programs for the nets of the cloud, the edges and the devices, `[parties, ...]`.
 
-    Each is compiled once, since every evaluation uses them.
+    Each is compiled once, since every evaluation uses them. The nets of many devices
+    are made block by block, and brought to the host.
     """
-    method, edges_of = own.method, jnp.asarray(settings.topology.edge_of_device)
+    method, edges_of = own.method, settings.topology.edge_of_device
     edges = jnp.arange(own.num_edges, dtype=jnp.int32)
 
     def device(server: PyTree, edge: jax.Array, kept: PyTree) -> Variables:
         return method.device(method.send(server, edge), kept)
 
+    some = jax.jit(jax.vmap(device, in_axes=(None, 0, 0)))
+
+    def devices(state: Federation) -> Variables:
+        made = []
+        for begin in range(0, len(edges_of), BLOCK):
+            here = slice(begin, begin + BLOCK)
+            kept = jax.tree.map(lambda leaf, here=here: leaf[here], state.own)
+            made.append(mesh.to_host(some(state.server, edges_of[here], kept)))
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *made)
+
     return (
         jax.jit(lambda s: jax.tree.map(lambda a: a[None], method.cloud(s.server))),
         jax.jit(lambda s: jax.vmap(lambda e: method.edge(s.server, e))(edges)),
-        jax.jit(
-            lambda s: jax.vmap(device, in_axes=(None, 0, 0))(s.server, edges_of, s.own)
-        ),
+        devices,
     )
 
 

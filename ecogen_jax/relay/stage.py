@@ -36,7 +36,7 @@ class Rounds(NamedTuple):
 
     Attributes:
       feed: `feed(number) -> inputs` of round `number`, arrays with a leading axis over
-        the parties that take part; only these are copied to the JAX devices.
+        the parties that take part; the others are not copied to the JAX devices.
       sampled: `sampled(number)`, who they are, int32 `[parties]`.
       messages: what the server would send next and one message that it got, given the
         number of a round, from 0, the state after it and `said`.

@@ -178,7 +178,7 @@ def _flipped() -> Iterable[Experiment]:
                     f"B6.{partition}.{name}{flips}",
                     f"{CONFIGS}/fedavg_flipped.py",
                     overrides=(*alike, *more),
-                    in_smoke=partition == "iid" and not flips,
+                    in_smoke=partition == "iid",
                 )
 
 

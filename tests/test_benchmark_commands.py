@@ -106,6 +106,14 @@ def test_a_cell_that_fails_is_told_with_its_last_words(
     assert not list(folder.iterdir())
 
 
+@pytest.mark.parametrize("method", [scale.FREE, scale.KEEPING])
+def test_a_cell_of_scale_times_rounds_of_either_method(method):
+    found = scale.in_process(6, 4, method)
+    assert (found["method"], found["devices"], found["cohort"]) == (method, 6, 4)
+    assert 0 < found["round_s"] <= found["round_worst_s"]
+    assert found["memory_gb"] > 0
+
+
 def test_the_last_words_of_an_error_in_jax_say_what_it_is():
     code = "import jax; jax.jit(lambda x: x @ x)(jax.numpy.ones((2, 3)))"
     env = os.environ | dict([workers.TOLD_LAST])

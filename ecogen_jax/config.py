@@ -23,6 +23,7 @@ from ecogen_jax.config_rules import (
     RULES,
     SWITCH,
     ConfigError,
+    beside,
     check_domains,
     nearest,
     one_of,
@@ -353,14 +354,11 @@ def _assign(config: ConfigDict, field: str, value: Any) -> None:
 def _typed(field: str, value: Any, schema: Mapping[str, Any]) -> Any:
     """Returns the value in the type of its field, or refuses field or type."""
     if field not in schema:
-        section = field.rpartition(".")[0]
         own = [name for name in schema if name.startswith(f"{field}.")]
         if own:
             allowed = "a field of this section: " + ", ".join(own)
             raise ConfigError(field, value, allowed)
-        names = [name for name in schema if name.startswith(f"{section}.")]
-        names = names or sorted({name.partition(".")[0] for name in schema})
-        allowed = "the fields and sections " + ", ".join(names)
+        allowed = "the fields and sections " + ", ".join(beside(field, schema))
         raise ConfigError(field, value, allowed, nearest(field, schema))
     wanted = type(schema[field])
     if wanted is float and type(value) is int:

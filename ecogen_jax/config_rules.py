@@ -39,6 +39,21 @@ class ConfigError(ValueError):
         )
 
 
+def beside(field: str, names: Iterable[str]) -> list[str]:
+    """Returns what there is in the section of a field, or at the top if it has none.
+
+    Args:
+      field: the dotted name.
+      names: of all fields. A section within the section stands for its fields.
+    """
+    section, dot, _ = field.rpartition(".")
+    found = [name for name in names if name.startswith(section + dot)]
+    if not found:
+        return beside("", names)
+    level = section.count(".") + (2 if dot else 1)
+    return sorted({".".join(name.split(".")[:level]) for name in found})
+
+
 def nearest(word: str, names: Iterable[str]) -> str:
     """Returns the name most like a word, or "" where none is alike."""
     return next(iter(difflib.get_close_matches(word, list(names), n=1, cutoff=0.5)), "")

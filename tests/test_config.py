@@ -158,6 +158,15 @@ def test_a_wrong_line_in_a_file_names_the_field(write, line, field, value):
         assert caught.value.value == value
 
 
+def test_a_typo_is_told_the_fields_beside_it_and_sections_without_theirs(write):
+    with pytest.raises(ConfigError) as caught:
+        config_lib.load(write(), ["federated.rouds=3"])
+    allowed = caught.value.allowed.removeprefix("the fields and sections ").split(", ")
+    assert {"federated.rounds", "federated.fedgen"} <= set(allowed)
+    assert not any(name.startswith("federated.fedgen.") for name in allowed)
+    assert len(allowed) == len(set(allowed)) < 30
+
+
 def test_a_typo_in_a_file_gives_the_nearest_field(write):
     with pytest.raises(ConfigError, match=r"Did you mean 'local\.learning_rate'"):
         config_lib.load(write("config.local.lerning_rate = 0.1"))

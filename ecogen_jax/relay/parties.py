@@ -15,6 +15,9 @@ from ecogen_jax.types import Key
 
 TIERS = ("cloud", "edge", "end")
 
+BLOCK = 256
+"""Parties whose nets are made, or answer, together in an evaluation."""
+
 
 class Topology(NamedTuple):
     """How many parties there are: one cloud, edges below it, devices below each."""

@@ -17,7 +17,7 @@ from ecogen_jax.metrics import (
     unseen_accuracy,
 )
 from ecogen_jax.nets.functional import Variables
-from ecogen_jax.relay.parties import TIERS, Parties
+from ecogen_jax.relay.parties import BLOCK, TIERS, Parties
 from ecogen_jax.relay.stage import Stage
 from ecogen_jax.run.build import Experiment, Labelled
 from ecogen_jax.serve.inference import Hits, answers, ensemble, inference
@@ -35,9 +35,6 @@ END_COLUMNS = {
     "end_unseen": "unseen_accuracy",
 }
 """Name of a mean over end devices -> column of `parties.csv`."""
-
-BLOCK = 256
-"""Parties that are evaluated together."""
 
 WORST = 10
 """One device in so many counts as the worst ones, and one at least."""

@@ -33,13 +33,10 @@ from ecogen_jax.relay.messages import (
     ServerBroadcast,
     num_bytes,
 )
-from ecogen_jax.relay.parties import Parties
+from ecogen_jax.relay.parties import BLOCK, Parties
 from ecogen_jax.relay.settings import FederatedSettings, Settings
 from ecogen_jax.relay.stage import Rounds, Stage
 from ecogen_jax.types import Key, Leaf, PyTree
-
-BLOCK = 256
-"""Devices whose nets are made together for an evaluation."""
 
 Feed = Callable[[int], Cohort]
 Flops = Callable[[int], dict[str, float]]

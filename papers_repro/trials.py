@@ -22,22 +22,21 @@ Choices = Mapping[str, Mapping[str, tuple[float, ...]]]
 
 
 class Trial(NamedTuple):
-    """One value of one field of a method."""
+    """What a method tries.
+
+    Attributes:
+        method: its name.
+        change: of its config: `field=value`, or several with a space between them.
+    """
 
     method: str
-    field: str
-    value: float
-
-    @property
-    def change(self) -> str:
-        """What it changes in the config: `field=value`."""
-        return f"{self.field}={self.value:g}"
+    change: str
 
 
 def trials(choices: Choices) -> list[Trial]:
     """Lists the trials of all methods."""
     return [
-        Trial(method, field, value)
+        Trial(method, f"{field}={value:g}")
         for method, fields in choices.items()
         for field, values in fields.items()
         for value in values
@@ -64,26 +63,45 @@ def tune(
         path: the CSV to write, once no trial is missing.
 
     Returns:
-        A row a trial: method, field, value, validation (percent), and whether it is
-        the method's best, the first of equals. What failed, and where its log is.
+        A row a trial: method, change, validation (percent), and whether it is the
+        method's best, the first of equals. What failed, and where its log is.
     """
-    starts = {Job(job.start, job.seed): None for job in jobs.values() if job.start}
-    failed = harness.make([*starts, *jobs.values()], place, num_jobs, console)
-    made = {trial: _folder(job, place) for trial, job in jobs.items()}
-    rows = [
-        {
-            **trial._asdict(),
-            "validation": 100 * verdicts.evaluate(measure, runs.read(found)),
-        }
-        for trial, found in made.items()
-        if found
-    ]
+    scores, failed = make(jobs, place, measure, num_jobs, console)
+    rows = [{**trial._asdict(), "validation": score} for trial, score in scores.items()]
     frame = pd.DataFrame(rows, columns=[*Trial._fields, "validation"])
     best = frame.groupby("method")["validation"].idxmax()
     frame = frame.assign(chosen=frame.index.isin(best))
     if not failed:
-        put(path, frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+        write(path, frame)
     return frame, failed
+
+
+def make(
+    jobs: Mapping[Trial, Job],
+    place: Place,
+    measure: str,
+    num_jobs: int,
+    console: Console,
+) -> tuple[dict[Trial, float], list[str]]:
+    """Makes trials, after what they start from; see `tune`.
+
+    Returns:
+        What each that is finished came to, in percent; what failed, and where its log
+        is.
+    """
+    starts = {Job(job.start, job.seed): None for job in jobs.values() if job.start}
+    failed = harness.make([*starts, *jobs.values()], place, num_jobs, console)
+    made = {trial: _folder(job, place) for trial, job in jobs.items()}
+    return {
+        trial: 100 * verdicts.evaluate(measure, runs.read(found))
+        for trial, found in made.items()
+        if found
+    }, failed
+
+
+def write(path: pathlib.Path, frame: pd.DataFrame) -> None:
+    """Writes trials for `chosen` and `validation`."""
+    put(path, frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
 
 
 def _folder(job: Job, place: Place) -> pathlib.Path | None:
@@ -93,14 +111,19 @@ def _folder(job: Job, place: Place) -> pathlib.Path | None:
 
 
 def chosen(path: pathlib.Path) -> dict[str, str]:
-    """Reads what `tune` chose: `field=value` by method; {} without a file.
+    """Reads what was chosen: the change by method; {} without a file.
 
     Raises:
-        ValueError: the file is not one that `tune` has written.
+        ValueError: the file is not one that `write` has written.
     """
     best = _best(path)
-    found = [Trial(*row) for row in best[list(Trial._fields)].itertuples(index=False)]
-    return {trial.method: trial.change for trial in found}
+    return dict(zip(best["method"], best["change"], strict=True))
+
+
+def joined(before: str, more: str) -> str:
+    """The fields of both changes; what both have is as in `more`."""
+    fields = dict(one.split("=") for one in (*before.split(), *more.split()))
+    return " ".join(f"{field}={value}" for field, value in fields.items())
 
 
 def validation(path: pathlib.Path) -> dict[str, float]:
@@ -118,7 +141,7 @@ def _best(path: pathlib.Path) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame(columns=columns)
     try:
-        frame = pd.read_csv(path)[columns]
+        frame = pd.read_csv(path, keep_default_na=False)[columns]
         return frame[frame["chosen"].astype("bool")]
     except (KeyError, ValueError) as error:
         raise ValueError(

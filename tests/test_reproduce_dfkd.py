@@ -114,13 +114,18 @@ def test_ours_is_set_against_the_best_of_the_others(tmp_path, cmi, verdict):
 
 
 def test_the_larger_budget_goes_to_the_best_on_validation(tmp_path):
-    tuned = tmp_path / "tuned.csv"
-    columns = "method,field,value,validation,chosen\n"
-    rows = ("relay,r,1,90,True", "dafl,r,1,80,False", "dafl,r,2,70.5,True")
-    rows += ("cmi,r,1,70,True", "zskt,r,1,71,True")
+    tuned, refined = tmp_path / "tuned.csv", tmp_path / "refined.csv"
+    columns = "method,change,validation,chosen\n"
+    rows = ("relay,r=1,90,True", "dafl,r=1,80,False", "dafl,r=2,70.5,True")
+    rows += ("cmi,r=1,70,True", "zskt,r=1,71,True")
     tuned.write_text(columns + "\n".join(rows))
     best = ["A4.long.relay", "A4.long.zskt", "A4.long.dafl"]
-    assert table.best_three(tuned) == best
+    assert table.best_three(tuned, refined) == best
+    columns = "method,change,rounds,validation,chosen\n"
+    rows = ("cmi,,all,70.2,False", "cmi,s=1,all,70.9,True", "cmi,s=1,part,90,False")
+    refined.write_text(columns + "\n".join(rows))
+    best = ["A4.long.relay", "A4.long.zskt", "A4.long.cmi"]
+    assert table.best_three(tuned, refined) == best
 
 
 def test_the_larger_budget_is_listed_for_those_that_had_it(tmp_path):

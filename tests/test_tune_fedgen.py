@@ -70,7 +70,7 @@ def test_nothing_is_written_where_a_trial_failed(tmp_path, monkeypatch):
     frame, failed = tune.tune("runs", 2, Console(file=io.StringIO()), path)
     assert len(failed) == 1
     assert "0.07" in failed[0]
-    assert list(frame["value"]) == [0.01]
+    assert list(frame["change"]) == [f"{ADAM}=0.01"]
     assert path.read_text() == "what was chosen before"
 
 
@@ -87,7 +87,7 @@ def test_a_trial_has_nothing_of_an_earlier_choice(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "distiller,field\n", "method,field,value\na,b,1\n"]
+    "text", ["", "distiller,field\n", "method,change,chosen\na,b=1,True\n"]
 )
 def test_a_file_of_other_columns_is_refused_with_the_remedy(tmp_path, text):
     path = tmp_path / "tuned.csv"
@@ -102,7 +102,7 @@ def test_a_file_of_other_columns_is_refused_with_the_remedy(tmp_path, text):
 )
 def test_the_committed_trials_are_those_that_are_listed(tuned, listed):
     frame = pd.read_csv(tuned)
-    rows = [trials.Trial(*row) for row in frame.iloc[:, :3].itertuples(index=False)]
+    rows = [trials.Trial(*row) for row in frame.iloc[:, :2].itertuples(index=False)]
     assert rows == trials.trials(listed)
     best = frame.groupby("method")["validation"].transform("max")
     assert (frame["validation"][frame["chosen"]] == best[frame["chosen"]]).all()

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ecogen_jax.run.sweep import Cell
-from papers_repro import hops
+from papers_repro import hops, trials
 from papers_repro.hops import NO_HOP, Experiment, Experiments
 
 HERE = pathlib.Path(__file__).parent
 BUDGETS = HERE / "budgets.csv"
 TUNED = HERE / "tuned.csv"
+REFINED = HERE / "refined.csv"
 
 SHORT_S, LONG_S = 180.0, 600.0
 """Budgets of A4: seconds of training a hop on one core, compilation out."""
@@ -132,7 +133,7 @@ def cell(
         start_from: the run folder with the first senders.
         smoke: tiny, on generated data: neither dataset nor budget is set.
         budgets: from `read_budgets`.
-        tuned: what `--tune` chose, from `TUNED`.
+        tuned: what `--tune` and `--refine` chose, from `read_tuned`.
 
     Raises:
         ValueError: the experiment needs a budget that was not calibrated, or a setting
@@ -168,8 +169,17 @@ def _sized(
     return (
         f"down_cloud_edge.rounds={budget.rounds}",
         f"down_cloud_edge.steps={budget.steps}",
-        f"down_cloud_edge.{tuned[one.distiller]}",
+        *(f"down_cloud_edge.{change}" for change in tuned[one.distiller].split()),
     )
+
+
+def read_tuned() -> dict[str, str]:
+    """Reads what `--tune` chose, and `--refine` beyond it: the change by method."""
+    refined = trials.chosen(REFINED)
+    return {
+        method: trials.joined(change, refined.get(method, ""))
+        for method, change in trials.chosen(TUNED).items()
+    }
 
 
 def read_budgets(path: pathlib.Path = BUDGETS) -> dict[tuple[str, float], Budget]:

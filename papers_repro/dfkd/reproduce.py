@@ -2,6 +2,7 @@
 
     python -m papers_repro.dfkd.reproduce --calibrate         # once, before A4
     python -m papers_repro.dfkd.reproduce --tune              # then
+    python -m papers_repro.dfkd.reproduce --refine            # then
     python -m papers_repro.dfkd.reproduce --only A1,D2
     python -m papers_repro.dfkd.reproduce --table             # from what is there
     python -m papers_repro.dfkd.reproduce --smoke             # all, tiny, in minutes
@@ -20,14 +21,14 @@ from rich.console import Console
 
 from ecogen_jax.report import runs, tables
 from ecogen_jax.run import sweep
-from papers_repro import harness, hops, trials
-from papers_repro.dfkd import table, tune
+from papers_repro import harness, hops
+from papers_repro.dfkd import refine, table, tune
 from papers_repro.dfkd.experiments import (
     EXPERIMENTS,
-    TUNED,
     Budget,
     cell,
     read_budgets,
+    read_tuned,
 )
 from papers_repro.harness import Job
 
@@ -39,7 +40,7 @@ class Settings(NamedTuple):
         workdir: the folder of all runs.
         smoke: tiny, one seed.
         budgets: of A4, see `read_budgets`.
-        tuned: settings of A4, see `trials.chosen`.
+        tuned: settings of A4, see `experiments.read_tuned`.
     """
 
     workdir: str
@@ -51,7 +52,11 @@ class Settings(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 1 if a run failed."""
     options = harness.parser(
-        __doc__, "runs/dfkd", calibrate="write budgets.csv", tune="write tuned.csv"
+        __doc__,
+        "runs/dfkd",
+        calibrate="write budgets.csv",
+        tune="write tuned.csv",
+        refine="write refined.csv",
     )
     in_smoke = [id for id, one in EXPERIMENTS.items() if one.in_smoke]
     return harness.command(options, arguments, table.PAPER, _reproduce, in_smoke)
@@ -78,7 +83,11 @@ def _reproduce(
         made, failed = tune.tune(options.workdir, budgets, options.jobs, console)
         console.print(tables.to_rich(tables.from_frame("Trials of A4", made)))
         return harness.told(failed, console)
-    settings = Settings(options.workdir, options.smoke, budgets, trials.chosen(TUNED))
+    if options.refine:
+        made, failed = refine.refine(options.workdir, budgets, options.jobs, console)
+        console.print(tables.to_rich(tables.from_frame("Further trials of A4", made)))
+        return harness.told(failed, console)
+    settings = Settings(options.workdir, options.smoke, budgets, read_tuned())
     failed = [] if options.table else run(only, settings, options.jobs, console)
     found = finished(settings)
     if not found and options.table:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ecogen_jax.report.runs import Run
 from papers_repro import hops, trials
-from papers_repro.dfkd.experiments import DISTILLERS, EXPERIMENTS, HERE, TUNED
+from papers_repro.dfkd.experiments import DISTILLERS, EXPERIMENTS, HERE, REFINED, TUNED
 from papers_repro.hops import CURVE
 from papers_repro.paper import Paper
 
@@ -39,16 +39,19 @@ def judged(name: str, found: Sequence[Run], *, smoke: bool = False) -> pd.DataFr
     return table[~idle | table["experiment"].isin(best_three())]
 
 
-def best_three(tuned: pathlib.Path = TUNED) -> list[str]:
+def best_three(
+    tuned: pathlib.Path = TUNED, refined: pathlib.Path = REFINED
+) -> list[str]:
     """The experiments of A4 with the larger budget: relay, and the best two others.
 
     Args:
         tuned: the CSV of the trials, which are runs with the smaller budget.
+        refined: that of the further trials.
 
     Returns:
         Ids; the choice is made by the last accuracy on validation.
     """
-    scores = trials.validation(tuned)
+    scores = trials.validation(tuned) | trials.validation(refined)
     others = [name for name in DISTILLERS if name in scores]
     best = sorted(others, key=scores.__getitem__, reverse=True)[:2]
     return [f"{LONG}{name}" for name in ("relay", *best)]

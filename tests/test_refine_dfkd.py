@@ -1,0 +1,109 @@
+"""Further trials of A4: as many for the others as `relay` had before its four."""
+
+import io
+import json
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from ecogen_jax import config as configs
+from papers_repro import trials
+from papers_repro.dfkd import experiments, refine
+from papers_repro.dfkd.experiments import DISTILLERS, EXPERIMENTS
+from papers_repro.trials import Trial
+from tests.stand_in_runs import ALL_BUDGETS, stand_in
+
+
+def test_every_other_distiller_has_nine_that_its_config_can_take():
+    assert set(refine.CHANGES) == set(DISTILLERS)
+    tuned = trials.chosen(experiments.TUNED)
+    for name, changes in refine.CHANGES.items():
+        # These, what was chosen, and the best two together.
+        assert len(set(changes)) == len(changes) == 7
+        hop = f"configs/hops/{name}.py"
+        before = [f"down_cloud_edge.{one}" for one in tuned[name].split()]
+        plain = configs.load(hop, before).to_dict()
+        for change in changes:
+            changed = configs.load(hop, [*before, f"down_cloud_edge.{change}"])
+            assert changed.to_dict() != plain, (name, change)
+
+
+@pytest.mark.parametrize(
+    ("gains", "best"),
+    [
+        ((), ""),
+        (("temperature=4",), "temperature=4"),
+        (("temperature=4", "shift=2"), "shift=2 temperature=4"),
+        # Two values of one field cannot be taken together.
+        (
+            ("shift=2", "generator_learning_rate=0.08", "generator_learning_rate=0.5"),
+            "generator_learning_rate=0.5 shift=2",
+        ),
+        (
+            ("shift=2", "temperature=4", "learning_rate=0.008"),
+            "learning_rate=0.008 temperature=4",
+        ),
+    ],
+)
+def test_the_best_two_that_gained_are_taken_together(gains, best):
+    changes = refine.CHANGES["dafl"]
+    scores = {Trial("dafl", ""): 50.0} | {Trial("dafl", one): 50.0 for one in changes}
+    scores |= {Trial("dafl", one): 51.0 + place for place, one in enumerate(gains)}
+    assert refine.best_two("dafl", scores) == best
+
+
+def test_what_gains_with_a_third_of_the_rounds_is_tried_with_all(tmp_path, monkeypatch):
+    stand_in(tmp_path, monkeypatch)
+    teacher = "teacher.fashion_mnist"
+    few = {id: EXPERIMENTS[id] for id in (teacher, "A4.nayer", "A4.dfq")}
+    changes = {
+        "nayer": ("learning_rate=0.0032", "shift=2", "learning_rate=0.0029"),
+        "dfq": ("shift=2", "learning_rate=0.001"),
+    }
+    tuned = tmp_path / "tuned.csv"
+    trials.write(
+        tuned,
+        pd.DataFrame(
+            [("nayer", "temperature=7", 90.0, True), ("dfq", "shift=1", 91.0, True)],
+            columns=["method", "change", "validation", "chosen"],
+        ),
+    )
+    monkeypatch.setattr(refine, "EXPERIMENTS", few)
+    monkeypatch.setattr(refine, "CHANGES", changes)
+    monkeypatch.setattr(refine, "TUNED", tuned)
+    path = tmp_path / "refined.csv"
+    console = Console(file=io.StringIO())
+    frame, failed = refine.refine("runs", ALL_BUDGETS, 2, console, path)
+    assert not failed
+    # The stand-in is best at a rate of 0.003; the configs have 0.002.
+    found = frame[["method", "change", "rounds", "chosen"]].values.tolist()
+    assert found == [
+        ["nayer", "", "part", False],
+        ["nayer", "learning_rate=0.0032", "part", False],
+        ["nayer", "shift=2", "part", False],
+        ["nayer", "learning_rate=0.0029", "part", False],
+        ["nayer", "", "all", False],
+        ["nayer", "learning_rate=0.0029", "all", True],
+        ["dfq", "", "part", False],
+        ["dfq", "shift=2", "part", False],
+        ["dfq", "learning_rate=0.001", "part", False],
+        ["dfq", "", "all", True],
+    ]
+    hops = [
+        json.loads(one.read_text())["down_cloud_edge"]
+        for one in tmp_path.glob("runs/A4.nayer/*/config.json")
+    ]
+    assert {(hop["rounds"], hop["temperature"]) for hop in hops} == {(2, 7), (7, 7)}
+    # What was taken comes on top of what was chosen before.
+    monkeypatch.setattr(experiments, "TUNED", tuned)
+    monkeypatch.setattr(experiments, "REFINED", path)
+    assert experiments.read_tuned() == {
+        "nayer": "temperature=7 learning_rate=0.0029",
+        "dfq": "shift=1",
+    }
+
+
+def test_a_later_change_of_the_same_field_replaces_the_earlier_one():
+    assert trials.joined("a=1 b=2", "b=3 c=4") == "a=1 b=3 c=4"
+    assert trials.joined("a=1", "") == "a=1"

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 
 from ecogen_jax import mesh
 from ecogen_jax.energy import meter
-from ecogen_jax.nets.conv import CHUNK, conv
+from ecogen_jax.nets.conv import CHUNK, LARGE, conv
 from ecogen_jax.nets.textbook import textbook
 from tests import toy_nets
 
@@ -62,6 +62,9 @@ def accelerated(x, kernel, stride, padding):
         return fast(x, kernel, stride, padding)
 
 
+FORMS = [(fast, 2), (fast, LARGE), (accelerated, 2)]
+
+
 def value_and_gradients(fn, case):
     """Value, input gradient and kernel gradient, given the cotangent."""
     stride, padding = case[4:6]
@@ -93,14 +96,15 @@ def assert_close(ours, theirs):
         assert error <= 1e-5 * np.max(np.abs(np.asarray(their)))
 
 
+@pytest.mark.parametrize("batch", [2, LARGE])
 @pytest.mark.parametrize("case", GRID, ids=str)
-def test_value_and_gradients_are_those_of_the_plain_convolution(case):
+def test_value_and_gradients_are_those_of_the_plain_convolution(case, batch):
     @jax.jit
     def each(*inputs):
         forms = (fast, accelerated, plain)
         return [value_and_gradients(fn, case)(*inputs) for fn in forms]
 
-    ours, on_gpu, theirs = each(*arrays(case))
+    ours, on_gpu, theirs = each(*arrays(case, batch=batch))
     assert_close(ours, theirs)
     assert_close(on_gpu, theirs)
 
@@ -115,10 +119,10 @@ def in_bf16(fn):
     return convolve
 
 
-@pytest.mark.parametrize("form", [fast, accelerated])
+@pytest.mark.parametrize(("form", "batch"), FORMS)
 @pytest.mark.parametrize("case", [*SOME, GRID[0], GRID[10]], ids=str)
-def test_in_bf16_only_the_operands_are_rounded(case, form):
-    inputs = arrays(case)
+def test_in_bf16_only_the_operands_are_rounded(case, form, batch):
+    inputs = arrays(case, batch=batch)
     rounded = [a.astype(jnp.bfloat16).astype(jnp.float32) for a in inputs]
     found = jax.jit(value_and_gradients(in_bf16(form), case))(*inputs)
     assert {a.dtype for a in found} == {jnp.dtype("float32")}
@@ -164,10 +168,10 @@ def test_under_two_vmaps_each_client_of_each_seed_gets_what_it_gets_alone():
         assert_close([r[seed, client] for r in results], one(*own))
 
 
-@pytest.mark.parametrize("form", [fast, accelerated])
+@pytest.mark.parametrize(("form", "batch"), FORMS)
 @pytest.mark.parametrize("case", [SOME[0], SOME[2]], ids=str)
-def test_the_gradient_of_a_gradient_is_that_of_the_plain_convolution(case, form):
-    x, kernel, weights = arrays(case)
+def test_the_gradient_of_a_gradient_is_that_of_the_plain_convolution(case, form, batch):
+    x, kernel, weights = arrays(case, batch=batch)
 
     def second(fn):
         def penalty(x, kernel):
@@ -216,7 +220,7 @@ def test_inside_shard_map_each_device_has_its_own_kernels(case):
     assert_close(jax.jit(sharded)(*inputs), expected)
 
 
-def compiled_convolutions(fn, case, leading=()):
+def compiled_convolutions(fn, case, leading=(), batch=2):
     """The convolutions that the compiler makes of a scan over value and gradients."""
 
     def body(carry, _):
@@ -225,7 +229,7 @@ def compiled_convolutions(fn, case, leading=()):
         return (x + grad_x, kernel + grad_kernel, cotangent + value), None
 
     program = jax.jit(lambda carry: lax.scan(body, carry, None, length=2)[0])
-    text = program.lower(tuple(arrays(case, leading))).compile().as_text()
+    text = program.lower(tuple(arrays(case, leading, batch))).compile().as_text()
     return re.findall(r" convolution\(.*", text)
 
 
@@ -243,6 +247,11 @@ def test_inside_a_loop_the_compiler_sees_only_what_it_is_fast_at(case, expected)
     theirs = compiled_convolutions(value_and_gradients(plain, case), case)
     assert len(theirs) == 3
     assert sum(map(is_fast, theirs)) == 1
+
+
+def test_between_few_channels_a_large_batch_takes_matrix_products_alone():
+    ours = value_and_gradients(fast, SOME[0])
+    assert not compiled_convolutions(ours, SOME[0], batch=LARGE)
 
 
 def test_under_vmap_the_compiler_sees_no_grouped_convolution():

@@ -14,14 +14,14 @@ In both cases operands have the dtype of the net's precision, and results are fl
 """
 
 import functools
-import itertools
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 
+from ecogen_jax.nets import matrix_conv
+from ecogen_jax.nets.matrix_conv import Form, beside, by_rows, by_tiles, padded
 from ecogen_jax.nets.plain_conv import (
     DIMENSIONS,
     Bilinear,
@@ -38,7 +38,14 @@ CHUNK = 16
 """Images at a time in the kernel gradient of a convolution from many channels."""
 
 BAND = 64
-"""Most numbers in a row of outputs, for each column of the kernel, for `_by_row`."""
+"""Most numbers in a row of outputs, for each column of the kernel, for `by_rows` in the
+gradient of the images."""
+
+LARGE = 64
+"""Fewest images of a batch whose kernel gradient is made from the value's windows."""
+
+SHORT = 140
+"""Most numbers in a row of windows for `by_rows` elsewhere."""
 
 
 def conv(
@@ -106,13 +113,32 @@ def _one_after_another(fn: Bilinear, *, joins: bool) -> Bilinear:
 
 
 def _value(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    if not _is_narrow(kernel):
+    if not _is_narrow(kernel.shape):
         return plain_value(geometry, x, kernel)
-    return _tiled(x, kernel, geometry, _side(kernel, geometry.stride))
+    return matrix_conv.value(_form(geometry, len(x), kernel.shape), x, kernel)
 
 
-def _side(kernel: jax.Array, stride: int) -> int:
-    """Outputs along both axes of the tile that is fastest.
+def _is_narrow(kernel: tuple[int, ...]) -> bool:
+    """Whether XLA's forward convolution loses against matrix products over windows.
+
+    Measured on one core: it is 1.5 to 12 times slower from 1 to 6 channels, between
+    1.6 times slower and 1.7 times faster at 8, and 2 to 4 times faster from 16 on.
+    """
+    return kernel[2] < 8
+
+
+def _is_short(geometry: Geometry, kernel: tuple[int, ...]) -> bool:
+    """Whether whole rows are the fastest windows: few numbers, few channels come out.
+
+    Measured on one core with 128 images: value and both gradients take 0.7 to 0.95 of
+    the time of tiles, and 1.1 where a row of windows has 336 numbers.
+    """
+    rows, _, inputs, outputs = kernel
+    return rows * geometry.size[1] * inputs <= SHORT and outputs <= 8
+
+
+def _form(geometry: Geometry, batch: int, kernel: tuple[int, ...]) -> Form:
+    """The fastest windows of a narrow convolution.
 
     A larger tile makes rows longer, and multiplies by more zeros: one of 2 x 2 does
     (rows + stride) (columns + stride) / (rows columns) times the work. Measured on one
@@ -120,19 +146,14 @@ def _side(kernel: jax.Array, stride: int) -> int:
     the time of 2 x 2 from three channels on. The fewer channels come out, the larger
     the tile that pays for its zeros.
     """
-    rows, columns, channels, outputs = kernel.shape
+    if _is_short(geometry, kernel):
+        return by_rows(geometry, batch, kernel)
+    rows, columns, channels, outputs = kernel
+    stride = geometry.stride
     if channels > 2 and (rows + stride) * (columns + stride) > 2 * rows * columns:
-        return 1
-    return 4 if stride == 1 and outputs < 8 else 2
-
-
-def _is_narrow(kernel: jax.Array) -> bool:
-    """Whether XLA's forward convolution loses against matrix products over patches.
-
-    Measured on one core: it is 1.5 to 12 times slower from 1 to 6 channels, between
-    1.6 times slower and 1.7 times faster at 8, and 2 to 4 times faster from 16 on.
-    """
-    return kernel.shape[2] < 8
+        return by_tiles(geometry, batch, kernel, 1)
+    side = 4 if stride == 1 and outputs < 8 else 2
+    return by_tiles(geometry, batch, kernel, side)
 
 
 def _input_gradient(
@@ -146,12 +167,25 @@ def _input_gradient(
     take 0.6 to 0.95 of the time with patches up to `BAND`, and 1.0 to 1.5 beyond.
     """
     inputs, outputs = kernel.shape[2:]
-    if geometry.stride > 1 and inputs <= 8 and outputs <= 16 and outputs < 16 * inputs:
+    stride, narrow = geometry.stride, _is_narrow(kernel.shape)
+    few = inputs <= 8 and outputs <= 16 and outputs < 16 * inputs
+    if narrow and _is_short(geometry, kernel.shape):
+        form = by_rows(geometry, len(cotangent), kernel.shape)
+    elif stride > 1 and few:
         return _by_block(geometry, cotangent, kernel)
-    if geometry.stride > 1 or _is_narrow(kernel):
-        short = cotangent.shape[2] * outputs <= BAND * geometry.window[1]
-        fn = _by_row if geometry.stride == 1 and short else _overlap_add
-        return fn(geometry, cotangent, kernel)
+    elif stride == 1 and not narrow:
+        return _correlated(geometry, cotangent, kernel)
+    elif stride == 1 and cotangent.shape[2] * outputs <= BAND * geometry.window[1]:
+        form = by_rows(geometry, len(cotangent), kernel.shape)
+    else:
+        form = by_tiles(geometry, len(cotangent), kernel.shape, 1)
+    return matrix_conv.input_gradient(form, cotangent, kernel)
+
+
+def _correlated(
+    geometry: Geometry, cotangent: jax.Array, kernel: jax.Array
+) -> jax.Array:
+    """The cotangent correlated with the flipped kernel, for a stride of 1."""
     mirrored = [
         (length - 1 - low, length - 1 - high)
         for length, (low, high) in zip(geometry.window, geometry.pads, strict=True)
@@ -165,8 +199,17 @@ def _input_gradient(
 def _kernel_gradient(
     geometry: Geometry, x: jax.Array, cotangent: jax.Array
 ) -> jax.Array:
-    """That of `plain_conv`, its axes moved to where XLA is fast."""
-    batch, channels = x.shape[0], x.shape[3]
+    """From the windows of the value, or that of `plain_conv` with its axes moved.
+
+    Measured on one core with 128 images: with the windows, value and both gradients
+    take 0.75 to 0.95 of the time where few channels meet up to 8, and more where they
+    meet 16; with 32 images, 0.8 to 1.2.
+    """
+    batch, channels, outputs = x.shape[0], x.shape[3], cotangent.shape[3]
+    kernel = (*geometry.window, channels, outputs)
+    if _is_narrow(kernel) and outputs <= 8 and batch >= LARGE:
+        form = _form(geometry, batch, kernel)
+        return matrix_conv.kernel_gradient(form, x, cotangent)
     if channels >= 128 and batch > CHUNK and batch % CHUNK == 0:
         # A whole batch does not fit into the caches: measured 1.3 to 1.7 times slower.
         chunks = [a.reshape(-1, CHUNK, *a.shape[1:]) for a in (x, cotangent)]
@@ -190,52 +233,6 @@ _fast = linked(
 )
 
 
-def _tiled(x: jax.Array, kernel: jax.Array, geometry: Geometry, side: int) -> jax.Array:
-    """One matrix product: input windows of output tiles by a block Toeplitz matrix.
-
-    One row a pixel would be too short to be fast where channels are few. A tile of
-    `side` x `side` outputs makes it longer, and copies each input pixel less often.
-    """
-    batch, outputs, step = x.shape[0], kernel.shape[3], side * geometry.stride
-    axes = list(zip(geometry.size, geometry.window, geometry.pads, strict=True))
-    lengths = [
-        (size + sum(pads) - length) // geometry.stride + 1
-        for size, length, pads in axes
-    ]
-    tiles = [-(-length // side) for length in lengths]
-    reach = (side - 1) * geometry.stride
-    # The last tiles may extend beyond the padded image (the excess is cut off below)
-    # or leave pixels uncovered.
-    ends = [
-        (count - 1) * step + reach + length - size - low
-        for count, (size, length, (low, _)) in zip(tiles, axes, strict=True)
-    ]
-    x = _padded(x, 1, [low for low, _ in geometry.pads], ends)
-    spans = [(count - 1) * step + 1 for count in tiles]
-    windows = [
-        lax.slice(
-            x,
-            (0, i, j, 0),
-            (batch, i + spans[0], j + spans[1], x.shape[3]),
-            (1, step, step, 1),
-        )
-        for i in range(reach + geometry.window[0])
-        for j in range(reach + geometry.window[1])
-    ]
-    flat = jnp.concatenate(windows, -1).reshape(batch * tiles[0] * tiles[1], -1)
-    matrix = _toeplitz(kernel, geometry.stride, side)
-    product = jnp.matmul(flat, matrix, preferred_element_type=jnp.float32)
-    return _laid_out(product.reshape(batch, *tiles, side, side, outputs), lengths)
-
-
-def _laid_out(tiles: jax.Array, lengths: Sequence[int]) -> jax.Array:
-    """Puts tiles `[batch, rows, columns, side, side, channels]` beside each other."""
-    batch, rows, columns, side, _, channels = tiles.shape
-    y = tiles.transpose(0, 1, 3, 2, 4, 5)
-    y = y.reshape(batch, rows * side, columns * side, channels)
-    return y[:, : lengths[0], : lengths[1]]
-
-
 def _by_block(geometry: Geometry, cotangent: jax.Array, kernel: jax.Array) -> jax.Array:
     """One matrix product: each block of stride x stride inputs from all that it fed.
 
@@ -254,7 +251,7 @@ def _by_block(geometry: Geometry, cotangent: jax.Array, kernel: jax.Array) -> ja
         count + end - position
         for count, end, position in zip(blocks, last, positions, strict=True)
     ]
-    fed = _padded(cotangent, 1, [-begin for begin in first], ends)
+    fed = padded(cotangent, 1, [-begin for begin in first], ends)
     windows = [
         lax.slice(fed, (0, i, j, 0), (batch, i + blocks[0], j + blocks[1], outputs))
         for i in range(reach[0])
@@ -267,7 +264,7 @@ def _by_block(geometry: Geometry, cotangent: jax.Array, kernel: jax.Array) -> ja
         count * stride - low - length
         for count, low, (length, _) in zip(reach, lows, axes, strict=True)
     ]
-    taps = _padded(kernel[::-1, ::-1], 0, lows, highs)
+    taps = padded(kernel[::-1, ::-1], 0, lows, highs)
     taps = taps.reshape(reach[0], stride, reach[1], stride, inputs, outputs)
     matrix = taps[:, ::-1, :, ::-1].transpose(0, 2, 5, 1, 3, 4)
     product = jnp.matmul(
@@ -276,91 +273,4 @@ def _by_block(geometry: Geometry, cotangent: jax.Array, kernel: jax.Array) -> ja
         preferred_element_type=jnp.float32,
     )
     tiles = product.reshape(batch, *blocks, stride, stride, inputs)
-    return _laid_out(tiles, geometry.size)
-
-
-def _by_row(geometry: Geometry, cotangent: jax.Array, kernel: jax.Array) -> jax.Array:
-    """One matrix product: each row of outputs gives its part of all rows that it saw.
-
-    Few parts are left to add up, with long rows. XLA computes such sums within what
-    comes next, one pixel at a time, and patches have a part for each tap.
-    """
-    batch, height, width, outputs = cotangent.shape
-    rows, columns, inputs, _ = kernel.shape
-    above, before = (low for low, _ in geometry.pads)
-    more_rows, more_columns = geometry.size[0] - height, geometry.size[1] - columns
-    taps = kernel.transpose(3, 0, 1, 2)
-    bands = [
-        _padded(taps, 2, (at - before, 0), (more_columns - at + before, 0))
-        for at in range(width)
-    ]
-    product = jnp.matmul(
-        cotangent.reshape(batch * height, width * outputs),
-        jnp.stack(bands).reshape(width * outputs, -1),
-        preferred_element_type=jnp.float32,
-    )
-    parts = product.reshape(batch, height, rows, -1)
-    placed = [
-        _padded(parts[:, :, row], 1, (row - above, 0), (more_rows - row + above, 0))
-        for row in range(rows)
-    ]
-    return functools.reduce(jnp.add, placed).reshape(batch, *geometry.size, inputs)
-
-
-def _padded(
-    array: jax.Array, axis: int, lows: Sequence[int], highs: Sequence[int]
-) -> jax.Array:
-    """Adds zeros before and after two neighbouring axes; less than none cuts off."""
-    borders = [(0, 0, 0)] * array.ndim
-    borders[axis], borders[axis + 1] = (
-        (low, high, 0) for low, high in zip(lows, highs, strict=True)
-    )
-    return lax.pad(array, jnp.zeros((), array.dtype), borders)
-
-
-def _overlap_add(
-    geometry: Geometry, cotangent: jax.Array, kernel: jax.Array
-) -> jax.Array:
-    """One matrix product gives all patches, each tap of which is added in its place."""
-    batch, *positions, outputs = cotangent.shape
-    product = jnp.matmul(
-        cotangent.reshape(-1, outputs),
-        kernel.reshape(-1, outputs).T,
-        preferred_element_type=jnp.float32,
-    )
-    patches = product.reshape(batch, *positions, *geometry.window, -1)
-    blank = jnp.zeros((), patches.dtype)
-
-    def placed(*tap: int) -> jax.Array:
-        borders = []
-        for axis, (low, _) in enumerate(geometry.pads):
-            start = tap[axis] - low
-            span = (positions[axis] - 1) * geometry.stride + 1
-            end = geometry.size[axis] - start - span
-            borders.append((start, end, geometry.stride - 1))
-        part = patches[:, :, :, tap[0], tap[1]]
-        return lax.pad(part, blank, [(0, 0, 0), *borders, (0, 0, 0)])
-
-    taps = itertools.product(*map(range, geometry.window))
-    return functools.reduce(jnp.add, [placed(*tap) for tap in taps])
-
-
-def _toeplitz(kernel: jax.Array, stride: int, side: int) -> jax.Array:
-    """The kernel once for each output of a tile, `[window pixels, tile outputs]`."""
-    rows, columns, channels, outputs = kernel.shape
-    reach = (side - 1) * stride
-    placed = [
-        jnp.pad(
-            kernel,
-            [
-                (i * stride, reach - i * stride),
-                (j * stride, reach - j * stride),
-                (0, 0),
-                (0, 0),
-            ],
-        )
-        for i in range(side)
-        for j in range(side)
-    ]
-    pixels = (reach + rows) * (reach + columns) * channels
-    return jnp.stack(placed, axis=3).reshape(pixels, side * side * outputs)
+    return beside(tiles, geometry.size)

@@ -79,8 +79,9 @@ def _hop() -> dict[str, Any]:
         "temperature": 4.0,  # softens the teacher's and the student's logits
         # How several teachers are combined: weighted by their share of images of the
         # target label ("label_counts"); class by class, with prior-adjusted logits and
-        # statistics under each teacher's own label mix ("by_class"); or "equal". See
-        # `relay/ensemble.py`.
+        # statistics under each teacher's own label mix ("by_class"); "equal"; or by one
+        # weight each, from generated images ("learned"). See `relay/ensemble.py` and
+        # `relay/distillers/learned_weights.py`.
         "teacher_weights": "label_counts",
         "weights": {  # of the loss terms; each distiller uses some of them
             "cross_entropy": 1.0,  # the teacher predicts the target label
@@ -136,7 +137,7 @@ _HOP_RULES = TRAINING | {
     ),
     **AUGMENTATION,
     "temperature": POSITIVE,
-    "teacher_weights": one_of(("label_counts", "by_class", "equal")),
+    "teacher_weights": one_of(("label_counts", "by_class", "equal", "learned")),
     "adversarial_mask": one_of(("none", "agree", "disagree")),
     **{f"weights.{name}": NOT_NEGATIVE for name in _hop()["weights"]},
 }

@@ -104,16 +104,35 @@ def test_a_moving_average_needs_a_generator_that_lives_on():
         )
 
 
-def test_weights_that_are_learned_for_a_teacher_are_none_by_class():
-    remedy = r"up_end_cloud.teacher_weights = 'by_class'.*equal or label_counts"
+@pytest.mark.parametrize("weights", ["by_class", "learned"])
+def test_weights_that_co_boosting_learns_are_told_where_to_begin(weights):
+    remedy = rf"up_end_cloud.teacher_weights = '{weights}'.*equal or label_counts"
     with pytest.raises(ConfigError, match=remedy):
         outline(
             make(
                 "end>cloud",
                 up_end_cloud__distiller="co_boosting",
-                up_end_cloud__teacher_weights="by_class",
+                up_end_cloud__teacher_weights=weights,
                 up_end_cloud__weights__balance=0.0,
                 data__public_fraction=0.0,
+            )
+        )
+
+
+def test_weights_are_learned_from_images_that_were_made_for_a_label():
+    fields = {
+        "up_end_cloud__teacher_weights": "learned",
+        "data__public_fraction": 0.0,
+    }
+    outline(make("end>cloud", **fields))
+    others = ("cross_entropy", "batchnorm", "balance")
+    with pytest.raises(ConfigError, match=r"teacher_weights = 'learned'.*zskt makes"):
+        outline(
+            make(
+                "end>cloud",
+                up_end_cloud__distiller="zskt",
+                **fields,
+                **{f"up_end_cloud__weights__{name}": 0.0 for name in others},
             )
         )
 

@@ -208,7 +208,7 @@ IMPOSSIBLE = [
     ("down_edge_end.shift", -1),
     ("pretrain.shift", -1),
     ("local.shift", -1),
-    ("up_end_cloud.teacher_weights", "learned"),
+    ("up_end_cloud.teacher_weights", "by_label"),
     ("up_end_cloud.bank_size", 127),
     ("protocol.cycles", 0),
     ("protocol.route", ("cloud>cloud",)),

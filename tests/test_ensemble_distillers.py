@@ -3,11 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from ecogen_jax import losses
 from ecogen_jax.relay.distillers import co_boosting
-from ecogen_jax.relay.ensemble import Teachers, ensemble
+from ecogen_jax.relay.ensemble import ensemble
 from tests import toy_inversion as toy
 
 
@@ -37,56 +36,10 @@ def test_dense_is_pushed_only_where_teacher_and_student_disagree():
     assert metrics["adversarial"] == 0
 
 
-@jax.jit
-def boosted(state, received):
-    return co_boosting.boost(toy.hop(), received, state, jax.random.key(0))
-
-
-def weighty(*weights):
-    """A state of Co-Boosting with these weights of its teachers."""
+def test_weights_of_co_boosting_begin_alike_and_move_with_every_batch():
     distiller, received = toy.build("co_boosting", toy.hop()), toy.teachers(2)
-    state, _ = toy.run(distiller, received)
-    extra = state.extra._replace(weights=jnp.array(weights))
-    return state.replace(extra=extra), received
-
-
-def test_weights_are_shares_of_the_known_classes():
-    group = toy.teachers(2).groups
-    received = Teachers(group, jnp.array([[1.0, 0.0, 0.2], [0.0, 0.0, 0.8]]))
-    got = co_boosting.heard(received, jnp.array([0.2, 0.6])).weights
-    np.testing.assert_allclose(got, [[0.25, 0, 0.25], [0.75, 0, 0.75]], rtol=1e-6)
-
-
-@pytest.mark.parametrize("batches", [0, 30])
-def test_the_better_teacher_is_heard_more(batches):
-    state, received = weighty(0.5, 0.5)
-    # The bank has the labels that the first teacher finds.
-    images = state.bank.images.astype(jnp.float32) / 255
-    first = jax.tree.map(lambda a: a[0], received.groups[0])
-    found = jnp.argmax(toy.TEACHER.apply(first, images, train=False).value, axis=-1)
-    state = state.replace(
-        bank=state.bank.replace(labels=found.astype(jnp.int32)),
-        extra=state.extra._replace(batches=jnp.int32(batches)),
-    )
-    got = boosted(state, received)
-    rate = 0.01 * 0.99**batches
-    np.testing.assert_allclose(got, [0.5 + rate, 0.5 - rate], rtol=1e-5)
-
-
-def test_weights_stay_in_their_bounds_and_leave_an_ensemble():
-    for weights in [(1.0, 0.001), (0.001, 1.0), (1e-6, 1e-6)]:
-        state, received = weighty(*weights)
-        got = boosted(state, received)
-        assert (got > 0).all()
-        assert (got <= 1).all()
-        shares = co_boosting.heard(received, got).weights
-        np.testing.assert_allclose(shares.sum(0), 1.0, rtol=1e-5)
-
-
-def test_weights_begin_alike_and_move_with_every_batch():
-    distiller, received = toy.build("co_boosting", toy.hop()), toy.teachers(2)
-    extra = toy.begin(distiller, received).extra
-    np.testing.assert_allclose(extra.weights, 1 / 2, rtol=1e-6)
+    learned = toy.begin(distiller, received).extra
+    np.testing.assert_allclose(learned.weights, 1 / 2, rtol=1e-6)
     before, _ = toy.run(distiller, received, number=1)
     after, _ = toy.run(distiller, received, number=2)
     assert (before.extra.batches, after.extra.batches) == (1, 2)

@@ -14,6 +14,9 @@ was generated for the target label `y_i`:
 A teacher that has seen a single class predicts it on every image. The first way takes
 its word for images of that class; the second compares it with the other teachers.
 
+Weights are from label counts, or learned during the hop, one a teacher
+(`distillers/learned_weights.py`).
+
 The statistics term is the mean of the teachers' `losses.batchnorm_statistics`, each
 weighted by the teacher's mean weight. A teacher's running feature statistics come from
 its own label mix. So with priors and target labels (`asked`), the statistics of a

@@ -27,7 +27,13 @@ from ecogen_jax.relay.learn import Data
 from ecogen_jax.relay.parties import Nets, Topology
 from ecogen_jax.relay.settings import FederatedSettings, Leg
 from ecogen_jax.relay.stage import Mapping
-from ecogen_jax.run.build_route import WEIGHINGS, generation, kind_of, study
+from ecogen_jax.run.build_route import (
+    WEIGHINGS,
+    distiller_of,
+    generation,
+    kind_of,
+    study,
+)
 from ecogen_jax.types import Key, PyTree
 
 
@@ -132,7 +138,7 @@ def _distillation(
     taught = study(section, keep_statistics=True)
     hop = Hop(nets.cloud, nets.end, nets.generator, how, taught)
     return Distillation(
-        distiller=kind.build(hop),
+        distiller=distiller_of(section, kind, hop),
         generation=how,
         weigh=WEIGHINGS[section.teacher_weights],
         steps=section.rounds * section.steps,

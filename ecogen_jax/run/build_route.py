@@ -14,7 +14,15 @@ from ecogen_jax.nets.functional import Net
 from ecogen_jax.relay import learn
 from ecogen_jax.relay.augmentation import Augmentation
 from ecogen_jax.relay.distillers import DISTILLERS
-from ecogen_jax.relay.distillers.base import Generation, Hop, Kind, Study, Weights
+from ecogen_jax.relay.distillers.base import (
+    Distiller,
+    Generation,
+    Hop,
+    Kind,
+    Study,
+    Weights,
+)
+from ecogen_jax.relay.distillers.learned_weights import with_learned_weights
 from ecogen_jax.relay.ensemble import (
     by_class_weights,
     equal_weights,
@@ -28,8 +36,9 @@ WEIGHINGS = {
     "label_counts": label_count_weights,
     "by_class": by_class_weights,
     "equal": equal_weights,
+    "learned": equal_weights,
 }
-"""How several teachers are weighted, by name."""
+"""How several teachers are weighted at the start, by name."""
 
 
 def route(config: ConfigDict, pictures: Callable[[str], np.ndarray]) -> Route:
@@ -191,7 +200,7 @@ def hops(
         return HopSettings(
             rounds=section.rounds,
             steps=section.steps,
-            distiller=kind.build(hop),
+            distiller=distiller_of(section, kind, hop),
             nets=teachers,
             weigh=WEIGHINGS[section.teacher_weights],
             by_class=section.teacher_weights == "by_class",
@@ -199,6 +208,13 @@ def hops(
         )
 
     return {leg.stage: settings(leg) for leg in way.legs}
+
+
+def distiller_of(section: ConfigDict, kind: Kind, hop: Hop) -> Distiller:
+    """The distiller of a hop, given its section and its nets and sizes."""
+    if section.teacher_weights == "learned":
+        return with_learned_weights(kind.build, hop)
+    return kind.build(hop)
 
 
 def study(section: ConfigDict, *, keep_statistics: bool) -> Study:
@@ -262,15 +278,28 @@ def kind_of(config: ConfigDict, leg: Leg) -> Kind:
             f"0, as {section.distiller} makes each batch with a generator of its own; "
             f"those that train one are {', '.join(fitting)}",
         )
-    if section.teacher_weights == "by_class" and not kind.by_class:
+    _check_teacher_weights(name, section, kind)
+    _check_weights(name, section, kind)
+    return kind
+
+
+def _check_teacher_weights(name: str, section: ConfigDict, kind: Kind) -> None:
+    """Refuses ways to weight teachers that a distiller has no use for."""
+    how = section.teacher_weights
+    if how in ("by_class", "learned") and not kind.by_class:
         raise ConfigError(
             f"{name}.teacher_weights",
-            section.teacher_weights,
+            how,
             f"equal or label_counts, from which {section.distiller} learns one weight "
             "for each teacher",
         )
-    _check_weights(name, section, kind)
-    return kind
+    if how == "learned" and "cross_entropy" not in kind.terms:
+        raise ConfigError(
+            f"{name}.teacher_weights",
+            how,
+            f"equal, label_counts or by_class, as {section.distiller} makes images "
+            "without target labels, and weights are learned from these",
+        )
 
 
 def _check_weights(name: str, section: ConfigDict, kind: Kind) -> None:

@@ -5,7 +5,7 @@ co-boosting", ICLR 2024. With the ensemble's logits `t = sum_k w_k t_k`, its sof
 and a new generator for each batch:
 
     G, z minimise  mean_i (1 - p_i[y_i]) CE(t_i, y_i) - 3^2 KL(p^(3) || q^(3))
-    w moves by     -0.01 * 0.99^step * sign(d CE(t, y) / d w), clamped to [0, 1]
+    w moves        after each batch, see `learned_weights`
     S minimises    T^2 KL(softmax(t(x') / T) || softmax(s(x') / T))
 
 where `p^(3)` and `q^(3)` have temperature 3, and an image is perturbed in the direction
@@ -16,11 +16,8 @@ Tashiro et al., NeurIPS 2020),
 
 Differs from the published recipe:
 
-- The weights are normalised by their sum, so that they do not scale the logits. Their
-  gradient, weighted by them, sums to 0, so they never all decrease together. One step
-  per batch of images, on one batch of the bank, which holds the new images already
-  (published: from the second batch on, on every batch made before). They start at the
-  hop's `teacher_weights` (published: equal).
+- The weights, see `learned_weights`, start at the hop's `teacher_weights` (published:
+  equal).
 - Perturbed images are clipped to [0, 1], and 8/255 is in units of [0, 1].
 - Student: Adam with a cosine schedule instead of SGD at 0.01 with momentum, weight
   decay and gradients clipped at norm 10; a ring buffer of the newest images.
@@ -32,7 +29,6 @@ Differs from the published recipe:
 """
 
 from dataclasses import replace
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,26 +46,18 @@ from ecogen_jax.relay.distillers.base import (
     Kind,
     Metrics,
 )
+from ecogen_jax.relay.distillers.learned_weights import (
+    Learned,
+    first,
+    heard,
+    moved,
+)
 from ecogen_jax.relay.ensemble import Teachers, ensemble
 from ecogen_jax.types import Key, PyTree
 
 # The constants are the defaults of the published code.
-WEIGHT_RATE, WEIGHT_DECAY = 0.01, 0.99
 ADVERSARIAL_TEMPERATURE = 3.0
 PUSH, PUSH_TEMPERATURE = 8 / 255, 4.0
-LEAST_WEIGHT = 1e-6  # not 0, so that the sum is never 0
-
-
-class Boosting(NamedTuple):
-    """State of this method.
-
-    Attributes:
-      weights: of the teachers, `[teachers]` in [0, 1].
-      batches: int32 scalar, how many were made.
-    """
-
-    weights: jax.Array
-    batches: jax.Array
 
 
 def co_boosting(hop: Hop) -> Distiller:
@@ -79,23 +67,22 @@ def co_boosting(hop: Hop) -> Distiller:
         taught: Variables, made: Variables, received: Teachers, key: Key
     ) -> HopState:
         del key  # unused: nothing is random
-        shares = jnp.sum(received.weights, axis=1) / jnp.sum(received.weights)
-        extra = Boosting(shares, jnp.zeros((), jnp.int32))
-        return engine.begin(hop, taught, made, received, extra=extra)
+        return engine.begin(hop, taught, made, received, extra=first(received))
 
     def step(state: HopState, received: Teachers, key: Key) -> tuple[HopState, Metrics]:
-        extra: Boosting = state.extra
+        learned: Learned = state.extra
         state, made, _ = inversion.from_scratch(
             hop,
-            heard(received, extra.weights),
+            heard(received, learned),
             state,
             key,
             terms=_hard,
             temperature=ADVERSARIAL_TEMPERATURE,
         )
-        weights = boost(hop, received, state, keys.stream(key, "weights"))
-        state = replace(state, extra=Boosting(weights, extra.batches + 1))
-        state, loss = study_pushed(hop, heard(received, weights), state, key)
+        drawn = keys.stream(key, "weights")
+        learned = moved(hop, received, learned, state.bank, drawn)
+        state = replace(state, extra=learned)
+        state, loss = study_pushed(hop, heard(received, learned), state, key)
         return state, engine.metrics(state, made, loss)
 
     return Distiller(init, step)
@@ -103,33 +90,6 @@ def co_boosting(hop: Hop) -> Distiller:
 
 def _hard(params: PyTree, made: engine.Made, key: Key) -> Metrics:
     return {"cross_entropy": losses.hard_cross_entropy(made.logits, made.labels)}
-
-
-def heard(received: Teachers, weights: jax.Array) -> Teachers:
-    """The teachers with weights `[teachers]`, for every class that is known.
-
-    A teacher that comes with weight 0 for all classes keeps weight 0.
-    """
-    known = jnp.sum(received.weights, axis=0) > 0
-    present = jnp.sum(received.weights, axis=1) > 0
-    weights = jnp.where(present, weights, 0.0)
-    shares = weights / jnp.sum(weights)
-    return replace(received, weights=shares[:, None] * known[None].astype(shares.dtype))
-
-
-def boost(hop: Hop, received: Teachers, state: HopState, key: Key) -> jax.Array:
-    """One step of the teachers' weights on images of the bank, `[teachers]`."""
-    extra: Boosting = state.extra
-    stored, labels, _ = banks.sample(state.bank, key, hop.generation.batch_size)
-    images = to_unit(stored)
-
-    def error(weights: jax.Array) -> jax.Array:
-        seen = ensemble(hop.teachers, heard(received, weights), images, labels)
-        return losses.cross_entropy(seen.logits, labels)
-
-    rate = WEIGHT_RATE * WEIGHT_DECAY ** extra.batches.astype(jnp.float32)
-    weights = extra.weights - rate * jnp.sign(jax.grad(error)(extra.weights))
-    return jnp.clip(weights, LEAST_WEIGHT, 1.0)
 
 
 def study_pushed(

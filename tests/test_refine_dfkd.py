@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ecogen_jax import config as configs
 from papers_repro import trials
-from papers_repro.dfkd import experiments, refine
+from papers_repro.dfkd import experiments, refine, tune
 from papers_repro.dfkd.experiments import DISTILLERS, EXPERIMENTS
 from papers_repro.trials import Trial
 from tests.stand_in_runs import ALL_BUDGETS, stand_in
@@ -69,7 +69,7 @@ def test_what_gains_with_a_third_of_the_rounds_is_tried_with_all(tmp_path, monke
             columns=["method", "change", "validation", "chosen"],
         ),
     )
-    monkeypatch.setattr(refine, "EXPERIMENTS", few)
+    monkeypatch.setattr(tune, "EXPERIMENTS", few)
     monkeypatch.setattr(refine, "CHANGES", changes)
     monkeypatch.setattr(refine, "TUNED", tuned)
     path = tmp_path / "refined.csv"

@@ -7,16 +7,14 @@ higher on validation than what `tune` chose.
 """
 
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import pandas as pd
 from rich.console import Console
 
-from ecogen_jax.run import sweep
 from papers_repro import trials
-from papers_repro.dfkd import experiments
-from papers_repro.dfkd.experiments import EXPERIMENTS, REFINED, TUNED, Budget
-from papers_repro.harness import Job, Place
+from papers_repro.dfkd import tune
+from papers_repro.dfkd.experiments import REFINED, TUNED, Budget
 from papers_repro.trials import Trial
 
 CHANGES: Mapping[str, tuple[str, ...]] = {
@@ -128,8 +126,6 @@ Shifted images, a larger bank and other weights are what trials of `relay` were 
 SHARE = 3
 """The first trials have one of so many rounds."""
 
-_LAST = "hops.-1.last_validation"
-
 
 def refine(
     workdir: str,
@@ -162,50 +158,17 @@ def refine(
         for name, changes in CHANGES.items()
         for change in ("", *changes)
     ]
-    part, failed = _make(short, workdir, fewer, tuned, num_jobs, console)
+    jobs, place = tune.planned(short, workdir, fewer, tuned)
+    part, failed = trials.make(jobs, place, tune.LAST, num_jobs, console)
     whole = [] if failed else [Trial(name, "") for name in CHANGES]
     whole += [Trial(one.method, best_two(one.method, part)) for one in whole]
-    # One without a gain has a trial less.
-    scores, more = _make(
-        dict.fromkeys(whole), workdir, budgets, tuned, num_jobs, console
-    )
+    # One without a gain has a trial less: its second is its first.
+    jobs, place = tune.planned(whole, workdir, budgets, tuned)
+    scores, more = trials.make(jobs, place, tune.LAST, num_jobs, console)
     frame = _frame(part, scores)
     if not failed + more:
         trials.write(path, frame)
     return frame, failed + more
-
-
-def _make(
-    todo: Iterable[Trial],
-    workdir: str,
-    budgets: Mapping[tuple[str, float], Budget],
-    tuned: Mapping[str, str],
-    num_jobs: int,
-    console: Console,
-) -> tuple[dict[Trial, float], list[str]]:
-    """Makes trials with the smaller of their budgets; see `trials.make`."""
-    jobs = {}
-    for one in todo:
-        short = EXPERIMENTS[f"A4.{one.method}"]
-        rounds = budgets[one.method, short.budget_s].rounds
-        name = f"{short.id}.{rounds} rounds {one.change or 'as tuned'}"
-        jobs[one] = Job(name, 0, short.start)
-    of_job = {job.experiment: trial for trial, job in jobs.items()}
-
-    def cell_of(job: Job, start: str) -> sweep.Cell:
-        trial = of_job.get(job.experiment)
-        change = trials.joined(tuned[trial.method], trial.change) if trial else ""
-        return experiments.cell(
-            EXPERIMENTS[f"A4.{trial.method}" if trial else job.experiment],
-            job.seed,
-            workdir=workdir,
-            start_from=start,
-            budgets=budgets,
-            tuned={trial.method: change} if trial else {},
-        )
-
-    place = Place(workdir, False, cell_of)
-    return trials.make(jobs, place, _LAST, num_jobs, console)
 
 
 def best_two(method: str, scores: Mapping[Trial, float]) -> str:

@@ -5,7 +5,7 @@ both budgets and all seeds; the run of that trial is the one that the table show
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 from rich.console import Console
@@ -15,6 +15,7 @@ from papers_repro import trials
 from papers_repro.dfkd import experiments
 from papers_repro.dfkd.experiments import DISTILLERS, EXPERIMENTS, TUNED, Budget
 from papers_repro.harness import Job, Place
+from papers_repro.hops import Experiment
 from papers_repro.trials import Trial
 
 GENERATOR_RATES = {"deep_inversion": 0.1, "pre_dfkd": 4e-3}
@@ -34,7 +35,8 @@ TRIALS: trials.Choices = {
 }
 """What a distiller tries: fields of its hop, one at a time, and the values."""
 
-_LAST = "hops.-1.last_validation"
+LAST = "hops.-1.last_validation"
+"""What trials are compared by."""
 
 
 def tune(
@@ -53,24 +55,45 @@ def tune(
         console: gets a line for each run.
         path: the CSV to write.
     """
-    jobs = {trial: _job(trial) for trial in trials.trials(TRIALS)}
-    of_job = {job.experiment: trial for trial, job in jobs.items()}
+    jobs, place = planned(trials.trials(TRIALS), workdir, budgets)
+    return trials.tune(jobs, place, LAST, num_jobs, console, path)
+
+
+def planned(
+    todo: Iterable[Trial],
+    workdir: str,
+    budgets: Mapping[tuple[str, float], Budget],
+    before: Mapping[str, str] | None = None,
+) -> tuple[dict[Trial, Job], Place]:
+    """The run of each trial, with the smaller of its method's budgets, and where.
+
+    Args:
+        todo: the trials.
+        workdir: the folder of all runs.
+        budgets: of A4.
+        before: by method, the change that a trial comes on top of; None for none.
+    """
+    jobs: dict[Trial, Job] = {}
+    changes: dict[str, tuple[Experiment, dict[str, str]]] = {}
+    for one in todo:
+        short = EXPERIMENTS[f"A4.{one.method}"]
+        change = trials.joined((before or {}).get(one.method, ""), one.change)
+        rounds = budgets[one.method, short.budget_s].rounds
+        name = f"{short.id}.{rounds} rounds {change}"
+        jobs[one] = Job(name, 0, short.start)
+        changes[name] = (short, {one.method: change})
 
     def cell_of(job: Job, start: str) -> sweep.Cell:
-        trial = of_job.get(job.experiment)
+        # What a trial starts from is no trial itself.
+        its = changes.get(job.experiment)
+        one, tuned = its or (EXPERIMENTS[job.experiment], {})
         return experiments.cell(
-            EXPERIMENTS[f"A4.{trial.method}" if trial else job.experiment],
+            one,
             job.seed,
             workdir=workdir,
             start_from=start,
             budgets=budgets,
-            tuned={trial.method: trial.change} if trial else {},
+            tuned=tuned,
         )
 
-    place = Place(workdir, False, cell_of)
-    return trials.tune(jobs, place, _LAST, num_jobs, console, path)
-
-
-def _job(trial: Trial) -> Job:
-    short = EXPERIMENTS[f"A4.{trial.method}"]
-    return Job(f"{short.id}.{trial.change}", 0, short.start)
+    return jobs, Place(workdir, False, cell_of)

@@ -1,7 +1,7 @@
 """Settings that are chosen on validation, by as many trials for every method.
 
-A trial is a run with another value of one field. The value that ends highest on
-validation images is taken.
+A trial is a run with other values of some fields. What ends highest on validation
+images is taken.
 """
 
 import pathlib
@@ -110,14 +110,18 @@ def _folder(job: Job, place: Place) -> pathlib.Path | None:
     return sweep.finished_run(place.cell(job, str(start or "")))
 
 
-def chosen(path: pathlib.Path) -> dict[str, str]:
+def chosen(path: pathlib.Path, column: str = "change") -> dict[str, str]:
     """Reads what was chosen: the change by method; {} without a file.
+
+    Args:
+        path: of the file.
+        column: another text of the chosen trials instead.
 
     Raises:
         ValueError: the file is not one that `write` has written.
     """
-    best = _best(path)
-    return dict(zip(best["method"], best["change"], strict=True))
+    best = _best(path, column)
+    return dict(zip(best["method"], best[column], strict=True))
 
 
 def joined(before: str, more: str) -> str:
@@ -132,12 +136,12 @@ def validation(path: pathlib.Path) -> dict[str, float]:
     Raises:
         ValueError: as `chosen`.
     """
-    best = _best(path)
+    best = _best(path, "validation")
     return dict(zip(best["method"], best["validation"].astype(float), strict=True))
 
 
-def _best(path: pathlib.Path) -> pd.DataFrame:
-    columns = [*Trial._fields, "validation", "chosen"]
+def _best(path: pathlib.Path, column: str) -> pd.DataFrame:
+    columns = list(dict.fromkeys(["method", column, "chosen"]))
     if not path.exists():
         return pd.DataFrame(columns=columns)
     try:
@@ -146,5 +150,6 @@ def _best(path: pathlib.Path) -> pd.DataFrame:
     except (KeyError, ValueError) as error:
         raise ValueError(
             f"{path} lacks one of the columns {', '.join(columns)}: put back "
-            "the committed one, or delete it and run with --tune"
+            "the committed one, or delete it and run with --tune, and then --refine "
+            "if the paper has it"
         ) from error

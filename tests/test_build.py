@@ -119,22 +119,30 @@ def test_weights_that_co_boosting_learns_are_told_where_to_begin(weights):
         )
 
 
+@pytest.mark.parametrize("weights", ["learned", "equal"])
+@pytest.mark.parametrize("spec", ["configs/hops/c1.py", "configs/federated/dense.py"])
+def test_weights_are_learned_in_hops_and_in_rounds(monkeypatch, spec, weights):
+    built = []
+
+    def learning(build, hop):
+        built.append(hop)
+        return build(hop)
+
+    monkeypatch.setattr(build_route, "with_learned_weights", learning)
+    change = f"up_end_cloud.teacher_weights={weights}"
+    outline(configs.load(f"{spec}:smoke", [change]))
+    assert len(built) == (weights == "learned")
+
+
 def test_weights_are_learned_from_images_that_were_made_for_a_label():
     fields = {
         "up_end_cloud__teacher_weights": "learned",
         "data__public_fraction": 0.0,
     }
     outline(make("end>cloud", **fields))
-    others = ("cross_entropy", "batchnorm", "balance")
-    with pytest.raises(ConfigError, match=r"teacher_weights = 'learned'.*zskt makes"):
-        outline(
-            make(
-                "end>cloud",
-                up_end_cloud__distiller="zskt",
-                **fields,
-                **{f"up_end_cloud__weights__{name}": 0.0 for name in others},
-            )
-        )
+    remedy = r"teacher_weights = 'learned'.*by_class.*cross_entropy is 0"
+    with pytest.raises(ConfigError, match=remedy):
+        outline(make("end>cloud", up_end_cloud__weights__cross_entropy=0.0, **fields))
 
 
 def test_a_route_gives_its_stages_in_order():

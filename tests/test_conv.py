@@ -42,8 +42,14 @@ GRID = [
     (2, 3, 5, 5, 1, "SAME", 1, 6),
     (5, 4, 2, 2, 1, ((3, 2), (0, 3)), 2, 3),
     (7, 5, 3, 2, 1, "SAME", 2, 30),
+    (6, 28, 3, 3, 1, "SAME", 2, 3),
+    (7, 16, 3, 3, 2, "SAME", 3, 4),
+    (8, 30, 5, 5, 2, "VALID", 1, 4),
+    (5, 24, 3, 3, 1, ((2, 0), (0, 1)), 3, 2),
 ]
 SOME = [GRID[7], GRID[3], GRID[11]]
+WIDE = GRID[-4:-1]
+"""Too wide for windows of whole rows: tiles of 4 x 4, 1 x 1 and 2 x 2 outputs."""
 
 
 def plain(x, kernel, stride, padding):
@@ -120,7 +126,7 @@ def in_bf16(fn):
 
 
 @pytest.mark.parametrize(("form", "batch"), FORMS)
-@pytest.mark.parametrize("case", [*SOME, GRID[0], GRID[10]], ids=str)
+@pytest.mark.parametrize("case", [*SOME, GRID[0], GRID[10], *WIDE], ids=str)
 def test_in_bf16_only_the_operands_are_rounded(case, form, batch):
     inputs = arrays(case, batch=batch)
     rounded = [a.astype(jnp.bfloat16).astype(jnp.float32) for a in inputs]
@@ -137,16 +143,15 @@ def test_from_many_channels_the_gradient_adds_up_all_chunks_of_the_batch(batch):
     assert_close(ours(*inputs), theirs(*inputs))
 
 
+BATCHES = [(SOME[0], 2), (SOME[0], LARGE), (SOME[1], 2), (WIDE[0], LARGE)]
 SHARED = [(0, 0, 0), (None, 0, 0), (0, None, 0), (0, 0, None)]
 
 
 @pytest.mark.parametrize("axes", SHARED, ids=str)
-@pytest.mark.parametrize("case", SOME[:2], ids=str)
-def test_under_vmap_each_client_gets_what_it_gets_alone(case, axes):
-    inputs = [
-        a if axis == 0 else a[0]
-        for a, axis in zip(arrays(case, leading=(3,)), axes, strict=True)
-    ]
+@pytest.mark.parametrize(("case", "batch"), BATCHES, ids=str)
+def test_under_vmap_each_client_gets_what_it_gets_alone(case, batch, axes):
+    given = arrays(case, leading=(3,), batch=batch)
+    inputs = [a if axis == 0 else a[0] for a, axis in zip(given, axes, strict=True)]
     results = jax.jit(jax.vmap(value_and_gradients(fast, case), axes))(*inputs)
     one = jax.jit(value_and_gradients(plain, case))
     for client in range(3):
@@ -169,7 +174,7 @@ def test_under_two_vmaps_each_client_of_each_seed_gets_what_it_gets_alone():
 
 
 @pytest.mark.parametrize(("form", "batch"), FORMS)
-@pytest.mark.parametrize("case", [SOME[0], SOME[2]], ids=str)
+@pytest.mark.parametrize("case", [SOME[0], SOME[2], WIDE[0]], ids=str)
 def test_the_gradient_of_a_gradient_is_that_of_the_plain_convolution(case, form, batch):
     x, kernel, weights = arrays(case, batch=batch)
 
@@ -205,9 +210,9 @@ def test_training_inside_a_scan_follows_the_plain_convolution(case):
     assert ours[1][-1] < ours[1][0]
 
 
-@pytest.mark.parametrize("case", SOME, ids=str)
-def test_inside_shard_map_each_device_has_its_own_kernels(case):
-    inputs = arrays(case, leading=(4,))
+@pytest.mark.parametrize(("case", "batch"), [*BATCHES, (SOME[2], 2)], ids=str)
+def test_inside_shard_map_each_device_has_its_own_kernels(case, batch):
+    inputs = arrays(case, leading=(4,), batch=batch)
 
     def on_one_device(*inputs):
         return lax.map(lambda one: value_and_gradients(fast, case)(*one), inputs)
@@ -220,8 +225,8 @@ def test_inside_shard_map_each_device_has_its_own_kernels(case):
     assert_close(jax.jit(sharded)(*inputs), expected)
 
 
-def compiled_convolutions(fn, case, leading=(), batch=2):
-    """The convolutions that the compiler makes of a scan over value and gradients."""
+def compiled(fn, case, leading=(), batch=2):
+    """What the compiler makes of a scan over value and gradients."""
 
     def body(carry, _):
         value, grad_x, grad_kernel = fn(*carry)
@@ -229,8 +234,12 @@ def compiled_convolutions(fn, case, leading=(), batch=2):
         return (x + grad_x, kernel + grad_kernel, cotangent + value), None
 
     program = jax.jit(lambda carry: lax.scan(body, carry, None, length=2)[0])
-    text = program.lower(tuple(arrays(case, leading, batch))).compile().as_text()
-    return re.findall(r" convolution\(.*", text)
+    return program.lower(tuple(arrays(case, leading, batch))).compile().as_text()
+
+
+def compiled_convolutions(*given, **how):
+    """The convolutions in it."""
+    return re.findall(r" convolution\(.*", compiled(*given, **how))
 
 
 def is_fast(convolution):
@@ -249,9 +258,15 @@ def test_inside_a_loop_the_compiler_sees_only_what_it_is_fast_at(case, expected)
     assert sum(map(is_fast, theirs)) == 1
 
 
-def test_between_few_channels_a_large_batch_takes_matrix_products_alone():
-    ours = value_and_gradients(fast, SOME[0])
-    assert not compiled_convolutions(ours, SOME[0], batch=LARGE)
+@pytest.mark.parametrize(
+    ("case", "width"), list(zip([SOME[0], *WIDE], (24, 72, 27, 49), strict=True))
+)
+def test_value_and_kernel_gradient_of_a_large_batch_share_their_windows(case, width):
+    text = compiled(value_and_gradients(fast, case), case, batch=LARGE)
+    assert " convolution(" not in text
+    assert len(re.findall(r" dot\(", text)) == 3
+    windows = re.findall(rf"f32\[{LARGE},[\d,]*\b{width}\]\S* concatenate\(", text)
+    assert len(windows) == 1
 
 
 def test_under_vmap_the_compiler_sees_no_grouped_convolution():

@@ -11,7 +11,7 @@ import pytest
 from ecogen_jax import config as configs
 from ecogen_jax.relay import bank as banks
 from ecogen_jax.relay.augmentation import Augmentation
-from ecogen_jax.relay.distillers import DISTILLERS, co_boosting
+from ecogen_jax.relay.distillers import DISTILLERS
 from ecogen_jax.relay.distillers.base import Generation, Hop, Study, Weights
 from ecogen_jax.relay.ensemble import Teachers, ensemble, equal_weights
 from ecogen_jax.relay.federated import FEDERATED, streaming
@@ -381,11 +381,3 @@ def test_new_teachers_are_asked_about_a_bank_whose_logits_are_read(
         after.logits, want if asked else bank.logits, rtol=1e-4, atol=1e-5
     )
     same(replace(after, logits=bank.logits), bank)
-
-
-def test_co_boosting_does_not_hear_a_teacher_without_weight():
-    weights = jnp.array([[0.5, 0.5, 0.0], [0, 0, 0], [0.5, 0.5, 0.0]])
-    received = Teachers((), weights)
-    got = co_boosting.heard(received, jnp.array([0.2, 0.9, 0.6])).weights
-    want = [[0.25, 0.25, 0], [0, 0, 0], [0.75, 0.75, 0]]
-    np.testing.assert_allclose(got, want, rtol=1e-6)

@@ -45,6 +45,13 @@ def test_weights_are_shares_of_the_known_classes():
     np.testing.assert_allclose(got, [[0.25, 0, 0.25], [0.75, 0, 0.75]], rtol=1e-6)
 
 
+def test_a_teacher_without_weight_is_not_heard():
+    weights = jnp.array([[0.5, 0.5, 0.0], [0, 0, 0], [0.5, 0.5, 0.0]])
+    got = heard(Teachers((), weights), learned(0.2, 0.9, 0.6)).weights
+    want = [[0.25, 0.25, 0], [0, 0, 0], [0.75, 0.75, 0]]
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
 @pytest.mark.parametrize("batches", [0, 30])
 def test_the_better_teacher_is_heard_more(batches):
     full()

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from ecogen_jax import config as configs
+from ecogen_jax.run import sweep
 from papers_repro import trials
 from papers_repro.dfkd import experiments, refine, tune
 from papers_repro.dfkd.experiments import DISTILLERS, EXPERIMENTS
@@ -77,6 +78,10 @@ def test_what_gains_with_a_third_of_the_rounds_is_tried_with_all(tmp_path, monke
     frame, failed = refine.refine("runs", ALL_BUDGETS, 2, console, path)
     assert not failed
     # The stand-in is best at a rate of 0.003; the configs have 0.002.
+    assert dict(zip(frame["method"], frame["before"], strict=True)) == {
+        "nayer": "temperature=7",
+        "dfq": "shift=1",
+    }
     found = frame[["method", "change", "rounds", "chosen"]].values.tolist()
     assert found == [
         ["nayer", "", "part", False],
@@ -95,13 +100,51 @@ def test_what_gains_with_a_third_of_the_rounds_is_tried_with_all(tmp_path, monke
         for one in tmp_path.glob("runs/A4.nayer/*/config.json")
     ]
     assert {(hop["rounds"], hop["temperature"]) for hop in hops} == {(2, 7), (7, 7)}
-    # What was taken comes on top of what was chosen before.
+    # What was taken comes on top of what was chosen before, and has been run.
     monkeypatch.setattr(experiments, "TUNED", tuned)
     monkeypatch.setattr(experiments, "REFINED", path)
-    assert experiments.read_tuned() == {
-        "nayer": "temperature=7 learning_rate=0.0029",
-        "dfq": "shift=1",
-    }
+    taken = experiments.read_tuned()
+    assert taken == {"nayer": "temperature=7 learning_rate=0.0029", "dfq": "shift=1"}
+    (start,) = tmp_path.glob(f"runs/{teacher}/*seed0")
+    start = str(start.relative_to(tmp_path))
+    given = {"start_from": start, "budgets": ALL_BUDGETS, "tuned": taken}
+    cell = experiments.cell(few["A4.nayer"], 0, workdir="runs", **given)
+    assert sweep.finished_run(cell) is not None
+    # Another choice before it makes it void.
+    tuned.write_text(tuned.read_text().replace("temperature=7", "temperature=6"))
+    with pytest.raises(
+        ValueError, match=r"temperature=7, but tuned.csv has .*--refine"
+    ):
+        experiments.read_tuned()
+    # Without any choice there is nothing to begin from.
+    tuned.unlink()
+    with pytest.raises(ValueError, match=r"no setting of nayer, dfq; run with --tune"):
+        refine.refine("runs", ALL_BUDGETS, 2, console, path)
+
+
+def test_a_failed_trial_leaves_what_was_there_and_ends_the_first_stage(
+    tmp_path, monkeypatch
+):
+    stand_in(tmp_path, monkeypatch)
+    changes = {"nayer": ("learning_rate=0.0032", "learning_rate=0.07")}
+    monkeypatch.setattr(refine, "CHANGES", changes)
+    path = tmp_path / "refined.csv"
+    path.write_text("what was there")
+    given = (2, Console(file=io.StringIO()), path)
+    frame, failed = refine.refine("runs", ALL_BUDGETS, *given)
+    assert len(failed) == 1
+    assert "0.07" in failed[0]
+    assert set(frame["rounds"]) == {"part"}
+    assert path.read_text() == "what was there"
+
+
+def test_trials_without_a_budget_are_refused_with_the_remedy(tmp_path):
+    console = Console(file=io.StringIO())
+    for make in (tune.tune, refine.refine):
+        with pytest.raises(
+            ValueError, match=r"no budget in budgets.csv; .*--calibrate"
+        ):
+            make(str(tmp_path), {}, 1, console, tmp_path / "written.csv")
 
 
 def test_a_later_change_of_the_same_field_replaces_the_earlier_one():

@@ -12,11 +12,12 @@ from tests.equal_runs import assert_same_run, log
 from tests.killed_train import TEMPORARY
 
 ROUNDS = 24  # of the whole run, each of which ends with a checkpoint
-CYCLE, HOPS = "configs/relay_cycle.py:smoke", "configs/hops/d2.py:smoke"
+CYCLE = "configs/relay_cycle.py:smoke"
+HOPS = "configs/hops/d2.py:smoke --config.up_end_edge.teacher_weights=learned"
 
 
 def command(workdir, spec):
-    return ["--config", spec, f"--config.run.workdir={workdir}"]
+    return ["--config", *spec.split(), f"--config.run.workdir={workdir}"]
 
 
 def start(module, *arguments):
@@ -114,7 +115,8 @@ def test_a_run_killed_anywhere_loses_nothing(finished, tmp_path, point, number):
 @pytest.mark.slow
 def test_a_route_of_hops_killed_in_a_hop_loses_nothing(tmp_path):
     # Checkpoint 3 stands in the middle of the first hop: its curve, its teachers'
-    # scores and the ensemble that it is compared with have to come back.
+    # learned weights and scores, and the ensemble that it is compared with have to come
+    # back.
     path = killed(tmp_path / "killed", "write", 4, HOPS)
     assert standing(path) == 3
     straight = finish(tmp_path / "straight", HOPS)

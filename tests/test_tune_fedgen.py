@@ -87,7 +87,7 @@ def test_a_trial_has_nothing_of_an_earlier_choice(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "distiller,field\n", "method,change,chosen\na,b=1,True\n"]
+    "text", ["", "distiller,field\n", "method,validation,chosen\na,1,True\n"]
 )
 def test_a_file_of_other_columns_is_refused_with_the_remedy(tmp_path, text):
     path = tmp_path / "tuned.csv"

@@ -45,7 +45,7 @@ LARGE = 64
 """Fewest images of a batch whose kernel gradient is made from the value's windows."""
 
 SHORT = 140
-"""Most numbers in a row of windows for `by_rows` elsewhere."""
+"""Most numbers in a row of windows for `by_rows` in the value and both gradients."""
 
 
 def conv(
@@ -159,12 +159,13 @@ def _form(geometry: Geometry, batch: int, kernel: tuple[int, ...]) -> Form:
 def _input_gradient(
     geometry: Geometry, cotangent: jax.Array, kernel: jax.Array
 ) -> jax.Array:
-    """Blocks, rows or patches added up, or the flipped kernel's correlation.
+    """Short rows; else blocks, rows or patches, or the flipped kernel's correlation.
 
-    Measured on one core with 32 to 128 images: blocks take 0.3 to 1.0 of the time of
-    patches where few channels meet few, but 1.4 from one to 16, and up to 4 times as
-    long elsewhere. With rows, value and gradients of a layer of images up to 32 wide
-    take 0.6 to 0.95 of the time with patches up to `BAND`, and 1.0 to 1.5 beyond.
+    Patches are tiles of one output. Measured on one core with 32 to 128 images: blocks
+    take 0.3 to 1.0 of the time of patches where few channels meet few, but 1.4 from one
+    to 16, and up to 4 times as long elsewhere. With rows, value and gradients of a
+    layer of images up to 32 wide take 0.6 to 0.95 of the time with patches up to
+    `BAND`, and 1.0 to 1.5 beyond.
     """
     inputs, outputs = kernel.shape[2:]
     stride, narrow = geometry.stride, _is_narrow(kernel.shape)
@@ -202,8 +203,8 @@ def _kernel_gradient(
     """From the windows of the value, or that of `plain_conv` with its axes moved.
 
     Measured on one core with 128 images: with the windows, value and both gradients
-    take 0.75 to 0.95 of the time where few channels meet up to 8, and more where they
-    meet 16; with 32 images, 0.8 to 1.2.
+    take 0.75 to 0.95 of the time where few channels meet up to 8, and more than 1 where
+    they meet 16; with 32 images, 0.8 to 1.2.
     """
     batch, channels, outputs = x.shape[0], x.shape[3], cotangent.shape[3]
     kernel = (*geometry.window, channels, outputs)

@@ -14,7 +14,7 @@ was generated for the target label `y_i`:
 A teacher that has seen a single class predicts it on every image. The first way takes
 its word for images of that class; the second compares it with the other teachers.
 
-Weights are from label counts, or learned during the hop, one a teacher
+Weights are equal, from label counts, or learned during the hop, one a teacher
 (`distillers/learned_weights.py`).
 
 The statistics term is the mean of the teachers' `losses.batchnorm_statistics`, each

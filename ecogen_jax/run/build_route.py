@@ -278,27 +278,27 @@ def kind_of(config: ConfigDict, leg: Leg) -> Kind:
             f"0, as {section.distiller} makes each batch with a generator of its own; "
             f"those that train one are {', '.join(fitting)}",
         )
-    _check_teacher_weights(name, section, kind)
     _check_weights(name, section, kind)
+    _check_teacher_weights(name, section, kind)
     return kind
 
 
 def _check_teacher_weights(name: str, section: ConfigDict, kind: Kind) -> None:
     """Refuses ways to weight teachers that a distiller has no use for."""
     how = section.teacher_weights
-    if how in ("by_class", "learned") and not kind.by_class:
+    if how in ("by_class", "learned") and kind.learns_weights:
         raise ConfigError(
             f"{name}.teacher_weights",
             how,
             f"equal or label_counts, from which {section.distiller} learns one weight "
             "for each teacher",
         )
-    if how == "learned" and "cross_entropy" not in kind.terms:
+    if how == "learned" and not section.weights.cross_entropy:
         raise ConfigError(
             f"{name}.teacher_weights",
             how,
-            f"equal, label_counts or by_class, as {section.distiller} makes images "
-            "without target labels, and weights are learned from these",
+            "equal, label_counts or by_class, as weights are learned from images that "
+            f"are made for a label, and {name}.weights.cross_entropy is 0",
         )
 
 

@@ -174,11 +174,22 @@ def _sized(
 
 
 def read_tuned() -> dict[str, str]:
-    """Reads what `--tune` chose, and `--refine` beyond it: the change by method."""
-    refined = trials.chosen(REFINED)
+    """Reads what `--tune` chose, and `--refine` beyond it: the change by method.
+
+    Raises:
+        ValueError: `--refine` began from other settings than `--tune` has chosen now.
+    """
+    tuned, refined = trials.chosen(TUNED), trials.chosen(REFINED)
+    before = trials.chosen(REFINED, "before")
+    for method, change in before.items():
+        if tuned.get(method) != change:
+            raise ValueError(
+                f"{REFINED.name} began {method} from {change}, but {TUNED.name} has "
+                f"{tuned.get(method)}; run with --refine, or delete {REFINED.name}"
+            )
     return {
         method: trials.joined(change, refined.get(method, ""))
-        for method, change in trials.chosen(TUNED).items()
+        for method, change in tuned.items()
     }
 
 

@@ -1,9 +1,10 @@
-"""Further trials of A4 for those that `relay` is compared with, so that all have 13.
+"""Further trials of A4 for those that `relay` is compared with.
 
 `relay` had nine trials before the four of `tune`. The others get as many: first what
 `tune` chose and `CHANGES` of it, one at a time, with a third of the rounds; then, with
 all rounds, the best two of those that gained, together. These are taken if they end
-higher on validation than what `tune` chose.
+higher on validation than what `tune` chose, run again. One without a gain has a trial
+less.
 """
 
 import pathlib
@@ -123,8 +124,8 @@ CHANGES: Mapping[str, tuple[str, ...]] = {
 Shifted images, a larger bank and other weights are what trials of `relay` were about.
 """
 
-SHARE = 3
-"""The first trials have one of so many rounds."""
+PARTS = 3
+"""The rounds of a budget are divided by this for the first trials."""
 
 
 def refine(
@@ -144,13 +145,21 @@ def refine(
         path: the CSV to write, once no trial is missing.
 
     Returns:
-        A row a trial: method, change ("" for what `tune` chose), rounds ("part" or
-        "all"), validation (percent), and whether it is taken. What failed, and where
-        its log is.
+        A row a trial: method, what `tune` chose (before), change of that, rounds
+        ("part" or "all"), validation (percent), and whether it is taken. What failed,
+        and where its log is.
+
+    Raises:
+        ValueError: `tune` has not chosen for all of them.
     """
     tuned = trials.chosen(TUNED)
+    missing = [name for name in CHANGES if name not in tuned]
+    if missing:
+        raise ValueError(
+            f"{TUNED} has no setting of {', '.join(missing)}; run with --tune first"
+        )
     fewer = {
-        key: budget._replace(rounds=max(1, budget.rounds // SHARE))
+        key: budget._replace(rounds=max(1, budget.rounds // PARTS))
         for key, budget in budgets.items()
     }
     short = [
@@ -158,17 +167,30 @@ def refine(
         for name, changes in CHANGES.items()
         for change in ("", *changes)
     ]
-    jobs, place = tune.planned(short, workdir, fewer, tuned)
-    part, failed = trials.make(jobs, place, tune.LAST, num_jobs, console)
-    whole = [] if failed else [Trial(name, "") for name in CHANGES]
-    whole += [Trial(one.method, best_two(one.method, part)) for one in whole]
-    # One without a gain has a trial less: its second is its first.
-    jobs, place = tune.planned(whole, workdir, budgets, tuned)
-    scores, more = trials.make(jobs, place, tune.LAST, num_jobs, console)
-    frame = _frame(part, scores)
+
+    def made(
+        todo: list[Trial], sizes: Mapping[tuple[str, float], Budget], rounds: str
+    ) -> tuple[dict[Trial, float], list[str]]:
+        whole = {one: _joined(one, tuned) for one in todo}
+        jobs, place = tune.planned(whole.values(), workdir, sizes, rounds)
+        scores, failed = trials.make(jobs, place, tune.LAST, num_jobs, console)
+        return {one: scores[whole[one]] for one in todo if whole[one] in scores}, failed
+
+    part, failed = made(short, fewer, "part")
+    longer = [] if failed else [Trial(name, "") for name in CHANGES]
+    # Without a gain, this is the same trial again, which is made once.
+    longer += [Trial(one.method, best_two(one.method, part)) for one in longer]
+    scores, more = made(longer, budgets, "all")
+    frame = _frame(part, scores, tuned)
     if not failed + more:
         trials.write(path, frame)
     return frame, failed + more
+
+
+def _joined(trial: Trial, tuned: Mapping[str, str]) -> Trial:
+    """A trial with what was chosen before."""
+    change = trials.joined(tuned[trial.method], trial.change)
+    return trial._replace(change=change)
 
 
 def best_two(method: str, scores: Mapping[Trial, float]) -> str:
@@ -185,15 +207,18 @@ def best_two(method: str, scores: Mapping[Trial, float]) -> str:
     return " ".join(list(best.values())[:2])
 
 
-def _frame(part: Mapping[Trial, float], whole: Mapping[Trial, float]) -> pd.DataFrame:
+def _frame(
+    part: Mapping[Trial, float], whole: Mapping[Trial, float], tuned: Mapping[str, str]
+) -> pd.DataFrame:
     """All trials, those of a method together; the best with all rounds are taken."""
     rows = [
-        {**trial._asdict(), "rounds": rounds, "validation": score}
+        (name, tuned[name], trial.change, rounds, score)
         for name in CHANGES
         for rounds, scores in (("part", part), ("all", whole))
         for trial, score in scores.items()
         if trial.method == name
     ]
-    frame = pd.DataFrame(rows, columns=[*Trial._fields, "rounds", "validation"])
+    columns = ["method", "before", "change", "rounds", "validation"]
+    frame = pd.DataFrame(rows, columns=columns)
     best = frame[frame["rounds"] == "all"].groupby("method")["validation"].idxmax()
     return frame.assign(chosen=frame.index.isin(best))

@@ -63,32 +63,31 @@ def planned(
     todo: Iterable[Trial],
     workdir: str,
     budgets: Mapping[tuple[str, float], Budget],
-    before: Mapping[str, str] | None = None,
+    rounds: str = "all",
 ) -> tuple[dict[Trial, Job], Place]:
     """The run of each trial, with the smaller of its method's budgets, and where.
 
     Args:
-        todo: the trials.
+        todo: the trials, each with all that it changes.
         workdir: the folder of all runs.
         budgets: of A4.
-        before: by method, the change that a trial comes on top of; None for none.
+        rounds: how many of its rounds a trial has, for the names of logs.
     """
     jobs: dict[Trial, Job] = {}
-    changes: dict[str, tuple[Experiment, dict[str, str]]] = {}
-    for one in todo:
-        short = EXPERIMENTS[f"A4.{one.method}"]
-        change = trials.joined((before or {}).get(one.method, ""), one.change)
-        rounds = budgets[one.method, short.budget_s].rounds
-        name = f"{short.id}.{rounds} rounds {change}"
-        jobs[one] = Job(name, 0, short.start)
-        changes[name] = (short, {one.method: change})
+    tried: dict[str, tuple[Experiment, dict[str, str]]] = {}
+    for trial in todo:
+        experiment = EXPERIMENTS[f"A4.{trial.method}"]
+        name = f"{experiment.id}.{rounds} rounds {trial.change}"
+        jobs[trial] = Job(name, 0, experiment.start)
+        tried[name] = (experiment, {trial.method: trial.change})
 
     def cell_of(job: Job, start: str) -> sweep.Cell:
-        # What a trial starts from is no trial itself.
-        its = changes.get(job.experiment)
-        one, tuned = its or (EXPERIMENTS[job.experiment], {})
+        if job.experiment in tried:
+            experiment, tuned = tried[job.experiment]
+        else:  # what a trial starts from
+            experiment, tuned = EXPERIMENTS[job.experiment], {}
         return experiments.cell(
-            one,
+            experiment,
             job.seed,
             workdir=workdir,
             start_from=start,

@@ -207,7 +207,8 @@ class Kind(NamedTuple):
       keeps_generator: whether it leaves a generator that a receiver can replay.
       one_generator: whether one generator is trained from the first step to the last,
         so that it can have an EMA.
-      by_class: whether teachers may be combined class by class, see `ensemble`.
+      learns_weights: whether it learns one weight for each teacher by itself, so that
+        these can be neither class by class (see `ensemble`) nor learned around it.
       reads_logits: whether the student learns from the teachers' logits that were
         stored with an image in the bank.
     """
@@ -216,5 +217,5 @@ class Kind(NamedTuple):
     terms: frozenset[str]
     keeps_generator: bool = True
     one_generator: bool = False
-    by_class: bool = True
+    learns_weights: bool = False
     reads_logits: bool = True

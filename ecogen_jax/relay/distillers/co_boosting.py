@@ -38,19 +38,13 @@ from ecogen_jax.nets.classifier import to_unit
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay import bank as banks
 from ecogen_jax.relay.augmentation import augmented
-from ecogen_jax.relay.distillers import engine, inversion
+from ecogen_jax.relay.distillers import engine, inversion, learned_weights
 from ecogen_jax.relay.distillers.base import (
     Distiller,
     Hop,
     HopState,
     Kind,
     Metrics,
-)
-from ecogen_jax.relay.distillers.learned_weights import (
-    Learned,
-    first,
-    heard,
-    moved,
 )
 from ecogen_jax.relay.ensemble import Teachers, ensemble
 from ecogen_jax.types import Key, PyTree
@@ -67,22 +61,25 @@ def co_boosting(hop: Hop) -> Distiller:
         taught: Variables, made: Variables, received: Teachers, key: Key
     ) -> HopState:
         del key  # unused: nothing is random
-        return engine.begin(hop, taught, made, received, extra=first(received))
+        return engine.begin(
+            hop, taught, made, received, extra=learned_weights.first(received)
+        )
 
     def step(state: HopState, received: Teachers, key: Key) -> tuple[HopState, Metrics]:
-        learned: Learned = state.extra
+        learned: learned_weights.Learned = state.extra
         state, made, _ = inversion.from_scratch(
             hop,
-            heard(received, learned),
+            learned_weights.heard(received, learned),
             state,
             key,
             terms=_hard,
             temperature=ADVERSARIAL_TEMPERATURE,
         )
         drawn = keys.stream(key, "weights")
-        learned = moved(hop, received, learned, state.bank, drawn)
+        learned = learned_weights.moved(hop, received, learned, state.bank, drawn)
         state = replace(state, extra=learned)
-        state, loss = study_pushed(hop, heard(received, learned), state, key)
+        told = learned_weights.heard(received, learned)
+        state, loss = study_pushed(hop, told, state, key)
         return state, engine.metrics(state, made, loss)
 
     return Distiller(init, step)
@@ -132,6 +129,6 @@ def pushed(
 CO_BOOSTING = Kind(
     co_boosting,
     frozenset(("cross_entropy", "batchnorm", "adversarial")),
-    by_class=False,  # it learns one weight per teacher
+    learns_weights=True,
     reads_logits=False,  # the teachers are evaluated on perturbed images
 )

@@ -13,8 +13,9 @@ Differs from the published recipe:
 - A step is on one batch of the bank, which holds the new images already (published:
   from the second batch on, on every batch made before).
 
-Logits that the bank keeps are those of the weights at the time. They are not asked
-again, unless a student's images are augmented.
+Logits that the bank keeps are those of the weights at the time. The teachers are not
+asked again, unless a student's images are augmented. A student learns from the weights
+of before the step, that of Co-Boosting from those after it.
 """
 
 from collections.abc import Callable

@@ -11,8 +11,9 @@ the equations): teacher cross-entropy and class balance (DAFL, Chen et al., ICCV
 BatchNorm statistics (DeepInversion, Yin et al., CVPR 2020), adversarial disagreement
 (ZSKT, Micaelli and Storkey, NeurIPS 2019; DFAD, Fang et al., 2019), and a bank of all
 recent images (CMI, Fang et al., IJCAI 2021), here a ring buffer in device memory.
-Teachers may be an ensemble weighted by label counts (FedFTG, Zhang et al., CVPR 2022)
-or combined class by class (see `relay.ensemble`).
+Teachers may be an ensemble weighted by label counts (FedFTG, Zhang et al., CVPR 2022),
+by learned weights (Co-Boosting, Dai et al., ICLR 2024), or combined class by class (see
+`relay.ensemble`).
 
 `python -m papers_repro.dfkd.reproduce --only ablation` prints an ablation of the parts
 between LeNets on MNIST. Without the statistics term accuracy falls from 98 to 41 %. The

@@ -1,7 +1,7 @@
 """ZSKT (Micaelli and Storkey, NeurIPS 2019) on Fashion-MNIST.
 
 Question: what accuracy does a student of LeNet-5 reach with this method, against the
-others of this folder? This file has neither the budget nor the tuned learning rate of
+others of this folder? This file has neither the budget nor the tuned settings of
 that comparison: `python -m papers_repro.dfkd.reproduce --only A4` sets both.
 
     python scripts/train.py --config configs/hops/zskt.py

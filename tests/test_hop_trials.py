@@ -7,7 +7,7 @@ import pytest
 
 from papers_repro import hops, paper
 from papers_repro.dense.table import PAPER as DENSE
-from papers_repro.dfkd.experiments import TUNED
+from papers_repro.dfkd.experiments import REFINED, TUNED
 from papers_repro.dfkd.table import PAPER as DFKD
 
 LOGGED = pd.DataFrame(
@@ -62,6 +62,9 @@ def test_every_line_of_the_log_is_about_experiments():
 
 def test_each_distiller_of_a4_has_the_trials_of_its_log():
     logged = pd.read_csv(hops.TRIALS)
+    refined = pd.read_csv(REFINED, keep_default_na=False)
+    # What was chosen before is run again with all rounds, which is no other trial.
+    again = (refined["rounds"] == "all") & (refined["change"] == "")
+    more = refined[~again]["method"].value_counts().to_dict() | {"relay": 9}
     for name, count in pd.read_csv(TUNED)["method"].value_counts().items():
-        earlier = 9 if name == "relay" else 0
-        assert hops.num_trials(f"A4.{name}", logged) == str(count + earlier)
+        assert hops.num_trials(f"A4.{name}", logged) == str(count + more[name])

@@ -150,3 +150,21 @@ def test_trials_without_a_budget_are_refused_with_the_remedy(tmp_path):
 def test_a_later_change_of_the_same_field_replaces_the_earlier_one():
     assert trials.joined("a=1 b=2", "b=3 c=4") == "a=1 b=3 c=4"
     assert trials.joined("a=1", "") == "a=1"
+
+
+def test_the_committed_further_trials_are_those_that_are_listed():
+    frame = pd.read_csv(experiments.REFINED, keep_default_na=False)
+    assert list(dict.fromkeys(frame["method"])) == list(refine.CHANGES)
+    tuned = trials.chosen(experiments.TUNED)
+    for method, rows in frame.groupby("method"):
+        assert set(rows["before"]) == {tuned[method]}
+        part, whole = (rows[rows["rounds"] == rounds] for rounds in ("part", "all"))
+        assert list(part["change"]) == ["", *refine.CHANGES[method]]
+        scores = {
+            Trial(method, change): score
+            for change, score in zip(part["change"], part["validation"], strict=True)
+        }
+        best = refine.best_two(method, scores)
+        assert list(whole["change"]) == list(dict.fromkeys(["", best]))
+        (taken,) = rows[rows["chosen"]]["validation"]
+        assert taken == whole["validation"].max()

@@ -54,72 +54,81 @@ def test_the_best_two_that_gained_are_taken_together(gains, best):
     assert refine.best_two("dafl", scores) == best
 
 
-def test_what_gains_with_a_third_of_the_rounds_is_tried_with_all(tmp_path, monkeypatch):
+TEACHER = "teacher.fashion_mnist"
+FEW = {id: EXPERIMENTS[id] for id in (TEACHER, "A4.nayer", "A4.dfq")}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder where two methods have a choice of `tune` and a few changes to try."""
     stand_in(tmp_path, monkeypatch)
-    teacher = "teacher.fashion_mnist"
-    few = {id: EXPERIMENTS[id] for id in (teacher, "A4.nayer", "A4.dfq")}
+    chosen = [("nayer", "temperature=7", 90.0, True), ("dfq", "shift=1", 91.0, True)]
+    columns = ["method", "change", "validation", "chosen"]
+    trials.write(tmp_path / "tuned.csv", pd.DataFrame(chosen, columns=columns))
     changes = {
         "nayer": ("learning_rate=0.0032", "shift=2", "learning_rate=0.0029"),
         "dfq": ("shift=2", "learning_rate=0.001"),
     }
-    tuned = tmp_path / "tuned.csv"
-    trials.write(
-        tuned,
-        pd.DataFrame(
-            [("nayer", "temperature=7", 90.0, True), ("dfq", "shift=1", 91.0, True)],
-            columns=["method", "change", "validation", "chosen"],
-        ),
-    )
-    monkeypatch.setattr(tune, "EXPERIMENTS", few)
+    monkeypatch.setattr(tune, "EXPERIMENTS", FEW)
     monkeypatch.setattr(refine, "CHANGES", changes)
-    monkeypatch.setattr(refine, "TUNED", tuned)
-    path = tmp_path / "refined.csv"
+    monkeypatch.setattr(refine, "TUNED", tmp_path / "tuned.csv")
+    monkeypatch.setattr(experiments, "TUNED", tmp_path / "tuned.csv")
+    monkeypatch.setattr(experiments, "REFINED", tmp_path / "refined.csv")
+    return tmp_path
+
+
+def refined(place):
     console = Console(file=io.StringIO())
-    frame, failed = refine.refine("runs", ALL_BUDGETS, 2, console, path)
+    return refine.refine("runs", ALL_BUDGETS, 2, console, place / "refined.csv")
+
+
+def test_what_gains_with_a_third_of_the_rounds_is_tried_with_all(place):
+    frame, failed = refined(place)
     assert not failed
     # The stand-in is best at a rate of 0.003; the configs have 0.002.
-    assert dict(zip(frame["method"], frame["before"], strict=True)) == {
-        "nayer": "temperature=7",
-        "dfq": "shift=1",
-    }
-    found = frame[["method", "change", "rounds", "chosen"]].values.tolist()
-    assert found == [
-        ["nayer", "", "part", False],
-        ["nayer", "learning_rate=0.0032", "part", False],
-        ["nayer", "shift=2", "part", False],
-        ["nayer", "learning_rate=0.0029", "part", False],
-        ["nayer", "", "all", False],
-        ["nayer", "learning_rate=0.0029", "all", True],
-        ["dfq", "", "part", False],
-        ["dfq", "shift=2", "part", False],
-        ["dfq", "learning_rate=0.001", "part", False],
-        ["dfq", "", "all", True],
+    found = frame[["method", "before", "change", "rounds", "chosen"]]
+    first, second = ("nayer", "temperature=7"), ("dfq", "shift=1")
+    assert list(found.itertuples(index=False, name=None)) == [
+        (*first, "", "part", False),
+        (*first, "learning_rate=0.0032", "part", False),
+        (*first, "shift=2", "part", False),
+        (*first, "learning_rate=0.0029", "part", False),
+        (*first, "", "all", False),
+        (*first, "learning_rate=0.0029", "all", True),
+        (*second, "", "part", False),
+        (*second, "shift=2", "part", False),
+        (*second, "learning_rate=0.001", "part", False),
+        (*second, "", "all", True),
     ]
     hops = [
         json.loads(one.read_text())["down_cloud_edge"]
-        for one in tmp_path.glob("runs/A4.nayer/*/config.json")
+        for one in place.glob("runs/A4.nayer/*/config.json")
     ]
     assert {(hop["rounds"], hop["temperature"]) for hop in hops} == {(2, 7), (7, 7)}
-    # What was taken comes on top of what was chosen before, and has been run.
-    monkeypatch.setattr(experiments, "TUNED", tuned)
-    monkeypatch.setattr(experiments, "REFINED", path)
+
+
+def test_what_is_taken_comes_on_top_of_the_first_choice_and_has_been_run(place):
+    refined(place)
     taken = experiments.read_tuned()
     assert taken == {"nayer": "temperature=7 learning_rate=0.0029", "dfq": "shift=1"}
-    (start,) = tmp_path.glob(f"runs/{teacher}/*seed0")
-    start = str(start.relative_to(tmp_path))
+    (start,) = place.glob(f"runs/{TEACHER}/*seed0")
+    start = str(start.relative_to(place))
     given = {"start_from": start, "budgets": ALL_BUDGETS, "tuned": taken}
-    cell = experiments.cell(few["A4.nayer"], 0, workdir="runs", **given)
+    cell = experiments.cell(FEW["A4.nayer"], 0, workdir="runs", **given)
     assert sweep.finished_run(cell) is not None
-    # Another choice before it makes it void.
+
+
+def test_another_first_choice_makes_further_trials_void(place):
+    refined(place)
+    tuned = place / "tuned.csv"
     tuned.write_text(tuned.read_text().replace("temperature=7", "temperature=6"))
-    with pytest.raises(
-        ValueError, match=r"temperature=7, but tuned.csv has .*--refine"
-    ):
+    remedy = r"temperature=7, but tuned\.csv has .*--refine"
+    with pytest.raises(ValueError, match=remedy):
         experiments.read_tuned()
-    # Without any choice there is nothing to begin from.
+    # Without any there is nothing to begin from.
     tuned.unlink()
     with pytest.raises(ValueError, match=r"no setting of nayer, dfq; run with --tune"):
-        refine.refine("runs", ALL_BUDGETS, 2, console, path)
+        refined(place)
 
 
 def test_a_failed_trial_leaves_what_was_there_and_ends_the_first_stage(

@@ -119,21 +119,6 @@ def test_weights_that_co_boosting_learns_are_told_where_to_begin(weights):
         )
 
 
-@pytest.mark.parametrize("weights", ["learned", "equal"])
-@pytest.mark.parametrize("spec", ["configs/hops/c1.py", "configs/federated/dense.py"])
-def test_weights_are_learned_in_hops_and_in_rounds(monkeypatch, spec, weights):
-    built = []
-
-    def learning(build, hop):
-        built.append(hop)
-        return build(hop)
-
-    monkeypatch.setattr(build_route, "with_learned_weights", learning)
-    change = f"up_end_cloud.teacher_weights={weights}"
-    outline(configs.load(f"{spec}:smoke", [change]))
-    assert len(built) == (weights == "learned")
-
-
 def test_weights_are_learned_from_images_that_were_made_for_a_label():
     fields = {
         "up_end_cloud__teacher_weights": "learned",

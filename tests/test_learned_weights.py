@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ecogen_jax import config as configs
 from ecogen_jax.relay.distillers import DISTILLERS, learned_weights
 from ecogen_jax.relay.distillers.learned_weights import Learned, heard
 from ecogen_jax.relay.ensemble import Teachers
+from ecogen_jax.run import build_route
+from ecogen_jax.run.build import outline
 from tests import toy_inversion as toy
 
 LABELLED = [name for name, kind in DISTILLERS.items() if "cross_entropy" in kind.terms]
@@ -100,3 +103,18 @@ def test_a_distiller_hears_the_teachers_as_they_were_weighted_before(name):
         lambda a, b: jnp.abs(a - b).max(), want.bank.logits, alike.bank.logits
     )
     assert changed > 1e-3
+
+
+@pytest.mark.parametrize("weights", ["learned", "equal"])
+@pytest.mark.parametrize("spec", ["configs/hops/c1.py", "configs/federated/dense.py"])
+def test_weights_are_learned_in_hops_and_in_rounds(monkeypatch, spec, weights):
+    built = []
+
+    def learning(build, hop):
+        built.append(hop)
+        return build(hop)
+
+    monkeypatch.setattr(build_route, "with_learned_weights", learning)
+    change = f"up_end_cloud.teacher_weights={weights}"
+    outline(configs.load(f"{spec}:smoke", [change]))
+    assert len(built) == (weights == "learned")

@@ -135,14 +135,7 @@ def refine(
     console: Console,
     path: pathlib.Path = REFINED,
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Makes all further trials, each from the teacher of A4.
-
-    Args:
-        workdir: the folder of all runs.
-        budgets: of A4, see `experiments.read_budgets`.
-        num_jobs: runs side by side.
-        console: gets a line for each run.
-        path: the CSV to write, once no trial is missing.
+    """Makes all further trials; see `tune.tune` for the arguments.
 
     Returns:
         A row a trial: method, what `tune` chose (before), change of that, rounds
@@ -152,21 +145,7 @@ def refine(
     Raises:
         ValueError: `tune` has not chosen for all of them.
     """
-    tuned = trials.chosen(TUNED)
-    missing = [name for name in CHANGES if name not in tuned]
-    if missing:
-        raise ValueError(
-            f"{TUNED} has no setting of {', '.join(missing)}; run with --tune first"
-        )
-    fewer = {
-        key: budget._replace(rounds=max(1, budget.rounds // PARTS))
-        for key, budget in budgets.items()
-    }
-    short = [
-        Trial(name, change)
-        for name, changes in CHANGES.items()
-        for change in ("", *changes)
-    ]
+    tuned = _chosen()
 
     def made(
         todo: list[Trial], sizes: Mapping[tuple[str, float], Budget], rounds: str
@@ -176,7 +155,7 @@ def refine(
         scores, failed = trials.make(jobs, place, tune.LAST, num_jobs, console)
         return {one: scores[whole[one]] for one in todo if whole[one] in scores}, failed
 
-    part, failed = made(short, fewer, "part")
+    part, failed = made(_first(), _fewer(budgets), "part")
     longer = [] if failed else [Trial(name, "") for name in CHANGES]
     # Without a gain, this is the same trial again, which is made once.
     longer += [Trial(one.method, best_two(one.method, part)) for one in longer]
@@ -185,6 +164,36 @@ def refine(
     if not failed + more:
         trials.write(path, frame)
     return frame, failed + more
+
+
+def _chosen() -> dict[str, str]:
+    """What `tune` chose, or a ValueError if it has not for all."""
+    tuned = trials.chosen(TUNED)
+    missing = [name for name in CHANGES if name not in tuned]
+    if missing:
+        raise ValueError(
+            f"{TUNED} has no setting of {', '.join(missing)}; run with --tune first"
+        )
+    return tuned
+
+
+def _first() -> list[Trial]:
+    """What is tried first: what was chosen before, and each change of it."""
+    return [
+        Trial(name, change)
+        for name, changes in CHANGES.items()
+        for change in ("", *changes)
+    ]
+
+
+def _fewer(
+    budgets: Mapping[tuple[str, float], Budget],
+) -> dict[tuple[str, float], Budget]:
+    """Budgets with the rounds of the first trials."""
+    return {
+        key: budget._replace(rounds=max(1, budget.rounds // PARTS))
+        for key, budget in budgets.items()
+    }
 
 
 def _joined(trial: Trial, tuned: Mapping[str, str]) -> Trial:

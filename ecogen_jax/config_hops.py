@@ -10,6 +10,7 @@ from ecogen_jax.config_rules import (
     COUNT,
     NOT_NEGATIVE,
     POSITIVE,
+    SHARE,
     SWITCH,
     TRAINING,
     ConfigError,
@@ -76,6 +77,7 @@ def _hop() -> dict[str, Any]:
         "batchnorm_momentum": 1.0,  # weight of the newest batch; 1: no history
         "shift": 0,  # largest random shift of a student's images, in pixels
         "flip": False,  # mirrors half of them left to right
+        "two_classes": 0.0,  # share of generated images asked for two classes at once
         "temperature": 4.0,  # softens the teacher's and the student's logits
         # How several teachers are combined: weighted by their share of images of the
         # target label ("label_counts"); class by class, with prior-adjusted logits and
@@ -136,6 +138,7 @@ _HOP_RULES = TRAINING | {
         lambda value: 0 < value <= 1, "a number above 0, and 1 at most"
     ),
     **AUGMENTATION,
+    "two_classes": SHARE,
     "temperature": POSITIVE,
     "teacher_weights": one_of(("label_counts", "by_class", "equal", "learned")),
     "adversarial_mask": one_of(("none", "agree", "disagree")),

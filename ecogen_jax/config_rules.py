@@ -111,7 +111,7 @@ NOT_NEGATIVE = Rule(
     "a number of 0 or more, in float32",
 )
 _INSIDE = Rule(lambda value: 0 < value < 1, "a number above 0 and below 1")
-_SHARE = Rule(lambda value: 0 <= value <= 1, "a number from 0 to 1")
+SHARE = Rule(lambda value: 0 <= value <= 1, "a number from 0 to 1")
 _CLASSES = Rule(
     lambda value: (
         all(type(item) is int and item >= 0 for item in value)
@@ -136,7 +136,7 @@ RULES: dict[str, Rule] = {
         "a folder name of at most 150 letters, digits, '_', '-' and '.'",
     ),
     "seed": Rule(lambda value: 0 <= value < 2**32, "an integer in [0, 2**32)"),
-    "data.public_fraction": _SHARE,
+    "data.public_fraction": SHARE,
     "data.public_missing_classes": _CLASSES,
     "data.validation_fraction": _INSIDE,
     "data.partition": one_of(PARTITIONS),
@@ -157,9 +157,9 @@ RULES: dict[str, Rule] = {
     "mesh.chunk": AMOUNT,
     "energy.link_view": one_of(("average", "marginal")),
     "energy.include_idle": SWITCH,
-    "energy.cloud_contracted_share": _SHARE,
-    "energy.edge_contracted_share": _SHARE,
-    "energy.end_contracted_share": _SHARE,
+    "energy.cloud_contracted_share": SHARE,
+    "energy.edge_contracted_share": SHARE,
+    "energy.end_contracted_share": SHARE,
     "run.workdir": Rule(
         lambda value: value != "" and "\0" not in value, "the path of a folder"
     ),

@@ -23,6 +23,17 @@ def cross_entropy(logits: Logits, labels: Labels) -> Scalar:
     return -jnp.mean(jnp.sum(log_q, axis=-1))
 
 
+def label_divergence(logits: Logits, shares: Logits) -> Scalar:
+    """`mean_i sum_c y_ic log(y_ic / p_ic)` with `p = softmax(logits)` and shares `y`.
+
+    For images of one class each, this is `cross_entropy`.
+    """
+    log_p = jax.nn.log_softmax(logits)
+    return jnp.mean(jnp.sum(jax.scipy.special.xlogy(shares, shares), axis=-1)) - (
+        jnp.mean(jnp.sum(jnp.where(shares > 0, shares * log_p, 0.0), axis=-1))
+    )
+
+
 def hard_cross_entropy(logits: Logits, labels: Labels) -> Scalar:
     """`-mean_i (1 - p_i) log p_i` with `p_i = softmax(logits_i)[labels_i]`.
 

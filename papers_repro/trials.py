@@ -124,6 +124,16 @@ def chosen(path: pathlib.Path, column: str = "change") -> dict[str, str]:
     return dict(zip(best["method"], best[column], strict=True))
 
 
+def first(path: pathlib.Path, column: str) -> dict[str, str]:
+    """Reads a text of each method's first trial; {} without a file.
+
+    Raises:
+        ValueError: as `chosen`.
+    """
+    rows = _rows(path, column).drop_duplicates("method")
+    return dict(zip(rows["method"], rows[column], strict=True))
+
+
 def joined(before: str, more: str) -> str:
     """The fields of both changes; what both have is as in `more`."""
     fields = dict(one.split("=") for one in (*before.split(), *more.split()))
@@ -141,12 +151,16 @@ def validation(path: pathlib.Path) -> dict[str, float]:
 
 
 def _best(path: pathlib.Path, column: str) -> pd.DataFrame:
+    rows = _rows(path, column)
+    return rows[rows["chosen"].astype("bool")]
+
+
+def _rows(path: pathlib.Path, column: str) -> pd.DataFrame:
     columns = list(dict.fromkeys(["method", column, "chosen"]))
     if not path.exists():
         return pd.DataFrame(columns=columns)
     try:
-        frame = pd.read_csv(path, keep_default_na=False)[columns]
-        return frame[frame["chosen"].astype("bool")]
+        return pd.read_csv(path, keep_default_na=False)[columns]
     except (KeyError, ValueError) as error:
         raise ValueError(
             f"{path} lacks one of the columns {', '.join(columns)}: put back "

@@ -20,7 +20,7 @@ from ecogen_jax.relay.augmentation import Augmentation
 from ecogen_jax.relay.bank import Bank
 from ecogen_jax.relay.distillers import DISTILLERS
 from ecogen_jax.relay.distillers.base import Distiller, Hop, Weights
-from ecogen_jax.relay.distillers.engine import draw_labels
+from ecogen_jax.relay.distillers.labels import draw_labels
 from ecogen_jax.relay.ensemble import Teachers
 from tests import toy_maps
 from tests.toy_maps import BANK, BATCH, CLASSES, KNOWN, PIXELS, SHAPE

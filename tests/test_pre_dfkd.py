@@ -12,7 +12,8 @@ from ecogen_jax.nets.encoder import HIDDEN, encoder
 from ecogen_jax.nets.functional import num_params
 from ecogen_jax.relay.distillers import pre_dfkd
 from ecogen_jax.relay.distillers.base import Weights
-from ecogen_jax.relay.distillers.engine import Made, draw_labels
+from ecogen_jax.relay.distillers.engine import Made
+from ecogen_jax.relay.distillers.labels import draw_labels
 from tests import toy_hop
 from tests.toy_hop import BATCH, CLASSES, STUDENT, TEACHER, begin, build, one_step
 

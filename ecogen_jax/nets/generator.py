@@ -46,8 +46,13 @@ class ConditionalGenerator(nnx.Module):
     def __call__(
         self, latent: jax.Array, labels: jax.Array, *, train: bool
     ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        """Images `[batch, height, width, channels]` in [0, 1], and no activations."""
-        code = jax.nn.one_hot(labels, self.num_classes, dtype=latent.dtype)
+        """Images `[batch, height, width, channels]` in [0, 1], and no activations.
+
+        Labels are class indices `[batch]` or shares of classes `[batch, classes]`.
+        """
+        code = labels
+        if labels.ndim == 1:
+            code = jax.nn.one_hot(labels, self.num_classes, dtype=latent.dtype)
         x = self.project(jnp.concatenate([latent, code], axis=-1))
         x = self.norm0(x.reshape(x.shape[0], *self.base), train=train)
         x = self.conv1(x)

@@ -252,6 +252,7 @@ def generation(
         augmentation=Augmentation(section.shift, section.flip),
         bank_policy=section.bank_policy,
         average=section.generator_average,
+        two_classes=section.two_classes,
         by_class=section.teacher_weights == "by_class",
     )
 
@@ -277,6 +278,14 @@ def kind_of(config: ConfigDict, leg: Leg) -> Kind:
             section.generator_average,
             f"0, as {section.distiller} makes each batch with a generator of its own; "
             f"those that train one are {', '.join(fitting)}",
+        )
+    if section.two_classes and not kind.two_classes:
+        fitting = [other for other, kind in DISTILLERS.items() if kind.two_classes]
+        raise ConfigError(
+            f"{name}.two_classes",
+            section.two_classes,
+            f"0, as {section.distiller} asks each image for one class at most; only "
+            f"{', '.join(fitting)} can ask for two",
         )
     _check_weights(name, section, kind)
     _check_teacher_weights(name, section, kind)

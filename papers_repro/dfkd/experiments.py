@@ -180,15 +180,15 @@ def read_tuned() -> dict[str, str]:
         ValueError: `--refine` began from other settings than `--tune` has chosen now.
     """
     tuned, refined = trials.chosen(TUNED), trials.chosen(REFINED)
-    before = trials.chosen(REFINED, "before")
-    for method, change in before.items():
+    before, began = trials.chosen(REFINED, "before"), trials.first(REFINED, "before")
+    for method, change in began.items():
         if tuned.get(method) != change:
             raise ValueError(
                 f"{REFINED.name} began {method} from {change}, but {TUNED.name} has "
                 f"{tuned.get(method)}; run with --refine, or delete {REFINED.name}"
             )
     return {
-        method: trials.joined(change, refined.get(method, ""))
+        method: trials.joined(before.get(method, change), refined.get(method, ""))
         for method, change in tuned.items()
     }
 

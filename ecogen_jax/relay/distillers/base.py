@@ -63,6 +63,7 @@ class Generation(NamedTuple):
       augmentation: of a student's images.
       bank_policy: what a full bank keeps, `newest` or `reservoir`, see `bank`.
       average: decay of the EMA of the generator; 0 keeps none.
+      two_classes: share of the images that are asked for two classes at once.
       by_class: whether teachers are combined class by class rather than by the target
         label, with statistics under their own label mix, see `ensemble`.
     """
@@ -80,6 +81,7 @@ class Generation(NamedTuple):
     augmentation: Augmentation
     bank_policy: str = "newest"
     average: float = 0.0
+    two_classes: float = 0.0
     by_class: bool = False
 
 
@@ -207,6 +209,7 @@ class Kind(NamedTuple):
       keeps_generator: whether it leaves a generator that a receiver can replay.
       one_generator: whether one generator is trained from the first step to the last,
         so that it can have an EMA.
+      two_classes: whether its generator can be asked for two classes at once.
       learns_weights: whether it learns one weight for each teacher by itself, so that
         these can be neither class by class (see `ensemble`) nor learned around it.
       reads_logits: whether the student learns from the teachers' logits that were
@@ -217,5 +220,6 @@ class Kind(NamedTuple):
     terms: frozenset[str]
     keeps_generator: bool = True
     one_generator: bool = False
+    two_classes: bool = False
     learns_weights: bool = False
     reads_logits: bool = True

@@ -39,6 +39,7 @@ from ecogen_jax.relay.distillers.base import (
     Kind,
     Metrics,
 )
+from ecogen_jax.relay.distillers.labels import draw_labels
 from ecogen_jax.relay.ensemble import Teachers
 from ecogen_jax.types import Key
 
@@ -69,7 +70,7 @@ def deep_inversion(hop: Hop) -> Distiller:
                 hop,
                 received,
                 state,
-                engine.draw_labels(asked, received.weights, batch[0]),
+                draw_labels(asked, received.weights, batch[0]),
             ),
             engine.generator_adam(hop),
             jax.random.normal(keys.stream(key, "pixels"), batch),

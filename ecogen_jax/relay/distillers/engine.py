@@ -30,6 +30,7 @@ from ecogen_jax.relay.distillers.base import (
     Metrics,
     Weights,
 )
+from ecogen_jax.relay.distillers.labels import draw_labels, label_shares
 from ecogen_jax.relay.ensemble import Teachers, ensemble, first_moments
 from ecogen_jax.relay.optimizer import adam, clipped, descend
 from ecogen_jax.types import Key, PyTree
@@ -94,22 +95,6 @@ def draw(hop: Hop, received: Teachers, key: Key) -> Asked:
     )
 
 
-def draw_labels(key: Key, weights: jax.Array, batch: int) -> jax.Array:
-    """Draws labels uniformly from the classes that some teacher knows.
-
-    Args:
-      key: random key.
-      weights: `[teachers, classes]`; a class whose column is zero is never drawn.
-      batch: number of labels.
-
-    Returns:
-      int32 `[batch]`.
-    """
-    known = jnp.sum(weights, axis=0) > 0
-    log_share = jnp.where(known, 0.0, -jnp.inf)
-    return jax.random.categorical(key, log_share, shape=(batch,)).astype(jnp.int32)
-
-
 def judge(
     hop: Hop,
     received: Teachers,
@@ -118,6 +103,7 @@ def judge(
     labels: jax.Array,
     *,
     asks: bool = True,
+    shares: jax.Array | None = None,
     divergence: str = "kl",
     temperature: float = 1.0,
 ) -> Made:
@@ -133,6 +119,7 @@ def judge(
       labels: the target labels, `[batch]`.
       asks: whether the target labels are used: to combine teachers, and to weight
         moments by each teacher's own label mix (see `ensemble`).
+      shares: of classes, `[batch, classes]`, where images have more than their label.
       divergence: of the adversarial term, `kl`, `js` or `l1`.
       temperature: of the adversarial term.
     """
@@ -154,8 +141,13 @@ def judge(
             apart, seen.logits, guess, mask=generation.adversarial_mask
         )
 
+    def cross_entropy() -> jax.Array:
+        if shares is None:
+            return losses.cross_entropy(seen.logits, labels)
+        return losses.label_divergence(seen.logits, shares)
+
     terms = {
-        "cross_entropy": lambda: losses.cross_entropy(seen.logits, labels),
+        "cross_entropy": cross_entropy,
         "one_hot": lambda: losses.one_hot(seen.logits),
         "batchnorm": lambda: seen.batchnorm,
         "activation": lambda: seen.activation,
@@ -204,8 +196,12 @@ def fresh_images(
     def objective(params: PyTree, key: Key) -> tuple[jax.Array, Made]:
         asked = draw(hop, received, key)
         variables = Variables(params, state.generator.stats)
-        output = hop.generator.apply(variables, *asked, train=True)
-        made = judge(hop, received, state, output.value, asked.labels, **how)
+        shares = label_shares(hop, received, asked.labels, key)
+        code = asked.labels if shares is None else shares
+        output = hop.generator.apply(variables, asked.latent, code, train=True)
+        made = judge(
+            *(hop, received, state, output.value, asked.labels), shares=shares, **how
+        )
         made = made._replace(stats=output.stats)
         return weighted(hop.generation.weights, made.terms), made
 

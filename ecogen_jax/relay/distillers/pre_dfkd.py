@@ -58,6 +58,7 @@ from ecogen_jax.relay.distillers.base import (
     Kind,
     Metrics,
 )
+from ecogen_jax.relay.distillers.labels import draw_labels
 from ecogen_jax.relay.ensemble import Teachers, ensemble
 from ecogen_jax.relay.optimizer import descend
 from ecogen_jax.types import Key, Leaf, PyTree
@@ -124,7 +125,7 @@ def replayed(hop: Hop, memory: Memory, received: Teachers, key: Key) -> jax.Arra
     """Images that the memory generates, of the classes that some teacher knows."""
     count = max(1, hop.generation.batch_size // REPLAY_SHARE)
     key = keys.stream(key, "replay")
-    labels = engine.draw_labels(keys.stream(key, "labels"), received.weights, count)
+    labels = draw_labels(keys.stream(key, "labels"), received.weights, count)
     latent = jax.random.normal(
         keys.stream(key, "latent"), (count, hop.generation.latent_size)
     )

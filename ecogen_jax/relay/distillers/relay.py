@@ -85,4 +85,5 @@ RELAY = Kind(
         )
     ),
     one_generator=True,
+    two_classes=True,
 )

@@ -34,7 +34,7 @@ from ecogen_jax.nets.classifier import to_bytes
 from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay import learn
 from ecogen_jax.relay.distillers.base import HopState
-from ecogen_jax.relay.distillers.engine import draw_labels
+from ecogen_jax.relay.distillers.labels import draw_labels
 from ecogen_jax.relay.ensemble import Teachers
 from ecogen_jax.relay.hop import (
     Start,

@@ -28,10 +28,10 @@ def label_divergence(logits: Logits, shares: Logits) -> Scalar:
 
     For images of one class each, this is `cross_entropy`.
     """
-    log_p = jax.nn.log_softmax(logits)
-    return jnp.mean(jnp.sum(jax.scipy.special.xlogy(shares, shares), axis=-1)) - (
-        jnp.mean(jnp.sum(jnp.where(shares > 0, shares * log_p, 0.0), axis=-1))
-    )
+    # A logit may be -inf, and 0 log 0 is 0.
+    log_p = jnp.where(shares > 0, jax.nn.log_softmax(logits), 0.0)
+    log_y = jnp.log(jnp.where(shares > 0, shares, 1.0))
+    return jnp.mean(jnp.sum(shares * (log_y - log_p), axis=-1))
 
 
 def hard_cross_entropy(logits: Logits, labels: Labels) -> Scalar:

@@ -1,4 +1,4 @@
-"""Further trials of A4: as many for the others as `relay` had before its four."""
+"""Further trials of A4: as many for the others as `relay` had beside its four."""
 
 import io
 import json
@@ -10,48 +10,60 @@ from rich.console import Console
 from ecogen_jax import config as configs
 from ecogen_jax.run import sweep
 from papers_repro import trials
-from papers_repro.dfkd import experiments, refine, tune
+from papers_repro.dfkd import changes, experiments, refine, tune
 from papers_repro.dfkd.experiments import DISTILLERS, EXPERIMENTS
 from papers_repro.trials import Trial
 from tests.stand_in_runs import ALL_BUDGETS, stand_in
 
 
-def test_every_other_distiller_has_nine_that_its_config_can_take():
-    assert set(refine.CHANGES) == set(DISTILLERS)
-    tuned = trials.chosen(experiments.TUNED)
-    for name, changes in refine.CHANGES.items():
-        # These, what was chosen, and the best two together.
-        assert len(set(changes)) == len(changes) == 7
+@pytest.mark.parametrize("number", [1, 2])
+def test_every_other_distiller_has_changes_that_its_config_can_take(number):
+    stage = refine.STAGES[number - 1]
+    assert set(stage.changes) == set(DISTILLERS)
+    frame = pd.read_csv(experiments.REFINED, keep_default_na=False)
+    begun = frame[frame["stage"] == number].drop_duplicates("method")
+    before_all = dict(zip(begun["method"], begun["before"], strict=True))
+    for name, own in stage.changes.items():
+        # Beside what was chosen, and those of the best together.
+        assert len(set(own)) == len(own) == {1: 7, 2: 12}[number]
         hop = f"configs/hops/{name}.py"
-        before = [f"down_cloud_edge.{one}" for one in tuned[name].split()]
+        before = [f"down_cloud_edge.{one}" for one in before_all[name].split()]
         plain = configs.load(hop, before).to_dict()
-        for change in changes:
+        for change in own:
             changed = configs.load(hop, [*before, f"down_cloud_edge.{change}"])
             assert changed.to_dict() != plain, (name, change)
 
 
 @pytest.mark.parametrize(
-    ("gains", "best"),
+    ("gains", "two", "three"),
     [
-        ((), ""),
-        (("temperature=4",), "temperature=4"),
-        (("temperature=4", "shift=2"), "shift=2 temperature=4"),
+        ((), "", ""),
+        (("temperature=4",), "temperature=4", "temperature=4"),
+        (
+            ("temperature=4", "shift=2"),
+            "shift=2 temperature=4",
+            "shift=2 temperature=4",
+        ),
         # Two values of one field cannot be taken together.
         (
             ("shift=2", "generator_learning_rate=0.08", "generator_learning_rate=0.5"),
+            "generator_learning_rate=0.5 shift=2",
             "generator_learning_rate=0.5 shift=2",
         ),
         (
             ("shift=2", "temperature=4", "learning_rate=0.008"),
             "learning_rate=0.008 temperature=4",
+            "learning_rate=0.008 temperature=4 shift=2",
         ),
     ],
 )
-def test_the_best_two_that_gained_are_taken_together(gains, best):
-    changes = refine.CHANGES["dafl"]
-    scores = {Trial("dafl", ""): 50.0} | {Trial("dafl", one): 50.0 for one in changes}
+def test_the_best_that_gained_are_taken_together(gains, two, three):
+    own = changes.FIRST["dafl"]
+    scores = {Trial("dafl", ""): 50.0} | {Trial("dafl", one): 50.0 for one in own}
     scores |= {Trial("dafl", one): 51.0 + place for place, one in enumerate(gains)}
-    assert refine.best_two("dafl", scores) == best
+    scores |= {Trial("dfq", ""): 40.0, Trial("dfq", "weights.batchnorm=3"): 99.0}
+    assert refine.best(scores, "dafl", 2) == two
+    assert refine.best(scores, "dafl", 3) == three
 
 
 TEACHER = "teacher.fashion_mnist"
@@ -65,12 +77,14 @@ def place(tmp_path, monkeypatch):
     chosen = [("nayer", "temperature=7", 90.0, True), ("dfq", "shift=1", 91.0, True)]
     columns = ["method", "change", "validation", "chosen"]
     trials.write(tmp_path / "tuned.csv", pd.DataFrame(chosen, columns=columns))
-    changes = {
+    first = {
         "nayer": ("learning_rate=0.0032", "shift=2", "learning_rate=0.0029"),
         "dfq": ("shift=2", "learning_rate=0.001"),
     }
+    second = {"nayer": ("learning_rate=0.003",), "dfq": ("shift=0",)}
+    stages = (refine.Stage(first, (2,)), refine.Stage(second, (1, 2)))
     monkeypatch.setattr(tune, "EXPERIMENTS", FEW)
-    monkeypatch.setattr(refine, "CHANGES", changes)
+    monkeypatch.setattr(refine, "STAGES", stages)
     monkeypatch.setattr(refine, "TUNED", tmp_path / "tuned.csv")
     monkeypatch.setattr(experiments, "TUNED", tmp_path / "tuned.csv")
     monkeypatch.setattr(experiments, "REFINED", tmp_path / "refined.csv")
@@ -86,19 +100,28 @@ def test_what_gains_with_a_third_of_the_rounds_is_tried_with_all(place):
     frame, failed = refined(place)
     assert not failed
     # The stand-in is best at a rate of 0.003; the configs have 0.002.
-    found = frame[["method", "before", "change", "rounds", "chosen"]]
-    first, second = ("nayer", "temperature=7"), ("dfq", "shift=1")
+    found = frame[["stage", "method", "before", "change", "rounds", "chosen"]]
+    nayer, dfq = (1, "nayer", "temperature=7"), (1, "dfq", "shift=1")
+    nayer_2 = (2, "nayer", "temperature=7 learning_rate=0.0029")
+    dfq_2 = (2, "dfq", "shift=1")
     assert list(found.itertuples(index=False, name=None)) == [
-        (*first, "", "part", False),
-        (*first, "learning_rate=0.0032", "part", False),
-        (*first, "shift=2", "part", False),
-        (*first, "learning_rate=0.0029", "part", False),
-        (*first, "", "all", False),
-        (*first, "learning_rate=0.0029", "all", True),
-        (*second, "", "part", False),
-        (*second, "shift=2", "part", False),
-        (*second, "learning_rate=0.001", "part", False),
-        (*second, "", "all", True),
+        (*nayer, "", "part", False),
+        (*nayer, "learning_rate=0.0032", "part", False),
+        (*nayer, "shift=2", "part", False),
+        (*nayer, "learning_rate=0.0029", "part", False),
+        (*nayer, "", "all", False),
+        (*nayer, "learning_rate=0.0029", "all", False),
+        (*dfq, "", "part", False),
+        (*dfq, "shift=2", "part", False),
+        (*dfq, "learning_rate=0.001", "part", False),
+        (*dfq, "", "all", False),
+        (*nayer_2, "", "part", False),
+        (*nayer_2, "learning_rate=0.003", "part", False),
+        (*nayer_2, "", "all", False),
+        (*nayer_2, "learning_rate=0.003", "all", True),
+        (*dfq_2, "", "part", False),
+        (*dfq_2, "shift=0", "part", False),
+        (*dfq_2, "", "all", True),
     ]
     hops = [
         json.loads(one.read_text())["down_cloud_edge"]
@@ -110,7 +133,7 @@ def test_what_gains_with_a_third_of_the_rounds_is_tried_with_all(place):
 def test_what_is_taken_comes_on_top_of_the_first_choice_and_has_been_run(place):
     refined(place)
     taken = experiments.read_tuned()
-    assert taken == {"nayer": "temperature=7 learning_rate=0.0029", "dfq": "shift=1"}
+    assert taken == {"nayer": "temperature=7 learning_rate=0.003", "dfq": "shift=1"}
     (start,) = place.glob(f"runs/{TEACHER}/*seed0")
     start = str(start.relative_to(place))
     given = {"start_from": start, "budgets": ALL_BUDGETS, "tuned": taken}
@@ -135,8 +158,8 @@ def test_a_failed_trial_leaves_what_was_there_and_ends_the_first_stage(
     tmp_path, monkeypatch
 ):
     stand_in(tmp_path, monkeypatch)
-    changes = {"nayer": ("learning_rate=0.0032", "learning_rate=0.07")}
-    monkeypatch.setattr(refine, "CHANGES", changes)
+    stage = refine.Stage({"nayer": ("learning_rate=0.0032", "learning_rate=0.07")}, ())
+    monkeypatch.setattr(refine, "STAGES", (stage, stage))
     path = tmp_path / "refined.csv"
     path.write_text("what was there")
     given = (2, Console(file=io.StringIO()), path)
@@ -144,6 +167,7 @@ def test_a_failed_trial_leaves_what_was_there_and_ends_the_first_stage(
     assert len(failed) == 1
     assert "0.07" in failed[0]
     assert set(frame["rounds"]) == {"part"}
+    assert set(frame["stage"]) == {1}
     assert path.read_text() == "what was there"
 
 
@@ -161,19 +185,30 @@ def test_a_later_change_of_the_same_field_replaces_the_earlier_one():
     assert trials.joined("a=1", "") == "a=1"
 
 
-def test_the_committed_further_trials_are_those_that_are_listed():
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_committed_further_trials_are_those_that_are_listed(number):
     frame = pd.read_csv(experiments.REFINED, keep_default_na=False)
-    assert list(dict.fromkeys(frame["method"])) == list(refine.CHANGES)
+    stage = refine.STAGES[number - 1]
+    rows_of_all = frame[frame["stage"] == number]
+    assert list(dict.fromkeys(rows_of_all["method"])) == list(stage.changes)
     tuned = trials.chosen(experiments.TUNED)
-    for method, rows in frame.groupby("method"):
-        assert set(rows["before"]) == {tuned[method]}
+    for method, rows in rows_of_all.groupby("method"):
+        before = tuned[method] if number == 1 else _after_the_first(frame, method)
+        assert set(rows["before"]) == {before}
         part, whole = (rows[rows["rounds"] == rounds] for rounds in ("part", "all"))
-        assert list(part["change"]) == ["", *refine.CHANGES[method]]
+        assert list(part["change"]) == ["", *stage.changes[method]]
         scores = {
             Trial(method, change): score
             for change, score in zip(part["change"], part["validation"], strict=True)
         }
-        best = refine.best_two(method, scores)
-        assert list(whole["change"]) == list(dict.fromkeys(["", best]))
-        (taken,) = rows[rows["chosen"]]["validation"]
-        assert taken == whole["validation"].max()
+        together = [refine.best(scores, method, count) for count in stage.together]
+        assert list(whole["change"]) == list(dict.fromkeys(["", *together]))
+        taken = list(rows[rows["chosen"]]["validation"])
+        assert taken == ([whole["validation"].max()] if number == 2 else [])
+
+
+def _after_the_first(frame, method):
+    rows = frame[(frame["stage"] == 1) & (frame["method"] == method)]
+    whole = rows[rows["rounds"] == "all"]
+    best = whole.loc[whole["validation"].idxmax()]
+    return trials.joined(best["before"], best["change"])

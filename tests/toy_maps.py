@@ -76,7 +76,8 @@ def generator() -> Net:
 
     def apply(variables, *inputs, train):
         latent, labels = inputs
-        x = latent @ variables.params["noise"] + variables.params["label"][labels]
+        code = labels if labels.ndim == 2 else jax.nn.one_hot(labels, CLASSES)
+        x = latent @ variables.params["noise"] + code @ variables.params["label"]
         return Output(jax.nn.sigmoid(x).reshape(-1, *SHAPE), {}, {}, ())
 
     return Net(init, apply)

@@ -3,7 +3,7 @@
 One step trains the generator once against the teachers and the student, writes its
 images into the bank, and then takes several student steps on the bank:
 
-    G minimises  a CE(t, y) + b L_bn + c L_adv + d L_balance + e L_one_hot + f L_act
+    G minimises  a KL(y || t) + b L_bn + c L_adv + d L_balance + e L_one_hot + f L_act
     S minimises  T^2 KL(softmax(t / T) || softmax(s / T))
 
 The parts are those that data-free distillation shares (see `ecogen_jax.losses` for
@@ -11,6 +11,13 @@ the equations): teacher cross-entropy and class balance (DAFL, Chen et al., ICCV
 BatchNorm statistics (DeepInversion, Yin et al., CVPR 2020), adversarial disagreement
 (ZSKT, Micaelli and Storkey, NeurIPS 2019; DFAD, Fang et al., 2019), and a bank of all
 recent images (CMI, Fang et al., IJCAI 2021), here a ring buffer in device memory.
+
+The target `y` of an image is a class, and then its term is the cross-entropy, or lies
+between two classes (`two_classes`, see `labels`): images on which the teacher hesitates
+show the student how like each other classes are. Soft targets are of ZSKD (Nayak et
+al., "Zero-shot knowledge distillation in deep networks", ICML 2019), which draws them
+from a Dirichlet distribution around the teacher's own class similarities.
+
 Teachers may be an ensemble weighted by label counts (FedFTG, Zhang et al., CVPR 2022),
 by learned weights (Co-Boosting, Dai et al., ICLR 2024), or combined class by class (see
 `relay.ensemble`).

@@ -68,8 +68,8 @@ def _rounds(what: str) -> hop.Rounds | rounds.Rounds:
         size = HOPS[what]
         return hop.Rounds(hop.stage(size, size.steps), seeds=(0,))
     if what == "fedgen":
-        return rounds.Rounds(federation.fedgen(federation.ALONE), 1)
-    return rounds.Rounds(federation.of_task(what, federation.ALONE), 1)
+        return rounds.Rounds(federation.fedgen(federation.ALONE))
+    return rounds.Rounds(federation.of_task(what, federation.ALONE))
 
 
 def profiled(ours: hop.Rounds | rounds.Rounds, number: int) -> pd.DataFrame:

@@ -228,7 +228,7 @@ def tiny(monkeypatch):
 
 
 def test_the_bare_scan_makes_the_update_of_our_round(tiny):
-    ours = rounds.Rounds(federation.of_task("tiny", federation.ALONE), 1)
+    ours = rounds.Rounds(federation.of_task("tiny", federation.ALONE))
     before = jax.tree.map(jnp.copy, ours.state.server.variables.params)
     ours.one()
     images, labels = map(jnp.asarray, tasks.data(tiny))
@@ -267,9 +267,9 @@ def test_the_gradients_in_numpy_are_those_of_our_net(tiny, net):
 
 
 def test_a_round_is_told_with_its_faults(tiny, tmp_path):
-    stage = federation.of_task("tiny", federation.ALONE, faulty=True)
+    made = federation.of_task("tiny", federation.ALONE, faulty=True)
     with writer.open_run(tmp_path, "benchmark", 0, {}) as folder:
-        told = rounds.Told(stage, 1, folder)
+        told = rounds.Told(made, folder)
         for _ in range(6):
             told.one_told()
     (file,) = tmp_path.glob("**/metrics.jsonl")
@@ -281,7 +281,7 @@ def test_a_round_is_told_with_its_faults(tiny, tmp_path):
 
 def test_a_federation_begins_anew_with_its_schedule(tiny, monkeypatch):
     monkeypatch.setattr(federation, "ROUNDS", 2)
-    ours = rounds.Rounds(federation.of_task("tiny", federation.ALONE), 1)
+    ours = rounds.Rounds(federation.of_task("tiny", federation.ALONE))
     for _ in range(3):
         ours.one()
     assert (ours.number, ours.state.number) == (1, 1)
@@ -351,7 +351,7 @@ def test_a_step_of_the_plain_fedgen_has_the_operations_of_ours():
         which = (jnp.int32(0), jax.random.PRNGKey(0))
         step = (params, own_stats, *which, generator, *data, 1.0, 0.1)
         plain = meter.cost(fedgen_jax.local_step, *step)
-    stage = federation.fedgen(federation.ALONE)
+    stage, _ = federation.fedgen(federation.ALONE)
     assert stage.together is not None
     work = stage.together.flops(0)
     steps = fedgen_sizes.ACTIVE * fedgen_sizes.STEPS

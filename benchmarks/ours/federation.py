@@ -1,5 +1,7 @@
 """Our federations on generated arrays, built from configs as in a run."""
 
+from typing import NamedTuple
+
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -24,6 +26,7 @@ from ecogen_jax.relay.stage import Mapping, Stage
 from ecogen_jax.run import build_data
 from ecogen_jax.run.build import build_nets
 from ecogen_jax.run.build_federated import federated
+from ecogen_jax.run.build_federated import mapping as used
 
 ROUNDS = 500
 """Rounds of the schedule, which is gone through again and again."""
@@ -37,19 +40,31 @@ NOBODY = Parties(_NOTHING, _NOTHING, (), _NO_RELAY, _NO_RELAY)
 """The parties before a stage that asks none of them."""
 
 
+class Made(NamedTuple):
+    """A federation.
+
+    Attributes:
+        stage: its only one.
+        mapping: of its devices to JAX devices, as in a run of its config.
+    """
+
+    stage: Stage
+    mapping: Mapping
+
+
 def of_task(
     name: str, mapping: Mapping, *, edges: int = 1, faulty: bool = False
-) -> Stage:
+) -> Made:
     """FedAvg on a task that peers do too.
 
     Args:
         name: of the task.
-        mapping: to simulated JAX devices.
+        mapping: what the config asks for.
         edges: more than one make the federation hierarchical.
         faulty: whether messages are dropped and corrupted, and devices straggle.
 
     Returns:
-        The stage of the federation.
+        The federation.
     """
     task = tasks.TASKS[name]
     config = config_lib.default()
@@ -74,7 +89,7 @@ def of_task(
     )
 
 
-def fedgen(mapping: Mapping) -> Stage:
+def fedgen(mapping: Mapping) -> Made:
     """FedGen's published protocol, on noise in the shape of MNIST with its labels."""
     config = published("benchmark_fedgen", "fedgen")
     config.mesh.update(mapping._asdict())
@@ -89,7 +104,7 @@ def fedgen(mapping: Mapping) -> Stage:
 
 def _stage(
     config: ConfigDict, all_nets: Nets, images: Images, evidence: Evidence
-) -> Stage:
+) -> Made:
     topology = _topology(config)
     federation = federated(
         config,
@@ -111,7 +126,7 @@ def _stage(
             federated=federation,
         )
     )
-    return stage
+    return Made(stage, used(config, all_nets, images.public.images.shape[2:]))
 
 
 def _topology(config: ConfigDict) -> Topology:

@@ -20,7 +20,7 @@ from ecogen_jax.data import sources
 from ecogen_jax.energy import rates
 from ecogen_jax.relay.federated import streaming
 from ecogen_jax.relay.parties import TIERS
-from ecogen_jax.relay.stage import Mapping, Stage, compile_round
+from ecogen_jax.relay.stage import Mapping, compile_round
 from ecogen_jax.run import diverged, journal, together, writer
 from ecogen_jax.run.command import positive
 from ecogen_jax.types import PyTree
@@ -41,16 +41,16 @@ def main() -> None:
     mesh.start(options.devices)
     mapping = Mapping(options.backend, options.devices, options.chunk)
     if options.what == "fedgen":
-        stage = federation.fedgen(mapping)
+        made = federation.fedgen(mapping)
     else:
-        stage = federation.of_task(
+        made = federation.of_task(
             options.what, mapping, edges=options.edges, faulty=options.told
         )
     with (
         tempfile.TemporaryDirectory(prefix="benchmark-run-") as place,
         writer.open_run(place, "benchmark", 0, {}) as folder,
     ):
-        rounds = Told(stage, options.devices, folder)
+        rounds = Told(made, folder)
         one = rounds.one_told if options.told else rounds.one
         speaker = Speaker("jax")
         while True:
@@ -69,15 +69,14 @@ class Rounds:
             its schedule.
     """
 
-    def __init__(self, stage: Stage, num_devices: int) -> None:
-        assert stage.together is not None
-        self.stage, self.number = stage, 0
+    def __init__(self, made: federation.Made) -> None:
+        assert made.stage.together is not None
+        self.stage, self.number = made.stage, 0
         self.said: PyTree = None
-        self._num_devices = num_devices
+        self._num_devices = made.mapping.num_devices
         self._key = keys.root(0)
         self._key_data = keys.data(self._key)
-        mapping = Mapping("auto", num_devices)
-        self._compiled: Any = compile_round(stage, mapping)  # jitted: not a `loop`
+        self._compiled: Any = compile_round(*made)  # jitted: it is `together`
         self._begin()
 
     def _begin(self) -> None:
@@ -116,10 +115,8 @@ class Rounds:
 class Told(Rounds):
     """Rounds with all that a run tells of them."""
 
-    def __init__(
-        self, stage: Stage, num_devices: int, folder: writer.RunFolder
-    ) -> None:
-        super().__init__(stage, num_devices)
+    def __init__(self, made: federation.Made, folder: writer.RunFolder) -> None:
+        super().__init__(made)
         self._folder = folder
         self._auditor = together.Auditor(sources.outline("mnist"))
         constants = rates.rates(

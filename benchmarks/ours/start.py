@@ -33,7 +33,7 @@ def step(name: str) -> Callable[[], object]:
     """The first step of a hop, or the first round of a federation."""
     if name == "fedgen":
         made = federation.fedgen(federation.ALONE)
-        return lambda: rounds.Rounds(made, 1).one()
+        return lambda: rounds.Rounds(made).one()
     stage = hop.stage(HOPS[name], steps=1)
     return lambda: hop.Rounds(stage, seeds=(0,)).one()
 

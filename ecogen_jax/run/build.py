@@ -170,7 +170,7 @@ def _assemble(
         plan=[Plan(0, stage) for stage in start]
         + [Plan(number, stage) for number in range(1, cycles + 1) for stage in cycle],
         cycles=cycles,
-        mapping=mapping(config),
+        mapping=mapping(config, nets, shape),
         rates=_rates(config),
         partition=shares.arrays | schedule_arrays(federation),
         label_counts=shares.evidence.private,

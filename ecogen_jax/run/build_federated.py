@@ -34,6 +34,7 @@ from ecogen_jax.run.build_route import (
     kind_of,
     study,
 )
+from ecogen_jax.serve.inference import flops_per_image
 from ecogen_jax.types import Key, PyTree
 
 
@@ -69,7 +70,7 @@ def federated(
         compression=_compression(config, method, task),
         clip=section.privacy.clip,
         linear=section.aggregator == "mean",
-        mapping=mapping(config),
+        mapping=mapping(config, nets, public.shape[1:]),
     )
     return FederatedSettings(
         rounds=section.rounds,
@@ -81,10 +82,30 @@ def federated(
     )
 
 
-def mapping(config: ConfigDict) -> Mapping:
-    """How parties are mapped to the devices of the machine."""
-    section = config.mesh
-    return Mapping(mesh.resolve(section.backend), section.num_devices, section.chunk)
+SMALL_ROUND = 4e7
+"""FLOPs of a federated round that one simulated device does sooner than two of them,
+which take 0.7 ms to start together and to add up: of dense nets on the cores of S3g in
+docs/benchmarks.md."""
+
+
+def mapping(config: ConfigDict, nets: Nets, shape: tuple[int, int, int]) -> Mapping:
+    """How parties are mapped to the devices of the machine.
+
+    With `mesh.backend = "auto"`, a small federated round is done by one device.
+
+    Args:
+      config: of the run.
+      nets: of the parties.
+      shape: height, width and channels of one image.
+    """
+    section, local = config.mesh, config.federated
+    backend, num_devices = mesh.resolve(section.backend), section.num_devices
+    if section.backend == "auto" and backend == "shard_map" and is_federated(config):
+        images = local.active * local.steps * local.batch_size
+        # Both gradients of a layer take as many FLOPs as the layer itself.
+        if 3 * images * flops_per_image(nets.end[0], shape) < SMALL_ROUND:
+            num_devices = 1
+    return Mapping(backend, num_devices, section.chunk)
 
 
 def _task(

@@ -57,9 +57,9 @@ def _one_core(task: str) -> Group:
     )
 
 
-def _two_cores(task: str, *, devices: int = 2, flower: bool = True) -> Group:
+def _two_cores(task: str, *, flower: bool = True) -> Group:
     """Federated rounds by two processes, or by two devices in one."""
-    ours = _ours("ours", task, "--devices", str(devices))
+    ours = _ours("ours", task, "--devices", "2")
     workers = [ours, _peer("pfl", "pfl", task, "2")]
     if flower:
         workers.append(_peer("flower", "flower", task))
@@ -167,7 +167,7 @@ GROUPS: dict[str, Group] = {
     "S2.small": _hop("small"),
     "S2.ngf64": _hop("ngf64"),
     "S3a": _one_core("S3a"),
-    "S3a.two": _two_cores("S3a", devices=1),
+    "S3a.two": _two_cores("S3a"),
     "S3b": _one_core("S3b"),
     "S3b.two": _two_cores("S3b"),
     "S3c": _one_core("S3c"),

@@ -13,6 +13,8 @@ from ecogen_jax.nets.generator import generator
 from ecogen_jax.relay.distillers import DISTILLERS, engine
 from ecogen_jax.relay.distillers.base import Hop, Weights
 from ecogen_jax.relay.distillers.labels import label_shares
+from ecogen_jax.relay.settings import Leg
+from ecogen_jax.run import build_route
 from ecogen_jax.run.build import outline
 from tests import toy_maps
 from tests.toy_maps import CLASSES
@@ -105,11 +107,46 @@ def test_a_generator_takes_a_label_as_the_whole_share_of_its_class():
     assert jnp.max(jnp.abs(between[0] - images(labels)[0])) > 1e-3
 
 
-@pytest.mark.parametrize("name", sorted(set(DISTILLERS) - {"relay"}))
-def test_a_distiller_that_asks_for_one_class_refuses_two(name):
+def test_a_share_below_one_image_asks_for_one():
+    of = hop(two_classes=1e-3)
+    first = engine.draw(of, TEACHERS, KEY).labels
+    assert label_shares(of, TEACHERS, first, KEY) is not None
+
+
+def smoke(route, section, **fields):
     config = configs.default()
     configs.smoke(config)
-    config.protocol.update(name="hops", cycles=1, route=("cloud>edge",))
-    config.down_cloud_edge.update(distiller=name, two_classes=0.5)
+    config.protocol.update(name="hops", cycles=1, route=(route,))
+    if route.startswith("end"):
+        config.data.public_fraction = 0.0
+    config[section].update(two_classes=0.5, **fields)
+    return config
+
+
+def test_a_config_reaches_the_distiller():
+    config = smoke("cloud>edge", "down_cloud_edge")
+    leg = Leg("cloud", "edge", returns=False)
+    found = build_route.generation(config, leg, toy_maps.SHAPE, CLASSES)
+    assert found.two_classes == 0.5
+    outline(config)
+
+
+@pytest.mark.parametrize("name", sorted(set(DISTILLERS) - {"relay"}))
+def test_a_distiller_that_asks_for_one_class_refuses_two(name):
+    config = smoke("cloud>edge", "down_cloud_edge", distiller=name)
     with pytest.raises(ConfigError, match=r"two_classes = 0\.5.*only relay"):
+        outline(config)
+
+
+def test_several_teachers_are_combined_by_one_label():
+    config = smoke("end>edge", "up_end_edge")
+    remedy = r"up_end_edge.two_classes = 0\.5.*0 in a hop of 2 teachers"
+    with pytest.raises(ConfigError, match=remedy):
+        outline(config)
+
+
+def test_without_its_loss_there_is_nothing_to_ask_for():
+    config = smoke("cloud>edge", "down_cloud_edge")
+    config.down_cloud_edge.weights.cross_entropy = 0.0
+    with pytest.raises(ConfigError, match=r"two_classes.*weights\.cross_entropy"):
         outline(config)

@@ -3,9 +3,10 @@
 The trunk is the usual one of data-free distillation (a linear layer
 to a quarter-size map, then upsampling, 3x3 convolutions, BatchNorm and leaky
 ReLU: Fang et al., "Contrastive model inversion", IJCAI 2021), with the label
-appended to the noise as a one-hot code. The last upsampling is a depth-to-space
-rearrangement, which saves most of the work at full resolution. A BatchNorm follows the
-last convolution, which has no bias (published code: a bias and no BatchNorm there).
+appended to the noise as a one-hot code, or with the shares of several. The last
+upsampling is a depth-to-space rearrangement, which saves most of the work at full
+resolution. A BatchNorm follows the last convolution, which has no bias (published code:
+a bias and no BatchNorm there).
 """
 
 import jax
@@ -18,7 +19,7 @@ from ecogen_jax.nets.upsample import interleave
 
 
 class ConditionalGenerator(nnx.Module):
-    """Maps `(latent [batch, latent], labels [batch])` to images."""
+    """Maps noise `[batch, latent]` and labels, or their shares, to images."""
 
     def __init__(
         self,
@@ -75,7 +76,8 @@ def generator(
       width: channels before the last upsampling; a multiple of 4.
 
     Returns:
-      A net whose `apply` takes latent `[batch, latent_size]` and labels `[batch]`.
+      A net whose `apply` takes latent `[batch, latent_size]` and labels `[batch]`, or
+      shares of the classes `[batch, num_classes]`.
     """
     return functional(
         lambda rngs: ConditionalGenerator(

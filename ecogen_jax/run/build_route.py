@@ -279,17 +279,35 @@ def kind_of(config: ConfigDict, leg: Leg) -> Kind:
             f"0, as {section.distiller} makes each batch with a generator of its own; "
             f"those that train one are {', '.join(fitting)}",
         )
-    if section.two_classes and not kind.two_classes:
-        fitting = [other for other, kind in DISTILLERS.items() if kind.two_classes]
-        raise ConfigError(
-            f"{name}.two_classes",
-            section.two_classes,
-            f"0, as {section.distiller} asks each image for one class at most; only "
-            f"{', '.join(fitting)} can ask for two",
-        )
+    if section.two_classes:
+        _check_two_classes(config, leg, kind)
     _check_weights(name, section, kind)
     _check_teacher_weights(name, section, kind)
     return kind
+
+
+def _check_two_classes(config: ConfigDict, leg: Leg, kind: Kind) -> None:
+    """Refuses images between two classes where nothing can ask for them."""
+    section, teachers = config[_section(leg)], _num_teachers(config, leg)
+    if not kind.two_classes:
+        fitting = [other for other, kind in DISTILLERS.items() if kind.two_classes]
+        allowed = (
+            f"0, as {section.distiller} asks each image for one class at most; only "
+            f"{', '.join(fitting)} can ask for two"
+        )
+    elif teachers > 1:  # they are combined by the one label of an image
+        allowed = f"0 in a hop of {teachers} teachers: one has to know both classes"
+    elif not section.weights.cross_entropy:
+        allowed = "0 without weights.cross_entropy, by which images are asked for"
+    else:
+        return
+    raise ConfigError(f"{_section(leg)}.two_classes", section.two_classes, allowed)
+
+
+def _num_teachers(config: ConfigDict, leg: Leg) -> int:
+    """How many teach one receiver; its own net is one, where a hop returns."""
+    size = Topology(**config.topology).size
+    return int(max(size(leg.sender) // size(leg.receiver), 1) + leg.returns)
 
 
 def _check_teacher_weights(name: str, section: ConfigDict, kind: Kind) -> None:
@@ -341,8 +359,7 @@ def _check_attention(
     Raises:
       ConfigError: there are several teachers, or the maps differ.
     """
-    size = Topology(**config.topology).size
-    teachers = max(size(leg.sender) // size(leg.receiver), 1) + leg.returns
+    teachers = _num_teachers(config, leg)
     field = f"{_section(leg)}.weights.attention"
     weight = config[_section(leg)].weights.attention
     if teachers > 1:

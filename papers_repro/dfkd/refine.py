@@ -1,10 +1,11 @@
 """Further trials of A4 for those that `relay` is compared with.
 
 `relay` has had more trials than the four of `tune`. The others get as many, in two
-stages. A stage takes what was chosen before and changes of it (see `changes`), one at a
-time, with a third of the rounds; then, with all rounds, the best of those that gained,
-together. These are taken if they end higher on validation than what was chosen before,
-run again. One without a gain has fewer trials.
+stages, the second for those near `relay` alone. A stage takes what was chosen before
+and changes of it (see `changes`), one at a time, with a third of the rounds; then, with
+all rounds, the best of those that gained, together. These are taken if they end higher
+on validation than what was chosen before, run again. One without a gain has fewer
+trials.
 """
 
 import pathlib
@@ -36,7 +37,8 @@ class Stage(NamedTuple):
 
 
 STAGES = (Stage(changes.FIRST, (2,)), Stage(changes.SECOND, (2, 3)))
-"""In the first, eight trials and one with all rounds; in the second, twelve and two."""
+"""Beside what was chosen before: seven trials and one with all rounds in the first,
+twelve and two in the second."""
 
 
 class _Place(NamedTuple):
@@ -60,7 +62,7 @@ def refine(
     Returns:
         A row a trial: stage (from 1), method, what was chosen before it, change of
         that, rounds ("part" or "all"), validation (percent), and whether it is taken:
-        one trial of the last stage for each method. What failed, and where its log is.
+        one trial of its last stage for each method. What failed, and where its log is.
 
     Raises:
         ValueError: `tune` has not chosen for all of them.
@@ -73,12 +75,13 @@ def refine(
         if failed:
             break
         taken = frame[frame["chosen"]]
-        before = {
+        before |= {
             name: trials.joined(before[name], change)
             for name, change in zip(taken["method"], taken["change"], strict=True)
         }
     whole = pd.concat(frames, ignore_index=True)
-    whole["chosen"] &= whole["stage"] == len(STAGES)
+    last = whole.groupby("method")["stage"].transform("max")
+    whole["chosen"] &= whole["stage"] == last
     whole = whole[["stage", *(name for name in whole if name != "stage")]]
     if not failed:
         trials.write(path, whole)
@@ -155,7 +158,9 @@ def best(scores: Mapping[Trial, float], method: str, count: int) -> str:
         method: whose.
         count: how many changes, if as many gained.
     """
-    own = {trial.change: score for trial, score in scores.items() if trial[0] == method}
+    own = {
+        trial.change: score for trial, score in scores.items() if trial.method == method
+    }
     gained = [change for change, score in own.items() if score > own[""]]
     found: dict[str, str] = {}
     for change in sorted(gained, key=own.__getitem__, reverse=True):

@@ -1,7 +1,8 @@
 """Settings of A4, chosen on validation by as many trials for every distiller.
 
 A trial is the run of A4 with the smaller budget, seed 0. What is chosen is taken for
-both budgets and all seeds; the run of that trial is the one that the table shows.
+both budgets and all seeds; where nothing was chosen later, the run of that trial is the
+one that the table shows.
 """
 
 import pathlib

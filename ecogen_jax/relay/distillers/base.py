@@ -22,7 +22,7 @@ class Weights(NamedTuple):
     """Weights of the loss terms; the equations are in `ecogen_jax.losses`.
 
     Attributes:
-      cross_entropy: the teacher predicts the target label.
+      cross_entropy: the teacher predicts the target label, or the shares of two.
       one_hot: the teacher is certain, of any class.
       batchnorm: the batch matches the teacher's running feature statistics.
       activation: the teacher's features are large.
@@ -63,7 +63,8 @@ class Generation(NamedTuple):
       augmentation: of a student's images.
       bank_policy: what a full bank keeps, `newest` or `reservoir`, see `bank`.
       average: decay of the EMA of the generator; 0 keeps none.
-      two_classes: share of the images that are asked for two classes at once.
+      two_classes: share of the images that are asked for two classes at once, which
+        may be the same.
       by_class: whether teachers are combined class by class rather than by the target
         label, with statistics under their own label mix, see `ensemble`.
     """

@@ -141,13 +141,8 @@ def judge(
             apart, seen.logits, guess, mask=generation.adversarial_mask
         )
 
-    def cross_entropy() -> jax.Array:
-        if shares is None:
-            return losses.cross_entropy(seen.logits, labels)
-        return losses.label_divergence(seen.logits, shares)
-
     terms = {
-        "cross_entropy": cross_entropy,
+        "cross_entropy": lambda: _off_target(seen.logits, labels, shares),
         "one_hot": lambda: losses.one_hot(seen.logits),
         "batchnorm": lambda: seen.batchnorm,
         "activation": lambda: seen.activation,
@@ -155,13 +150,18 @@ def judge(
         "balance": lambda: losses.class_balance(seen.logits),
         "total_variation": lambda: losses.total_variation(images),
     }
-    used = {
-        name: term()
-        for name, term in terms.items()
-        if getattr(generation.weights, name)
-    }
+    weights = generation.weights._asdict()
+    used = {name: term() for name, term in terms.items() if weights[name]}
     moments = seen.moments if generation.batchnorm_momentum < 1 else None
     return Made(images, labels, seen.logits, used, moments)
+
+
+def _off_target(
+    logits: jax.Array, labels: jax.Array, shares: jax.Array | None
+) -> jax.Array:
+    if shares is None:
+        return losses.cross_entropy(logits, labels)
+    return losses.label_divergence(logits, shares)
 
 
 def _apart(
@@ -200,7 +200,7 @@ def fresh_images(
         code = asked.labels if shares is None else shares
         output = hop.generator.apply(variables, asked.latent, code, train=True)
         made = judge(
-            *(hop, received, state, output.value, asked.labels), shares=shares, **how
+            hop, received, state, output.value, asked.labels, shares=shares, **how
         )
         made = made._replace(stats=output.stats)
         return weighted(hop.generation.weights, made.terms), made

@@ -1,5 +1,7 @@
 """Target labels: the classes that generated images are asked for."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -31,10 +33,11 @@ def label_shares(
     """The shares of classes in each image, `[batch, classes]`; None if all have one.
 
     The first images of a batch, as many as `Generation.two_classes` asks for, have a
-    second class, drawn as the first was. The share of the first is uniform in [0.5, 1].
+    second class, drawn as the first was, and so at times the same. The share of the
+    first is uniform in [0.5, 1).
     """
     batch, classes = first.shape[0], hop.generation.num_classes
-    count = round(hop.generation.two_classes * batch)
+    count = math.ceil(hop.generation.two_classes * batch)
     if not count:
         return None
     second = draw_labels(keys.stream(key, "second label"), received.weights, batch)

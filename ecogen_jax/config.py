@@ -86,7 +86,7 @@ def default() -> ConfigDict:
                 "width": 16,  # channels of its last hidden layer
             },
             "mesh": {
-                "backend": "auto",  # how clients are mapped; auto: by the hardware
+                "backend": "auto",  # how clients are mapped; auto: by hardware, work
                 "num_devices": 2,  # JAX devices, of all processes
                 "chunk": 0,  # clients that a JAX device trains at once; 0: automatic
             },

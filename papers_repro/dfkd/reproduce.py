@@ -25,6 +25,7 @@ from papers_repro import harness, hops
 from papers_repro.dfkd import refine, table, tune
 from papers_repro.dfkd.experiments import (
     EXPERIMENTS,
+    SHORT_S,
     Budget,
     cell,
     read_budgets,
@@ -65,10 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _calibrate(console: Console) -> int:
     from papers_repro.dfkd import calibrate  # it imports JAX, which runs do alone
 
-    short = [one for id, one in EXPERIMENTS.items() if id.startswith("A4.")]
-    chosen = [one for one in short if not one.id.startswith(table.LONG)]
+    short = [one for one in EXPERIMENTS.values() if one.budget_s == SHORT_S]
     harness.pin(0)
-    frame = calibrate.calibrate(chosen)
+    frame = calibrate.calibrate(short)
     console.print(tables.to_rich(tables.from_frame("Budgets of A4", frame)))
     return 0
 

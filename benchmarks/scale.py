@@ -136,7 +136,8 @@ def measured(devices: int, cohort: int, method: str) -> dict[str, Any]:
     config.topology.update(num_edges=1, devices_per_edge=devices)
     config.federated.update(rounds=1, active=cohort, steps=task.steps)
     config.federated.update(batch_size=task.batch, learning_rate=tasks.LEARNING_RATE)
-    config.mesh.num_devices = CORES
+    # Both, however small the round is: `auto` would give a small one to one core.
+    config.mesh.update(backend="shard_map", num_devices=CORES)
     made = federated(
         config,
         Nets(net, net, (net,), generator=net),  # never called: there is none

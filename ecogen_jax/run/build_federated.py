@@ -82,10 +82,11 @@ def federated(
     )
 
 
-SMALL_ROUND = 4e7
-"""FLOPs of a federated round that one simulated device does sooner than two of them,
-which take 0.7 ms to start together and to add up: of dense nets on the cores of S3g in
-docs/benchmarks.md."""
+SMALL_ROUND = 3e7
+"""FLOPs of a federated round up to which one simulated device was faster than two of
+them, which have to be woken and to meet: 0.65 against 0.89 ms for 28 million of logistic
+regression, 0.94 against 1.04 ms for 24 million of `cnn_small`, but 1.99 against 1.49 ms
+for 39 million of `cnn_fedgen` (on the cores of docs/benchmarks.md)."""
 
 
 def mapping(config: ConfigDict, nets: Nets, shape: tuple[int, int, int]) -> Mapping:

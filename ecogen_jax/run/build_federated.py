@@ -83,10 +83,11 @@ def federated(
 
 
 SMALL_ROUND = 3e7
-"""FLOPs of a federated round up to which one simulated device was faster than two of
-them, which have to be woken and to meet: 0.65 against 0.89 ms for 28 million of logistic
-regression, 0.94 against 1.04 ms for 24 million of `cnn_small`, but 1.99 against 1.49 ms
-for 39 million of `cnn_fedgen` (on the cores of docs/benchmarks.md)."""
+"""FLOPs of a federated round up to which one simulated device was faster than two.
+
+Two have to be woken and to meet: 0.65 ms on one against 0.89 on two for 28 million of
+logistic regression, and 0.94 against 1.04 for 24 million of `cnn_small`, but 1.99
+against 1.49 for 39 million of `cnn_fedgen` (on the cores of docs/benchmarks.md)."""
 
 
 def mapping(config: ConfigDict, nets: Nets, shape: tuple[int, int, int]) -> Mapping:

@@ -266,9 +266,9 @@ def test_a_budget_sets_rounds_steps_and_setting_but_not_in_a_smoke():
 def test_equal_seconds_are_rounds_by_measured_speed(
     tmp_path, monkeypatch, step_s, short, long
 ):
-    monkeypatch.setattr(calibrate, "seconds_per_step", lambda one: step_s)
+    monkeypatch.setattr(calibrate, "seconds_per_step", lambda one, change: step_s)
     monkeypatch.setattr(calibrate.mesh, "start", lambda num_devices: None)
-    calibrate.calibrate([EXPERIMENTS["A4.relay"]], tmp_path / "budgets.csv")
+    calibrate.calibrate([EXPERIMENTS["A4.relay"]], {}, tmp_path / "budgets.csv")
     budgets = experiments.read_budgets(tmp_path / "budgets.csv")
     for seconds, (rounds, steps) in ((180.0, short), (600.0, long)):
         budget = budgets["relay", seconds]
@@ -276,25 +276,57 @@ def test_equal_seconds_are_rounds_by_measured_speed(
         assert budget.rounds * budget.seconds_per_round <= seconds
 
 
+def test_budgets_are_of_the_settings_that_were_chosen(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(
+        calibrate, "seconds_per_step", lambda one, change: seen.append(change) or 1.0
+    )
+    monkeypatch.setattr(calibrate.mesh, "start", lambda num_devices: None)
+    path, tuned = tmp_path / "budgets.csv", {"relay": "steps=30 temperature=9"}
+    pair = [EXPERIMENTS[f"A4.{name}"] for name in ("relay", "dafl")]
+    calibrate.calibrate(pair, tuned, path)
+    assert seen == ["steps=30 temperature=9", ""]
+    # Chosen steps stand, also where they leave few rounds; no run would take others.
+    budget = experiments.read_budgets(path)["relay", 180.0]
+    assert (budget.rounds, budget.steps) == (6, 30)
+    one = EXPERIMENTS["A4.relay"]
+    made = {"budgets": experiments.read_budgets(path), "tuned": tuned}
+    cell = experiments.cell(one, 0, workdir="runs", **made)
+    hop = configs.load(cell.spec, cell.overrides).down_cloud_edge
+    assert (hop.rounds, hop.steps, hop.temperature) == (6, 30, 9.0)
+
+
+def test_the_timed_program_has_the_settings_that_were_chosen(monkeypatch):
+    found = []
+    monkeypatch.setattr(
+        calibrate, "_round_seconds", lambda config: found.append(config) or [3.0]
+    )
+    change = "steps=30 student_steps=7"
+    step_s = calibrate.seconds_per_step(EXPERIMENTS["A4.relay"], change)
+    (config,) = found
+    assert config.down_cloud_edge.student_steps == 7
+    assert config.down_cloud_edge.steps * step_s == 3.0
+
+
 def test_budgets_stay_as_they_are_until_new_ones_are_whole(monkeypatch, tmp_path):
     def stopped(*paths):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(calibrate, "seconds_per_step", lambda one: 0.1)
+    monkeypatch.setattr(calibrate, "seconds_per_step", lambda one, change: 0.1)
     monkeypatch.setattr(calibrate.mesh, "start", lambda num_devices: None)
     monkeypatch.setattr(os, "replace", stopped)
     path = tmp_path / "budgets.csv"
     path.write_text("those before")
     with pytest.raises(KeyboardInterrupt):
-        calibrate.calibrate([EXPERIMENTS["A4.relay"]], path)
+        calibrate.calibrate([EXPERIMENTS["A4.relay"]], {}, path)
     assert path.read_text() == "those before"
 
 
 def test_a_step_longer_than_a_budget_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(calibrate, "seconds_per_step", lambda one: 200.0)
+    monkeypatch.setattr(calibrate, "seconds_per_step", lambda one, change: 200.0)
     monkeypatch.setattr(calibrate.mesh, "start", lambda num_devices: None)
     with pytest.raises(ValueError, match=r"a step of relay takes 200 s, more .*lower"):
-        calibrate.calibrate([EXPERIMENTS["A4.relay"]], tmp_path / "budgets.csv")
+        calibrate.calibrate([EXPERIMENTS["A4.relay"]], {}, tmp_path / "budgets.csv")
 
 
 def test_runs_start_from_runs_and_go_on_where_they_stopped(tmp_path, monkeypatch):

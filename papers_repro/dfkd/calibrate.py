@@ -1,12 +1,13 @@
 """Equal budgets for A4: how many rounds of each distiller fit into given seconds.
 
-Times the hop's program as a run executes it, on one core, after compilation.
+Times the hop's program as a run executes it, with the settings that were chosen, on one
+core, after compilation.
 """
 
 import os
 import pathlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -18,7 +19,13 @@ from ecogen_jax import keys, mesh
 from ecogen_jax.relay.stage import compile_round
 from ecogen_jax.report.files import put
 from ecogen_jax.run.build import build
-from papers_repro.dfkd.experiments import BUDGETS, LONG_S, SHORT_S, Experiment
+from papers_repro.dfkd.experiments import (
+    BUDGETS,
+    LONG_S,
+    SHORT_S,
+    Experiment,
+    overrides,
+)
 from papers_repro.origin import processor
 
 MIN_ROUNDS = 10
@@ -28,7 +35,9 @@ _TIMED_STEPS, _TIMED_S, _MAX_CALLS = 2, 20.0, 20
 
 
 def calibrate(
-    experiments: Iterable[Experiment], path: pathlib.Path = BUDGETS
+    experiments: Iterable[Experiment],
+    tuned: Mapping[str, str],
+    path: pathlib.Path = BUDGETS,
 ) -> pd.DataFrame:
     """Times each distiller and writes its budgets.
 
@@ -36,6 +45,7 @@ def calibrate(
 
     Args:
         experiments: of A4, one a distiller.
+        tuned: what was chosen, from `read_tuned`; a distiller without has its config.
         path: the CSV to write.
 
     Returns:
@@ -46,16 +56,20 @@ def calibrate(
         ValueError: a single step takes longer than a budget.
     """
     mesh.start(1)
-    rows = [row for one in experiments for row in _budgets(one, seconds_per_step(one))]
+    rows = list[dict[str, Any]]()
+    for one in experiments:
+        change = tuned.get(one.distiller, "")
+        rows += _budgets(one, change, seconds_per_step(one, change))
     frame = pd.DataFrame(rows)
     put(path, frame.to_csv(index=False, lineterminator="\n", float_format="%.5g"))
     return frame
 
 
-def seconds_per_step(one: Experiment) -> float:
+def seconds_per_step(one: Experiment, change: str) -> float:
     """Times short rounds of an experiment's first hop: the median, over their steps."""
-    overrides = ("data.name=fake", "mesh.num_devices=1", "protocol.baselines=()")
-    config = configs.load(one.config_path(), (*one.overrides, *overrides))
+    timed = ("data.name=fake", "mesh.num_devices=1", "protocol.baselines=()")
+    changes = (*one.overrides, *overrides(change), *timed)
+    config = configs.load(one.config_path(), changes)
     steps = min(_TIMED_STEPS, config.down_cloud_edge.steps)
     config.down_cloud_edge.steps = steps
     return float(np.median(list(_round_seconds(config)))) / steps
@@ -83,10 +97,13 @@ def _round_seconds(config: configs.ConfigDict) -> Iterator[float]:
             return
 
 
-def _budgets(one: Experiment, step_s: float) -> Iterator[dict[str, Any]]:
-    wanted = configs.load(one.config_path()).down_cloud_edge.steps
+def _budgets(one: Experiment, change: str, step_s: float) -> Iterator[dict[str, Any]]:
+    changes = overrides(change)
+    wanted = configs.load(one.config_path(), changes).down_cloud_edge.steps
+    is_chosen = any(".steps=" in one_field for one_field in changes)
     for budget_s in (SHORT_S, LONG_S):
-        steps = max(1, min(wanted, int(budget_s / step_s / MIN_ROUNDS)))
+        most = wanted if is_chosen else int(budget_s / step_s / MIN_ROUNDS)
+        steps = max(1, min(wanted, most))
         if steps * step_s > budget_s:
             raise ValueError(
                 f"a step of {one.distiller} takes {step_s:.0f} s, more than "

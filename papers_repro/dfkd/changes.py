@@ -157,3 +157,27 @@ SECOND: Mapping[str, tuple[str, ...]] = {
 
 Only those that then ended within three points of the best: the next is five below it.
 """
+
+THIRD: Mapping[str, tuple[str, ...]] = {
+    "fast": (
+        "steps=2 student_steps=200",
+        "steps=4 student_steps=100",
+        "inner_steps=10",
+        "batchnorm_momentum=1.0",
+        "weights.cross_entropy=2",
+        "weights.adversarial=2",
+    ),
+    "nayer": (
+        "steps=1 student_steps=400",
+        "steps=4 student_steps=100 inner_steps=15",
+        "inner_steps=15",
+        "generator_learning_rate=0.03",
+        "weights.cross_entropy=1",
+        "weights.adversarial=2",
+    ),
+}
+"""What it tries beside what the second stage chose, as often as `relay` has.
+
+Only those that then ended above `relay`. Most are about how the seconds are divided
+between generator and student, as the latest trials of `relay` are.
+"""

@@ -171,8 +171,13 @@ def _sized(
     return (
         f"down_cloud_edge.rounds={budget.rounds}",
         f"down_cloud_edge.steps={budget.steps}",
-        *(f"down_cloud_edge.{change}" for change in tuned[one.distiller].split()),
+        *overrides(tuned[one.distiller]),
     )
+
+
+def overrides(change: str) -> tuple[str, ...]:
+    """A change of the first hop's fields, as overrides of a config."""
+    return tuple(f"down_cloud_edge.{one}" for one in change.split())
 
 
 def read_tuned() -> dict[str, str]:

@@ -1,11 +1,11 @@
 """Further trials of A4 for those that `relay` is compared with.
 
-`relay` has had more trials than the four of `tune`. The others get as many, in two
-stages, the second for those near `relay` alone. A stage takes what was chosen before
-and changes of it (see `changes`), one at a time, with a third of the rounds; then, with
-all rounds, the best of those that gained, together. These are taken if they end higher
-on validation than what was chosen before, run again. One without a gain has fewer
-trials.
+`relay` has had more trials than the four of `tune`. The others get as many, in three
+stages, the second and third for those near `relay` alone. A stage takes what was chosen
+before and changes of it (see `changes`), one at a time, with a third of the rounds;
+then, with all rounds, the best of those that gained, together. These are taken if they
+end higher on validation than what was chosen before, run again. One without a gain has
+fewer trials.
 """
 
 import pathlib
@@ -36,9 +36,13 @@ class Stage(NamedTuple):
     together: tuple[int, ...]
 
 
-STAGES = (Stage(changes.FIRST, (2,)), Stage(changes.SECOND, (2, 3)))
+STAGES = (
+    Stage(changes.FIRST, (2,)),
+    Stage(changes.SECOND, (2, 3)),
+    Stage(changes.THIRD, (2,)),
+)
 """Beside what was chosen before: seven trials and one with all rounds in the first,
-twelve and two in the second."""
+twelve and two in the second, six and one in the third."""
 
 
 class _Place(NamedTuple):

@@ -3,6 +3,7 @@
     python -m papers_repro.dfkd.reproduce --calibrate         # once, before A4
     python -m papers_repro.dfkd.reproduce --tune              # then
     python -m papers_repro.dfkd.reproduce --refine            # then
+    python -m papers_repro.dfkd.reproduce --calibrate         # as the trials chose
     python -m papers_repro.dfkd.reproduce --only A1,D2
     python -m papers_repro.dfkd.reproduce --table             # from what is there
     python -m papers_repro.dfkd.reproduce --smoke             # all, tiny, in minutes
@@ -68,7 +69,7 @@ def _calibrate(console: Console) -> int:
 
     short = [one for one in EXPERIMENTS.values() if one.budget_s == SHORT_S]
     harness.pin(0)
-    frame = calibrate.calibrate(short)
+    frame = calibrate.calibrate(short, read_tuned())
     console.print(tables.to_rich(tables.from_frame("Budgets of A4", frame)))
     return 0
 

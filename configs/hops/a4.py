@@ -28,6 +28,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.down_cloud_edge.weights.adversarial = 0.6
     # Chosen later, see papers_repro/dfkd/TUNING.md.
     config.down_cloud_edge.two_classes = 0.5
-    config.down_cloud_edge.update(rounds=58, steps=40)
+    config.down_cloud_edge.update(rounds=65, steps=16, student_steps=25)
     parse_arg(config, arg)
     return config

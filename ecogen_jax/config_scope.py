@@ -22,6 +22,11 @@ _WITH_GENERATOR = ("fedftg", *config_federated.ROUNDS)
 _OPTIMISED = ("deep_inversion", "cmi", "fast", "nayer", "dense", "co_boosting")
 """Distillers that optimise a batch in `inner_steps` before it is used."""
 
+_WITHOUT_TEMPERATURE = ("dfad", "pre_dfkd")
+"""Those whose student learns logits as they are."""
+
+_WITHOUT_GENERATOR = ("deep_inversion",)
+
 
 def without_effect(config: ConfigDict, fields: Iterable[str]) -> dict[str, str]:
     """Finds the fields that nothing reads, and the cause.
@@ -82,6 +87,11 @@ def _idle(config: ConfigDict) -> dict[str, str]:
         for hop in HOPS
         if hop not in idle and config[hop].distiller not in _OPTIMISED
     }
+    idle |= {
+        f"{hop}.adversarial_mask": f"{hop}.weights.adversarial"
+        for hop in HOPS
+        if hop not in idle and not config[hop].weights.adversarial
+    }
     if config.data.name == "fake":
         idle["data.folder"] = "data.name"
     if config.mesh.backend in ("loop", "scan"):
@@ -133,8 +143,17 @@ def _idle_in_federation(config: ConfigDict) -> dict[str, str]:
 
 def _idle_in_route(config: ConfigDict) -> dict[str, str]:
     idle = dict.fromkeys(_not_in(config.protocol.route), "protocol.route")
-    if not config.protocol.route:
+    hops = [section(entry) for entry in config.protocol.route]
+    if not hops:
         idle["generator"] = "protocol.route"
+    elif all(config[hop].distiller in _WITHOUT_GENERATOR for hop in hops):
+        idle["generator"] = f"{hops[0]}.distiller"
+    idle |= {
+        f"{hop}.temperature": f"{hop}.distiller"
+        for hop in hops
+        if config[hop].distiller in _WITHOUT_TEMPERATURE
+        and not config.protocol.baselines
+    }
     if first_tier(config) == "cloud":
         idle["local"] = "protocol.route"
     else:  # devices train from scratch; `local.batch_size` is their fewest images

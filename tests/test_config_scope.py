@@ -25,7 +25,6 @@ ROUNDS = tuple(f"{name}.rounds" for name in (*configs.LEARNING, *configs.HOPS))
 ROUNDS += ("federated.rounds",)
 PRIVATE = ("federated.privacy.clip=1", "federated.statistics=local")
 TEACHER = "configs/hops/teacher.py"
-INNER = "down_cloud_edge.inner_steps"
 START = "protocol.start_from=runs/other"
 
 
@@ -147,9 +146,12 @@ def test_the_cause_is_named(spec, overrides, field, cause):
 
 
 @pytest.mark.parametrize("name", DISTILLERS)
-def test_inner_steps_count_exactly_where_they_are_read(name):
-    def traced(inner_steps):
-        generation, study = toy_maps.sizes(inner_steps=inner_steps)
+@pytest.mark.parametrize(
+    ("field", "first", "second"), [("inner_steps", 2, 3), ("temperature", 2.0, 3.0)]
+)
+def test_fields_of_a_hop_count_exactly_where_they_are_read(name, field, first, second):
+    def traced(value):
+        generation, study = toy_maps.sizes(**{field: value})
         net = toy_maps.classifier(4)
         generator = toy_maps.generator()
         hop = Hop(net, (net,), generator, generation, study)
@@ -159,8 +161,29 @@ def test_inner_steps_count_exactly_where_they_are_read(name):
         state = jax.eval_shape(distiller.init, student, images, teachers, key)
         return str(jax.make_jaxpr(distiller.step)(state, teachers, key))
 
-    unread = idle(CYCLE, [INNER], f"down_cloud_edge.distiller={name}")
-    assert (traced(2) == traced(3)) == (INNER in unread)
+    full = f"down_cloud_edge.{field}"
+    unread = idle(ROUTE, [full], f"down_cloud_edge.distiller={name}")
+    assert (traced(first) == traced(second)) == (full in unread)
+
+
+def test_a_mask_without_its_term_has_no_effect():
+    mask = "down_cloud_edge.adversarial_mask"
+    weight = "down_cloud_edge.weights.adversarial"
+    assert idle(ROUTE, [mask], f"{weight}=0.0") == {mask: f"{weight} = 0.0"}
+    assert idle(ROUTE, [mask], f"{weight}=0.1") == {}
+
+
+def test_the_temperature_counts_for_a_baseline():
+    field, dfad = "down_cloud_edge.temperature", "down_cloud_edge.distiller=dfad"
+    assert idle(ROUTE, [field], dfad, "protocol.baselines=('kd',)") == {}
+
+
+def test_a_generator_counts_unless_no_hop_has_one():
+    field, distiller = "generator.width", "down_cloud_edge.distiller"
+    pixels, one = f"{distiller}=deep_inversion", "protocol.route=('cloud>edge',)"
+    cause = f"{distiller} = 'deep_inversion'"
+    assert idle(ROUTE, [field], pixels, one) == {field: cause}
+    assert idle(ROUTE, [field], pixels) == {}  # the next hop has one
 
 
 def test_names_are_compared_by_whole_parts():

@@ -267,6 +267,17 @@ def test_an_inversion_that_diverges_shows_it(start):
     assert not np.isfinite(best.terms["one_hot"])
 
 
+def test_a_finite_loss_does_not_hide_an_infinite_one_before_it():
+    def jumps(params, key):
+        loss, made = bowl(params, key)
+        first = params[0] > 0.99  # the gradient is that of the bowl, and leads away
+        return loss + jnp.where(jax.lax.stop_gradient(first), jnp.inf, 0.0), made
+
+    tx, start = optax.adam(RATE, b1=0.5), jnp.asarray([1.0, 1.0])
+    _, best = engine.invert(jumps, tx, start, jax.random.key(0), steps=3)
+    np.testing.assert_array_equal(best.logits[0], start)
+
+
 def test_improve_is_one_step_of_descent():
     tx, start = optax.sgd(0.1), jnp.asarray([1.0, 1.0])
     params, _, made = engine.improve(bowl, tx, start, tx.init(start), jax.random.key(0))

@@ -212,7 +212,7 @@ def test_up_hops_weight_devices_and_the_edge_itself_by_their_label_counts(passag
         assert equal(party(party(own, edge), 0), party(before.edge, edge))
 
 
-def test_up_hops_take_a_prior_from_nets_that_no_hop_taught(passages):
+def test_hops_take_a_prior_from_nets_that_no_hop_taught(passages):
     def priors(stage):
         return np.exp(passages[1, stage].inputs.log_priors)
 
@@ -221,6 +221,8 @@ def test_up_hops_take_a_prior_from_nets_that_no_hop_taught(passages):
     np.testing.assert_allclose(priors("up/end_edge")[0], first, rtol=1e-6)
     cloud = [[1 / 3] * 3, [1 / 3] * 3, [16 / 38, 12 / 38, 10 / 38]]
     np.testing.assert_allclose(priors("up/edge_cloud"), [cloud], rtol=1e-6)
+    np.testing.assert_allclose(priors("down/cloud_edge"), [cloud[-1:]], rtol=1e-6)
+    np.testing.assert_allclose(priors("down/edge_end"), [cloud[:1]] * 2, rtol=1e-6)
 
 
 def test_up_hops_weight_edges_and_the_cloud_itself_by_their_label_counts(passages):

@@ -21,7 +21,8 @@ The statistics term is the mean of the teachers' `losses.batchnorm_statistics`, 
 weighted by the teacher's mean weight. A teacher's running feature statistics come from
 its own label mix. So with priors and target labels (`asked`), the statistics of a
 generated batch are weighted by the same mix: image `i` has a weight proportional to
-`prior_k(y_i)`.
+`prior_k(y_i)`. In a relay cycle this is an approximation: a device's fine-tuning also
+sees generated images, of all classes alike, and its prior is that of its own images.
 """
 
 import contextlib

@@ -295,7 +295,8 @@ def _check_two_classes(config: ConfigDict, leg: Leg, kind: Kind) -> None:
             f"0, as {section.distiller} asks each image for one class at most; only "
             f"{', '.join(fitting)} can ask for two"
         )
-    elif teachers > 1:  # they are combined by the one label of an image
+    elif teachers > 1:
+        # Logits or statistics of several are weighted by the one label of an image.
         allowed = f"0 in a hop of {teachers} teachers: one has to know both classes"
     elif not section.weights.cross_entropy:
         allowed = "0 without weights.cross_entropy, by which images are asked for"

@@ -46,7 +46,7 @@ def dafl(hop: Hop) -> Distiller:
         state, value = live.study_batch(hop, state, key, made.images, answer, loss)
         return state, engine.metrics(state, made, value)
 
-    return Distiller(live.first_state(hop), step)
+    return Distiller(engine.first_state(hop, engine.generator_adam(hop)), step)
 
 
 DAFL = Kind(dafl, frozenset(("one_hot", "activation", "balance")), one_generator=True)

@@ -29,7 +29,6 @@ Differs from the published recipe:
 import jax
 
 from ecogen_jax import keys
-from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.augmentation import shifted
 from ecogen_jax.relay.distillers import engine
 from ecogen_jax.relay.distillers.base import (
@@ -56,12 +55,6 @@ def deep_inversion(hop: Hop) -> Distiller:
     """
     study_bank = engine.study_bank(hop, engine.softened(hop))
 
-    def init(
-        taught: Variables, made: Variables, received: Teachers, key: Key
-    ) -> HopState:
-        del key  # unused: nothing is random
-        return engine.begin(hop, taught, made, received)
-
     def step(state: HopState, received: Teachers, key: Key) -> tuple[HopState, Metrics]:
         batch = (hop.generation.batch_size, *hop.generation.shape)
         asked = keys.stream(key, "labels")
@@ -81,7 +74,7 @@ def deep_inversion(hop: Hop) -> Distiller:
         state, value = study_bank(state, received, key)
         return state, engine.metrics(state, made, value)
 
-    return Distiller(init, step)
+    return Distiller(engine.first_state(hop), step)
 
 
 def _objective(

@@ -26,7 +26,6 @@ Differs from the published recipe:
 - The plain ensemble is the setting `teacher_weights = "equal"`.
 """
 
-from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.distillers import engine, inversion
 from ecogen_jax.relay.distillers.base import (
     Distiller,
@@ -43,18 +42,12 @@ def dense(hop: Hop) -> Distiller:
     """Builds the distiller."""
     study_bank = engine.study_bank(hop, engine.softened(hop))
 
-    def init(
-        taught: Variables, made: Variables, received: Teachers, key: Key
-    ) -> HopState:
-        del key  # unused: nothing is random
-        return engine.begin(hop, taught, made, received)
-
     def step(state: HopState, received: Teachers, key: Key) -> tuple[HopState, Metrics]:
         state, made, _ = inversion.from_scratch(hop, received, state, key)
         state, loss = study_bank(state, received, key)
         return state, engine.metrics(state, made, loss)
 
-    return Distiller(init, step)
+    return Distiller(engine.first_state(hop), step)
 
 
 DENSE = Kind(dense, frozenset(("cross_entropy", "batchnorm", "adversarial")))

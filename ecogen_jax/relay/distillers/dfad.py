@@ -52,7 +52,7 @@ def dfad(hop: Hop) -> Distiller:
         state, made = live.train_generator(hop, state, received, noise, divergence="l1")
         return state, engine.metrics(state, made, value)
 
-    return Distiller(live.first_state(hop), step)
+    return Distiller(engine.first_state(hop, engine.generator_adam(hop)), step)
 
 
 DFAD = Kind(dfad, frozenset(("adversarial",)), one_generator=True)

@@ -49,7 +49,7 @@ def dfq(hop: Hop) -> Distiller:
         state, value = study_fresh(state, received, key)
         return state, engine.metrics(state, made, value)
 
-    return Distiller(live.first_state(hop), step)
+    return Distiller(engine.first_state(hop, engine.generator_adam(hop)), step)
 
 
 DFQ = Kind(

@@ -86,6 +86,24 @@ def begin(
     )
 
 
+def first_state(
+    hop: Hop, tx: optax.GradientTransformation | None = None
+) -> Callable[[Variables, Variables, Teachers, Key], HopState]:
+    """The `init` of a method that keeps nothing of its own and draws nothing.
+
+    `tx` is the optimiser of a generator that is trained from step to step.
+    """
+
+    def init(
+        taught: Variables, made: Variables, received: Teachers, key: Key
+    ) -> HopState:
+        del key
+        optimizer = tx.init(made.params) if tx else None
+        return begin(hop, taught, made, received, optimizer=optimizer)
+
+    return init
+
+
 def draw(hop: Hop, received: Teachers, key: Key) -> Asked:
     """Normal noise, and labels drawn from the classes that some teacher knows."""
     batch, latent_size = hop.generation.batch_size, hop.generation.latent_size
@@ -251,7 +269,9 @@ def invert(
         taken = (loss < least) | ~jnp.isfinite(loss)
         best = jax.tree.map(lambda a, b: jnp.where(taken, a, b), made, best)
         params, optimizer = descend(tx, grads, optimizer, params)
-        return (params, optimizer, jnp.minimum(loss, least), best), None
+        # Minus infinity: nothing that follows a loss that is not finite is taken.
+        least = jnp.where(jnp.isfinite(loss), jnp.minimum(loss, least), -jnp.inf)
+        return (params, optimizer, least, best), None
 
     start = (params, tx.init(params), jnp.asarray(jnp.inf), best)
     (params, _, _, best), _ = jax.lax.scan(step, start, jax.random.split(key, steps))

@@ -27,21 +27,6 @@ Loss = Callable[[PyTree, Output], jax.Array]
 Source = Callable[[HopState, Teachers, Key], jax.Array]
 
 
-def first_state(
-    hop: Hop,
-) -> Callable[[Variables, Variables, Teachers, Key], HopState]:
-    """The `init` of a method that keeps nothing of its own and draws nothing."""
-
-    def init(
-        taught: Variables, made: Variables, received: Teachers, key: Key
-    ) -> HopState:
-        del key
-        optimizer = engine.generator_adam(hop).init(made.params)
-        return engine.begin(hop, taught, made, received, optimizer=optimizer)
-
-    return init
-
-
 def train_generator(
     hop: Hop, state: HopState, received: Teachers, key: Key, **how: Any
 ) -> tuple[HopState, Made]:

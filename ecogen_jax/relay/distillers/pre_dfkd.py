@@ -90,7 +90,7 @@ def pre_dfkd(hop: Hop) -> Distiller:
     """Builds the distiller."""
     shape, latent_size = hop.generation.shape, hop.generation.latent_size
     encoder = encoder_net(shape=shape, latent_size=latent_size)
-    begin = live.first_state(hop)
+    begin = engine.first_state(hop, engine.generator_adam(hop))
     how = {"divergence": "js", "temperature": TEMPERATURE}
 
     def init(

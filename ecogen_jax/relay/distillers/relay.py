@@ -39,7 +39,6 @@ divergence instead of KL, and mixing images of the bank (mixup, cut and paste).
 """
 
 from ecogen_jax import keys
-from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay.distillers import engine
 from ecogen_jax.relay.distillers.base import (
     Distiller,
@@ -57,13 +56,6 @@ def relay(hop: Hop) -> Distiller:
     tx = engine.generator_adam(hop)
     study_bank = engine.study_bank(hop, engine.softened(hop))
 
-    def init(
-        taught: Variables, made: Variables, received: Teachers, key: Key
-    ) -> HopState:
-        del key  # nothing is drawn
-        optimizer = tx.init(made.params)
-        return engine.begin(hop, taught, made, received, optimizer=optimizer)
-
     def step(state: HopState, received: Teachers, key: Key) -> tuple[HopState, Metrics]:
         params, optimizer, made = engine.improve(
             engine.fresh_images(hop, received, state),
@@ -77,7 +69,7 @@ def relay(hop: Hop) -> Distiller:
         state, loss = study_bank(state, received, key)
         return state, engine.metrics(state, made, loss)
 
-    return Distiller(init, step)
+    return Distiller(engine.first_state(hop, tx), step)
 
 
 RELAY = Kind(

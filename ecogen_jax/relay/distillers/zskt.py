@@ -60,7 +60,7 @@ def zskt(hop: Hop) -> Distiller:
         state, value = live.study_batch(hop, state, key, images, answer, _loss(hop))
         return state, engine.metrics(state, made, value)
 
-    return Distiller(live.first_state(hop), step)
+    return Distiller(engine.first_state(hop, engine.generator_adam(hop)), step)
 
 
 def _answer(hop: Hop, received: Teachers, images: jax.Array) -> PyTree:

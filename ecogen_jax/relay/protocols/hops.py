@@ -58,12 +58,13 @@ class Behind(NamedTuple):
     """The training data behind the nets of a tier.
 
     Attributes:
-      counts: images of each class behind every party's net, `[parties, classes]`.
+      sources: whose images each party's net comes from, by whatever way: the public
+        ones and those of every device, bool `[parties, 1 + devices]`.
       taught: whether a hop trained them from scratch, on generated images. A net that
         continued from its own still has its old BatchNorm statistics.
     """
 
-    counts: np.ndarray
+    sources: np.ndarray
     taught: bool = False
 
 
@@ -89,18 +90,23 @@ def hops(settings: Settings) -> tuple[list[Stage], list[Stage]]:
             for kind, name in enumerate(route.start)
         ]
     start += [_baseline(settings, name) for name in route.baselines]
-    tiers = {
-        "cloud": Behind(settings.evidence.public[None]),
-        "end": Behind(settings.evidence.private),
-    }
+    every = np.eye(1 + settings.topology.num_devices, dtype=bool)
+    tiers = {"cloud": Behind(every[:1]), "end": Behind(every[1:])}
     stages = []
     for leg in route.legs:
         build = _up if leg.direction == "up" else _down
-        stage, counts = build(settings, leg, tiers)
+        stage, sources = build(settings, leg, tiers)
         stages.append(stage)
         taught = tiers[leg.receiver].taught if leg.returns else True
-        tiers = tiers | {leg.receiver: Behind(counts, taught)}
+        tiers = tiers | {leg.receiver: Behind(sources, taught)}
     return start, stages
+
+
+def _counts(settings: Settings, sources: np.ndarray) -> np.ndarray:
+    """Images of each class, `[..., sources]` to `[..., classes]`; each counts once."""
+    public, private = settings.evidence
+    counts: np.ndarray = sources @ np.concatenate([public[None], private])
+    return counts
 
 
 def _baseline(settings: Settings, name: str) -> Stage:
@@ -146,13 +152,14 @@ def _baseline(settings: Settings, name: str) -> Stage:
 
 
 def _down(settings: Settings, leg: Leg, tiers: Tiers) -> tuple[Stage, np.ndarray]:
-    """A hop in which every sender trains; and the images behind its receivers."""
+    """A hop in which every sender trains; and the sources behind its receivers."""
     nets, topology = settings.nets, settings.topology
     (net,), hop = nets.of_tier(leg.receiver), settings.hops[leg.stage]
     senders, receivers = topology.size(leg.sender), topology.size(leg.receiver)
     sender = np.arange(receivers) // (receivers // senders)
     first = np.arange(senders) * (receivers // senders)
-    known, taught = tiers[leg.sender]
+    sources, taught = tiers[leg.sender]
+    known = _counts(settings, sources)
 
     def start(parties: Parties, key: Key) -> Start:
         (teacher,) = parties.of_tier(leg.sender)
@@ -183,21 +190,23 @@ def _down(settings: Settings, leg: Leg, tiers: Tiers) -> tuple[Stage, np.ndarray
         end=end,
         deliveries=deliveries,
     )
-    return stage, known[sender]
+    return stage, sources[sender]
 
 
 def _up(settings: Settings, leg: Leg, tiers: Tiers) -> tuple[Stage, np.ndarray]:
-    """A hop in which every receiver trains; and the images behind its receivers."""
+    """A hop in which every receiver trains; and the sources behind its receivers."""
     nets, topology, hop = settings.nets, settings.topology, settings.hops[leg.stage]
     (net,), receivers = nets.of_tier(leg.receiver), topology.size(leg.receiver)
     kinds = _by_kind(topology, leg.sender, len(nets.of_tier(leg.sender)))
-    sent = [tiers[leg.sender].counts[parties] for parties in kinds]
-    heard = [known.reshape(receivers, len(known) // receivers, -1) for known in sent]
-    taught = [tiers[leg.sender].taught for known in heard for _ in known[0]]
+    sent = [tiers[leg.sender].sources[parties] for parties in kinds]
+    heard = [one.reshape(receivers, len(one) // receivers, -1) for one in sent]
+    taught = [tiers[leg.sender].taught for one in heard for _ in one[0]]
     if leg.returns:
-        own_counts, own_taught = tiers[leg.receiver]
-        heard, taught = [*heard, own_counts[:, None]], [*taught, own_taught]
-    behind = np.concatenate(heard, axis=1)
+        own, own_taught = tiers[leg.receiver]
+        heard, taught = [*heard, own[:, None]], [*taught, own_taught]
+    teachers = np.concatenate(heard, axis=1)
+    behind, learnt = _counts(settings, teachers), np.asarray(teachers.any(axis=1))
+    told = [_counts(settings, one) for one in sent]
 
     def start(parties: Parties, key: Key) -> Start:
         (own,) = parties.of_tier(leg.receiver)
@@ -212,7 +221,7 @@ def _up(settings: Settings, leg: Leg, tiers: Tiers) -> tuple[Stage, np.ndarray]:
         )
 
     def end(parties: Parties, state: HopState) -> Parties:
-        known = behind.sum(axis=1)
+        known = _counts(settings, learnt)
         parties = _with_generator(parties, leg.receiver, state.kept, known)
         return parties.with_tier(leg.receiver, (state.student,))
 
@@ -220,7 +229,7 @@ def _up(settings: Settings, leg: Leg, tiers: Tiers) -> tuple[Stage, np.ndarray]:
         return [
             Delivery(link, "up", TeacherWeights(one, as_counts(known)), len(known))
             for link in leg.links
-            for one, known in zip(parties.of_tier(leg.sender), sent, strict=True)
+            for one, known in zip(parties.of_tier(leg.sender), told, strict=True)
         ]
 
     stage = hop_stage(
@@ -232,7 +241,7 @@ def _up(settings: Settings, leg: Leg, tiers: Tiers) -> tuple[Stage, np.ndarray]:
         deliveries=deliveries,
         ensemble=leg.sender if topology.size(leg.sender) > 1 else "",
     )
-    return stage, behind.sum(axis=1)
+    return stage, learnt
 
 
 def _generator(settings: Settings, leg: Leg, parties: Parties, key: Key) -> Variables:

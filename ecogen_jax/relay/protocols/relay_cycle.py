@@ -35,7 +35,6 @@ from ecogen_jax.nets.functional import Variables
 from ecogen_jax.relay import learn
 from ecogen_jax.relay.distillers.base import HopState
 from ecogen_jax.relay.distillers.labels import draw_labels
-from ecogen_jax.relay.ensemble import Teachers
 from ecogen_jax.relay.hop import (
     Start,
     as_counts,
@@ -148,7 +147,7 @@ def _replay(
 
 def _down_cloud_edge(leg: Leg, topology: Topology, settings: HopSettings) -> Stage:
     def start(parties: Parties, key: Key) -> Start:
-        return _down_start(parties.cloud_relay, parties.cloud)
+        return _down_start(settings, parties.cloud_relay, parties.cloud, taught=False)
 
     def end(parties: Parties, state: HopState) -> Parties:
         sender = np.zeros(topology.num_edges, np.int32)
@@ -179,7 +178,7 @@ def _down_cloud_edge(leg: Leg, topology: Topology, settings: HopSettings) -> Sta
 
 def _down_edge_end(leg: Leg, topology: Topology, settings: HopSettings) -> Stage:
     def start(parties: Parties, key: Key) -> Start:
-        return _down_start(parties.edge_relay, parties.edge)
+        return _down_start(settings, parties.edge_relay, parties.edge, taught=True)
 
     def end(parties: Parties, state: HopState) -> Parties:
         sent = replace(parties.edge_relay, generator=state.kept, student=state.student)
@@ -198,10 +197,16 @@ def _down_edge_end(leg: Leg, topology: Topology, settings: HopSettings) -> Stage
     )
 
 
-def _down_start(relay: GeneratorAndStudent, senders: Variables) -> Start:
-    """The sender alone teaches, and asks for no class that it has not heard of."""
-    known = (jnp.asarray(relay.label_counts) > 0).astype(jnp.float32)
-    teachers = Teachers((as_members(senders),), known[:, None])
+def _down_start(
+    settings: HopSettings,
+    relay: GeneratorAndStudent,
+    senders: Variables,
+    *,
+    taught: bool,
+) -> Start:
+    """The sender alone teaches; `taught` says whether a hop trained it from scratch."""
+    counts = jnp.asarray(relay.label_counts)[:, None]
+    teachers = settings.teachers((as_members(senders),), counts, [taught])
     return Start(relay.student, relay.generator, teachers)
 
 

@@ -46,9 +46,9 @@ format: $(READY) ## apply the formatter and the safe lint fixes
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-clean: ## remove caches; keeps .venv and runs
+clean: ## remove caches and the benchmark's peers; keeps .venv and runs
 	rm -rf .cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
-	find ecogen_jax configs scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find ecogen_jax configs scripts tests benchmarks papers_repro -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-all: clean ## remove .venv too
 	rm -rf .venv

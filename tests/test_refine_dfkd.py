@@ -26,9 +26,9 @@ def test_the_later_stages_are_for_those_near_the_best():
     best = whole[whole["stage"] == 1].groupby("method")["validation"].max()
     assert set(best.index[best > best.max() - 3]) == NEAR
     assert best.drop(NEAR).max() < best.max() - 5
-    # `relay` had ended at 82.9 before its latest trials.
+    # A point or more above `relay`, which had ended at 82.9 before its latest trials.
     best = whole[whole["stage"] == 2].groupby("method")["validation"].max()
-    assert set(best.index[best > 83.5]) == STAGES[3]
+    assert set(best.index[best > 82.9 + 1]) == STAGES[3]
 
 
 @pytest.mark.parametrize("number", STAGES)

@@ -178,6 +178,6 @@ THIRD: Mapping[str, tuple[str, ...]] = {
 }
 """What it tries beside what the second stage chose, as often as `relay` has.
 
-Only those that then ended above `relay`. Most are about how the seconds are divided
-between generator and student, as the latest trials of `relay` are.
+Only those that then ended a point or more above `relay`. Half are about how the seconds
+are divided between generator and student, as the latest trials of `relay` are.
 """

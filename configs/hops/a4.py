@@ -8,10 +8,10 @@ seconds, and how far is it from distillation on the real images?
     python scripts/train.py --config configs/hops/a4.py \
         --config.down_cloud_edge.rounds=201
 
-Result with ten minutes, three seeds: 83.6 %, 0.8 points below Fast, the best of the
-others (95 % interval -3.3 to 1.6: not significant); distillation on the real images
-gives 88.2. With three minutes there is only one seed, which supports no claim: 82.5 %,
-1.6 points below the best of the others; distillation on the real images gives 88.0
+Result with ten minutes, three seeds: 84.5 %, 0.2 points below NAYER, the best of the
+others (95 % interval -2.1 to 1.8: not significant); distillation on the real images
+gives 88.3. With three minutes there is only one seed, which supports no claim: 83.6 %,
+1.1 points below the best of the others; distillation on the real images gives 88.6
 (`A4` in `papers_repro/dfkd/`).
 """
 

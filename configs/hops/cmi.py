@@ -7,7 +7,7 @@ that comparison: `python -m papers_repro.dfkd.reproduce --only A4` sets both.
     python scripts/train.py --config configs/hops/cmi.py
     python scripts/sweep.py --config configs/hops/cmi.py --seeds 0,1,2
 
-Result: 75.8 % with three minutes, one seed; `relay` has 82.5 (`A4` in
+Result: 78.1 % with three minutes, one seed; `relay` has 83.6 (`A4` in
 `papers_repro/dfkd/`). Published: nothing citable on this dataset; on CIFAR-10 the
 student keeps 90.01 of 94.87 % (WRN-40-2 to WRN-16-1).
 """

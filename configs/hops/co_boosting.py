@@ -7,7 +7,7 @@ that comparison: `python -m papers_repro.dfkd.reproduce --only A4` sets both.
     python scripts/train.py --config configs/hops/co_boosting.py
     python scripts/sweep.py --config configs/hops/co_boosting.py --seeds 0,1,2
 
-Result: 73.2 % with three minutes, one seed; `relay` has 82.5 (`A4` in
+Result: 73.3 % with three minutes, one seed; `relay` has 83.6 (`A4` in
 `papers_repro/dfkd/`). Published: nothing citable with a single teacher, for which there
 is no ensemble weight to learn; `co_boosting_oneshot.py` is its own setting.
 """

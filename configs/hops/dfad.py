@@ -7,9 +7,9 @@ that comparison: `python -m papers_repro.dfkd.reproduce --only A4` sets both.
     python scripts/train.py --config configs/hops/dfad.py
     python scripts/sweep.py --config configs/hops/dfad.py --seeds 0,1,2
 
-Result: the lowest, 11.3 % with three minutes, one seed; `relay` has 82.5 (`A4` in
-`papers_repro/dfkd/`). Its curve on validation images ends at 11.5, after a peak of
-34.4. Published: nothing citable on Fashion-MNIST (on MNIST 98.3 %).
+Result: the lowest, 11.2 % with three minutes, one seed; `relay` has 83.6 (`A4` in
+`papers_repro/dfkd/`). Its curve on validation images ends at 11.9, after a peak of
+34.3. Published: nothing citable on Fashion-MNIST (on MNIST 98.3 %).
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

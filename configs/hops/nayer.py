@@ -7,8 +7,8 @@ that comparison: `python -m papers_repro.dfkd.reproduce --only A4` sets both.
     python scripts/train.py --config configs/hops/nayer.py
     python scripts/sweep.py --config configs/hops/nayer.py --seeds 0,1,2
 
-Result: 83.8 % with three minutes, one seed; `relay` has 82.5. Ten minutes and three
-seeds give 84.3, `relay` 83.6 (`A4` in `papers_repro/dfkd/`). Published: nothing
+Result: 82.9 % with three minutes, one seed; `relay` has 83.6. Ten minutes and three
+seeds give 84.7, `relay` 84.5 (`A4` in `papers_repro/dfkd/`). Published: nothing
 citable on this dataset; on CIFAR-100 the student keeps about 71.7 of 75.83 % (WRN-40-2
 to WRN-16-2).
 """

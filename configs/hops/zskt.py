@@ -7,9 +7,9 @@ that comparison: `python -m papers_repro.dfkd.reproduce --only A4` sets both.
     python scripts/train.py --config configs/hops/zskt.py
     python scripts/sweep.py --config configs/hops/zskt.py --seeds 0,1,2
 
-Result: 52.6 % with three minutes, one seed; `relay` has 82.5 (`A4` in
-`papers_repro/dfkd/`). Its curve on validation images ends at 52.8, after a peak of
-63.9. Published: nothing citable on Fashion-MNIST.
+Result: 30.7 % with three minutes, one seed; `relay` has 83.6 (`A4` in
+`papers_repro/dfkd/`). Its curve on validation images ends at 30.5, after a peak of
+68.4. Published: nothing citable on Fashion-MNIST.
 """
 
 from ecogen_jax.config import ConfigDict, parse_arg

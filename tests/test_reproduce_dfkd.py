@@ -258,8 +258,8 @@ def test_a_budget_sets_rounds_steps_and_setting_but_not_in_a_smoke():
 @pytest.mark.parametrize(
     ("step_s", "short", "long"),
     [
-        (0.1, (45, 40), (150, 40)),  # 40 steps a round, as the config says
-        (1.0, (10, 18), (15, 40)),  # a slow one has shorter rounds, and enough of them
+        (0.125, (90, 16), (300, 16)),  # 16 steps a round, as the config says
+        (2.0, (10, 9), (18, 16)),  # a slow one has shorter rounds, and enough of them
         (50.0, (3, 1), (12, 1)),  # unless a single step is longer
     ],
 )

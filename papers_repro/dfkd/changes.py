@@ -176,7 +176,7 @@ THIRD: Mapping[str, tuple[str, ...]] = {
         "weights.adversarial=2",
     ),
 }
-"""What it tries beside what the second stage chose, as often as `relay` has.
+"""What it tries beside what the second stage chose, to have about as many as `relay`.
 
 Only those that then ended a point or more above `relay`. Half are about how the seconds
 are divided between generator and student, as the latest trials of `relay` are.

@@ -29,9 +29,9 @@ teacher and student agree (`adversarial_mask = "agree"`), and without the mask i
 the student. The nets of the relay cycle have BatchNorm and use no mask; for them there
 is no ablation.
 
-On Fashion-MNIST, with as many trials for each, Fast and NAYER end 0.1 and 0.2 points
-higher, which three seeds do not tell apart. Images between two classes were worth 0.9
-points there (95 % interval 0.4 to 1.5; `A4`).
+On Fashion-MNIST, with about as many trials for each, Fast and NAYER end 0.1 and 0.2
+points higher, which three seeds do not tell apart. Images between two classes were
+worth 0.9 points there (95 % interval 0.4 to 1.5; `A4`).
 
 Tried in short trials on validation, between LeNets without running feature statistics,
 and left out: an adversarial term on logits (L1, as DFAD) or on the Jensen-Shannon
